@@ -1,0 +1,2 @@
+//! The `elo` command.
+fn main() {}
