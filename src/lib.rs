@@ -1,4 +1,5 @@
 //! elo: a peer-to-peer mesh for AI agents.
+#![allow(dead_code, unused_imports)]
 
 mod agent;
 mod control;
@@ -8,8 +9,19 @@ pub mod limits;
 mod mesh;
 mod net;
 mod node;
-mod wire;
+#[doc(hidden)]
+pub mod wire;
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+
+pub use error::{Attempt, CallError, CloseReason, Delivery, Error, ErrorCode};
+pub use identity::{Identity, IdentityError, NodeId};
+pub use limits::Limits;
+pub use node::{
+    Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo, ChunkError, Context, Event, FoundNode,
+    Metrics, Node, Outcome, PeerInfo, Route, Status, Subscription, Task, TaskError, TaskResult, Timings, Tracker,
+    TrackerRole,
+};
+pub use wire::{Capability, CapabilityKind};

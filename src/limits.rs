@@ -1,1 +1,137 @@
-//! limits
+//! Every bound of a node, with its reason.
+//!
+//! The constants are part of the protocol or of the node's memory budget. [`Limits`] holds those that a
+//! node's owner may want to change.
+
+use std::time::Duration;
+
+/// The most bytes of one message, without its line end: 1 MiB. The wire's cap; a longer one closes the connection.
+pub const MAX_MESSAGE: usize = 1024 * 1024;
+
+/// The most bytes of a message before the handshake is done: 16 KiB. A stranger gets no more memory than that.
+pub const MAX_HANDSHAKE_MESSAGE: usize = 16 * 1024;
+
+/// The deepest nesting of a message's JSON: 64. Deeper than any honest payload, shallow enough for any parser's stack.
+pub const MAX_JSON_DEPTH: usize = 64;
+
+/// The most bytes of a payload, a chunk's data or an event's data, as canonical JSON: what is left of [`MAX_MESSAGE`]
+/// when the members around it and a relay's wrapping are taken off.
+pub const MAX_PAYLOAD: usize = MAX_MESSAGE - 8 * 1024;
+
+/// The most bytes of a record: 8 KiB, the wire's cap. Records are what a node keeps of others.
+pub const MAX_RECORD: usize = 8 * 1024;
+
+/// The most characters of a message id.
+pub const MAX_ID: usize = 64;
+
+/// The most characters of a capability, an interest, an event type or a node's name.
+pub const MAX_NAME: usize = 128;
+
+/// The most capabilities, and the most interests, in one record. A record has 8 KiB.
+pub const MAX_CAPS: usize = 256;
+
+/// The most addresses in one record: a host has a handful of interfaces; more are somebody else's to be dialled.
+pub const MAX_ADDRS: usize = 8;
+
+/// The most trackers in one record.
+pub const MAX_TRACKERS: usize = 4;
+
+/// How far a query or an event travels: 5 hops reach everyone in a mesh of small-world shape.
+pub const FLOOD_TTL: u8 = 5;
+
+/// How many trackers a relayed frame may pass.
+pub const MAX_RELAY_HOPS: u8 = 3;
+
+/// The most records in one `welcome` or `query_resp`: 64 of 8 KiB fit in half a message.
+pub const MAX_RECORDS_PER_MESSAGE: usize = 64;
+
+/// The most bytes of records in one `welcome` or `query_resp`.
+pub const MAX_RECORD_BYTES_PER_MESSAGE: usize = 512 * 1024;
+
+/// The longest time to live of a task: a day. A node remembers a task until its deadline, so it is bounded.
+pub const MAX_TTL_S: u64 = 86_400;
+
+/// What a node's owner may change. The defaults are for a node on the open internet with a few hundred peers.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// How long a handshake may take. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// How long a TCP connect may take. Default 3 s: three SYNs; a call tries the next way after that.
+    pub connect_timeout: Duration,
+    /// Silence after which a heartbeat is sent. Default 30 s: below the idle timeout of common NATs.
+    pub heartbeat_interval: Duration,
+    /// Silence after which a peer is dead. Default 90 s: three heartbeats.
+    pub idle_timeout: Duration,
+    /// How long one write may make no progress before the peer is closed as too slow. Default 10 s.
+    pub write_timeout: Duration,
+    /// How far clocks may differ. Default 300 s.
+    pub clock_skew: Duration,
+    /// The most connections, proven or not. Default 1024; further ones are told `FULL`.
+    pub max_connections: usize,
+    /// The most bytes waiting for one peer. Default 8 MiB: eight messages of the largest size.
+    pub outbox_bytes: usize,
+    /// The most messages waiting for one peer. Default 4096.
+    pub outbox_messages: usize,
+    /// Messages a second a peer may send for good. Default 2000.
+    pub messages_per_second: u32,
+    /// Messages a peer may send at once on top of that. Default 4000.
+    pub message_burst: u32,
+    /// Floods (queries, events, announces) a second a peer may send for good. Default 100.
+    pub floods_per_second: u32,
+    /// Floods a peer may send at once on top of that. Default 400.
+    pub flood_burst: u32,
+    /// The most records of other nodes kept. Default 4096, of at most 8 KiB each; the ones longest unheard go first.
+    pub max_records: usize,
+    /// How long a node's own record is valid, and a tracker's lease. Default 300 s, renewed at half of it.
+    pub record_ttl: Duration,
+    /// The most query and event ids remembered against loops and duplicates. Default 16384.
+    pub max_seen: usize,
+    /// The most calls of this node in flight. Default 4096; further ones fail with `OVERLOADED`.
+    pub max_calls: usize,
+    /// The most tasks running at once for all callers. Default 1024; further ones are answered `OVERLOADED`.
+    pub max_tasks: usize,
+    /// The most finished tasks remembered. Default 16384; the oldest go first, never before their deadline while there is room.
+    pub max_remembered_tasks: usize,
+    /// The most bytes of finished tasks' answers remembered. Default 64 MiB.
+    pub remembered_bytes: usize,
+    /// How long a call waits for answers to a query flood before it tries the next step. Default 2 s.
+    pub query_wait: Duration,
+    /// The least wait before a configured peer is dialled again. Default 1 s.
+    pub redial_min: Duration,
+    /// The longest wait before a configured peer is dialled again. Default 60 s.
+    pub redial_max: Duration,
+    /// How long `shutdown` lets tasks and calls in flight finish. Default 5 s.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(3),
+            heartbeat_interval: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(90),
+            write_timeout: Duration::from_secs(10),
+            clock_skew: Duration::from_secs(300),
+            max_connections: 1024,
+            outbox_bytes: 8 * 1024 * 1024,
+            outbox_messages: 4096,
+            messages_per_second: 2000,
+            message_burst: 4000,
+            floods_per_second: 100,
+            flood_burst: 400,
+            max_records: 4096,
+            record_ttl: Duration::from_secs(300),
+            max_seen: 16 * 1024,
+            max_calls: 4096,
+            max_tasks: 1024,
+            max_remembered_tasks: 16 * 1024,
+            remembered_bytes: 64 * 1024 * 1024,
+            query_wait: Duration::from_secs(2),
+            redial_min: Duration::from_secs(1),
+            redial_max: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(5),
+        }
+    }
+}

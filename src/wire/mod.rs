@@ -1,1 +1,5 @@
-//! wire
+//! What goes over the wire.
+
+mod caps;
+
+pub use caps::{Capability, CapabilityKind, Caps, is_name, matches_pattern};

@@ -1,0 +1,156 @@
+//! Setting a node up.
+
+use std::future::Future;
+use std::net::SocketAddr;
+
+use crate::error::Error;
+use crate::identity::{Identity, NodeId};
+use crate::limits::Limits;
+use crate::wire::Capability;
+
+use super::task::{BoxHandler, boxed};
+use super::{Context, Node, Task, TaskResult};
+
+/// Whether and for whom the node is a tracker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Tracker {
+    /// It is none.
+    #[default]
+    Off,
+    /// For everybody.
+    Public,
+    /// For the nodes named; others get `bye NOT_ALLOWED`. Peers that this node dials are held to it too.
+    Private {
+        /// Who may connect.
+        allow: Vec<NodeId>,
+    },
+}
+
+/// Collects a node's settings; made by [`Node::builder`].
+#[derive(Default)]
+pub struct Builder {
+    pub(crate) name: Option<String>,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) listen: Option<Option<SocketAddr>>,
+    pub(crate) advertise: Vec<SocketAddr>,
+    pub(crate) peers: Vec<String>,
+    pub(crate) caps: Vec<Capability>,
+    pub(crate) interests: Vec<String>,
+    pub(crate) handlers: Vec<(String, BoxHandler)>,
+    pub(crate) default_handler: Option<BoxHandler>,
+    pub(crate) tracker: Tracker,
+    pub(crate) legacy: bool,
+    pub(crate) limits: Limits,
+}
+
+impl Builder {
+    /// The name shown to people, and by which the node can be called. Default: the first 12 characters of its id.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The node's key. Default: a new one that is forgotten when the node ends.
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Where to listen. Default `0.0.0.0:7878`; port 0 takes any free one.
+    pub fn listen(mut self, addr: SocketAddr) -> Self {
+        self.listen = Some(Some(addr));
+        self
+    }
+
+    /// Doesn't listen: the node is reached over connections it makes itself, and through trackers.
+    pub fn no_listen(mut self) -> Self {
+        self.listen = Some(None);
+        self
+    }
+
+    /// An address others can dial, published instead of those found out. May be said up to 8 times.
+    pub fn advertise(mut self, addr: SocketAddr) -> Self {
+        self.advertise.push(addr);
+        self
+    }
+
+    /// A peer to keep connected to, `HOST:PORT` or `NODE_ID@HOST:PORT` (then no other node is accepted there).
+    /// It is redialled for ever, with a backoff of 1 s to 60 s.
+    pub fn peer(mut self, addr: impl Into<String>) -> Self {
+        self.peers.push(addr.into());
+        self
+    }
+
+    /// Provides an agent of this name.
+    pub fn agent(self, name: impl Into<String>) -> Self {
+        self.capability(Capability::agent(name))
+    }
+
+    /// Provides a model of this name.
+    pub fn model(self, name: impl Into<String>) -> Self {
+        self.capability(Capability::model(name))
+    }
+
+    /// Provides a tool of this name.
+    pub fn tool(self, name: impl Into<String>) -> Self {
+        self.capability(Capability::tool(name))
+    }
+
+    /// Provides a capability, with details.
+    pub fn capability(mut self, cap: Capability) -> Self {
+        self.caps.push(cap);
+        self
+    }
+
+    /// Is interested in capabilities and events of this name, or that begin so if it ends in `*`: what providers say
+    /// of themselves, and what is published, is then passed on to this node.
+    pub fn interest(mut self, pattern: impl Into<String>) -> Self {
+        self.interests.push(pattern.into());
+        self
+    }
+
+    /// Answers tasks for one capability. It is not announced by this alone: say [`agent`](Self::agent),
+    /// [`model`](Self::model), [`tool`](Self::tool) or [`capability`](Self::capability) as well.
+    pub fn handler<F, Fut>(mut self, capability: impl Into<String>, handler: F) -> Self
+    where
+        F: Fn(Task, Context) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = TaskResult> + Send + 'static,
+    {
+        self.handlers.push((capability.into(), boxed(handler)));
+        self
+    }
+
+    /// Answers tasks for every announced capability that has no handler of its own.
+    pub fn default_handler<F, Fut>(mut self, handler: F) -> Self
+    where
+        F: Fn(Task, Context) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = TaskResult> + Send + 'static,
+    {
+        self.default_handler = Some(boxed(handler));
+        self
+    }
+
+    /// Makes the node a tracker. Default: it is none.
+    pub fn tracker(mut self, tracker: Tracker) -> Self {
+        self.tracker = tracker;
+        self
+    }
+
+    /// Admits nodes of the Python package elo-node, as unproven peers. Default: they are refused.
+    pub fn legacy(mut self, admit: bool) -> Self {
+        self.legacy = admit;
+        self
+    }
+
+    /// Other bounds than the default ones.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Starts the node. It runs until [`Node::shutdown`], or until every handle to it is dropped.
+    pub async fn start(self) -> Result<Node, Error> {
+        todo!()
+    }
+}

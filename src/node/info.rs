@@ -1,0 +1,261 @@
+//! What a node tells of itself, its peers and what happens to it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::error::CloseReason;
+use crate::identity::NodeId;
+use crate::wire::{Capability, CapabilityKind};
+
+/// Whether a node is a tracker, and for whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrackerRole {
+    /// Not a tracker.
+    #[default]
+    None,
+    /// Anybody may register.
+    Public,
+    /// Only nodes on the allowlist may connect.
+    Private,
+}
+
+/// One capability in a listing.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CapabilityInfo {
+    /// Its kind.
+    pub kind: CapabilityKind,
+    /// Its name.
+    pub name: String,
+    /// Its details.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub details: serde_json::Map<String, serde_json::Value>,
+}
+
+impl From<Capability> for CapabilityInfo {
+    fn from(cap: Capability) -> Self {
+        Self { kind: cap.kind, name: cap.name, details: cap.details }
+    }
+}
+
+/// A connected peer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct PeerInfo {
+    /// Its id. Of an unproven peer: the id it claims.
+    pub node_id: NodeId,
+    /// The name it gives itself.
+    pub name: String,
+    /// Whether its connection is bound to its key. `false` for the Python package's nodes.
+    pub proven: bool,
+    /// The connection's address.
+    pub addr: SocketAddr,
+    /// Whether it connected to us.
+    pub inbound: bool,
+    /// Its tracker role.
+    pub tracker: TrackerRole,
+    /// What it provides.
+    pub capabilities: Vec<CapabilityInfo>,
+    /// The last measured round-trip time, in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// How long it is connected, in seconds.
+    pub connected_s: u64,
+    /// Calls of ours it is working on.
+    pub in_flight: usize,
+    /// The program version it names.
+    pub version: String,
+}
+
+/// A node that is known, connected or not.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct FoundNode {
+    /// Its id.
+    pub node_id: NodeId,
+    /// The name it gives itself.
+    pub name: String,
+    /// What it provides.
+    pub capabilities: Vec<CapabilityInfo>,
+    /// Where it can be dialled; empty when it can't.
+    pub addrs: Vec<String>,
+    /// The trackers it is reached through.
+    pub trackers: Vec<NodeId>,
+    /// Its tracker role.
+    pub tracker: TrackerRole,
+    /// Whether we are connected to it.
+    pub connected: bool,
+    /// Whether its id is proven: by its signed record, or by its connection.
+    pub proven: bool,
+    /// How it was found: `self`, `peer`, `table`, `flood`.
+    pub found: &'static str,
+    /// How many links away it is, when known.
+    pub hops: Option<u32>,
+}
+
+/// Counters since the start, and gauges of this moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// Proven peers connected now.
+    pub peers: usize,
+    /// Unproven (Python) peers connected now.
+    pub unproven_peers: usize,
+    /// Connections now, those in the handshake included.
+    pub connections: usize,
+    /// Records of other nodes kept now.
+    pub records: usize,
+    /// Tasks running now.
+    pub tasks_running: usize,
+    /// Tasks answered with success.
+    pub tasks_done: u64,
+    /// Tasks answered with an error.
+    pub tasks_failed: u64,
+    /// Calls in flight now.
+    pub calls_running: usize,
+    /// Calls that ended with success.
+    pub calls_done: u64,
+    /// Calls that ended with an error.
+    pub calls_failed: u64,
+    /// Messages received after the handshake.
+    pub messages_in: u64,
+    /// Messages sent after the handshake.
+    pub messages_out: u64,
+    /// Bytes received after the handshake.
+    pub bytes_in: u64,
+    /// Bytes sent after the handshake.
+    pub bytes_out: u64,
+    /// Frames relayed for others.
+    pub relayed: u64,
+    /// Queries and events passed on for others.
+    pub flooded: u64,
+    /// What was refused or dropped, by reason.
+    pub refused: BTreeMap<String, u64>,
+    /// Connections closed, by reason.
+    pub closed: BTreeMap<String, u64>,
+}
+
+/// A node's own state, for a person or a monitor.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Status {
+    /// Its id.
+    pub node_id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// The program version.
+    pub version: String,
+    /// Since when it runs, in seconds.
+    pub uptime_s: u64,
+    /// Where it listens; empty with `no_listen`.
+    pub listen: Vec<SocketAddr>,
+    /// The addresses its record publishes.
+    pub addrs: Vec<String>,
+    /// Its tracker role.
+    pub tracker: TrackerRole,
+    /// What it provides.
+    pub capabilities: Vec<CapabilityInfo>,
+    /// What it is interested in.
+    pub interests: Vec<String>,
+    /// Counters and gauges.
+    pub metrics: Metrics,
+}
+
+/// A published event that reached this node.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Event {
+    /// Its id, unique together with `origin`.
+    pub id: String,
+    /// Its type, such as `task.done`.
+    pub event_type: String,
+    /// What it carries.
+    pub data: serde_json::Value,
+    /// Who published it. Its signature was checked when `proven`.
+    pub origin: NodeId,
+    /// When it was published, in UNIX seconds by the origin's clock.
+    pub timestamp: i64,
+    /// Whether the origin's signature proves it. `false` for the Python package's events, which are not signed.
+    pub proven: bool,
+}
+
+/// Something that happened to the node, for its owner to see.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Activity {
+    /// A peer completed its handshake.
+    PeerConnected {
+        /// Its id.
+        node_id: NodeId,
+        /// Its name, empty until its record came.
+        name: String,
+        /// Where it is connected.
+        addr: SocketAddr,
+        /// Whether it dialled us.
+        inbound: bool,
+        /// Whether its id is proven.
+        proven: bool,
+    },
+    /// A peer's connection ended.
+    PeerLost {
+        /// Its id.
+        node_id: NodeId,
+        /// Its name.
+        name: String,
+        /// Why, if it or we said so.
+        reason: Option<CloseReason>,
+    },
+    /// A connection was refused or closed before it was proven.
+    Refused {
+        /// Its address.
+        addr: SocketAddr,
+        /// Why.
+        reason: CloseReason,
+        /// Details in words.
+        message: String,
+    },
+    /// A configured peer could not be reached; it is tried again.
+    DialFailed {
+        /// The address as configured.
+        peer: String,
+        /// What went wrong.
+        message: String,
+        /// When it is tried again, in milliseconds.
+        retry_in_ms: u64,
+    },
+    /// A task arrived and its handler starts.
+    TaskReceived {
+        /// Its id.
+        id: String,
+        /// What is asked for.
+        capability: String,
+        /// Who asks.
+        caller: NodeId,
+        /// Through which tracker it came, if through one.
+        via: Option<NodeId>,
+    },
+    /// A task was answered.
+    TaskFinished {
+        /// Its id.
+        id: String,
+        /// What was asked for.
+        capability: String,
+        /// Who asked.
+        caller: NodeId,
+        /// Whether it was answered with success.
+        success: bool,
+        /// The error, if not.
+        error: Option<String>,
+        /// How long it took, in milliseconds.
+        took_ms: u64,
+    },
+    /// A published event that one of our interests or subscriptions covers.
+    Published(Event),
+}
+
+pub(crate) fn millis(d: Duration) -> f64 {
+    (d.as_secs_f64() * 1e6).round() / 1e3
+}

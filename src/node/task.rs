@@ -1,0 +1,108 @@
+//! The responder's side: a task, what a handler is given with it, and what it answers.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::error::ErrorCode;
+use crate::identity::NodeId;
+
+/// Something another node asks for.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Task {
+    /// The task's id, chosen by the caller; unique together with [`caller`](Self::caller).
+    pub id: String,
+    /// What is asked for.
+    pub capability: String,
+    /// With what. Integers beyond 64 bits lose digits here; [`payload_json`](Self::payload_json) keeps them.
+    pub payload: Value,
+    /// Who asks. Its signature over the task was checked.
+    pub caller: NodeId,
+    /// Whether the caller's connection is bound to its key. `false` for the Python package's nodes: the task is
+    /// signed by them all the same.
+    pub proven: bool,
+    /// When the caller issued it, in UNIX seconds by the caller's clock.
+    pub timestamp: i64,
+    /// The caller's time to live for it.
+    pub ttl: Duration,
+    pub(crate) payload_text: Bytes,
+}
+
+impl Task {
+    /// The payload's JSON text, digit for digit as the caller wrote it.
+    pub fn payload_json(&self) -> &str {
+        std::str::from_utf8(&self.payload_text).unwrap_or("null")
+    }
+}
+
+/// What a handler answers when it can't give a result.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct TaskError {
+    /// The code, [`ErrorCode::HandlerError`] unless said otherwise.
+    pub code: ErrorCode,
+    /// What happened, for the caller to read.
+    pub message: String,
+    /// When trying again makes sense, in whole seconds on the wire (rounded up).
+    pub retry_after: Option<Duration>,
+}
+
+impl TaskError {
+    /// A handler's own error.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self::with_code(ErrorCode::HandlerError, message)
+    }
+
+    /// An error with another code.
+    pub fn with_code(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after: None }
+    }
+
+    /// The handler is full of work; the caller may come back after that time.
+    pub fn overloaded(message: impl Into<String>, retry_after: Duration) -> Self {
+        Self { code: ErrorCode::Overloaded, message: message.into(), retry_after: Some(retry_after) }
+    }
+}
+
+impl From<String> for TaskError {
+    fn from(message: String) -> Self {
+        Self::new(message)
+    }
+}
+
+impl From<&str> for TaskError {
+    fn from(message: &str) -> Self {
+        Self::new(message)
+    }
+}
+
+impl From<std::io::Error> for TaskError {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<serde_json::Error> for TaskError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+/// What a handler's future gives.
+pub type TaskResult = Result<Value, TaskError>;
+
+pub(crate) type BoxHandler =
+    Arc<dyn Fn(Task, super::Context) -> Pin<Box<dyn Future<Output = TaskResult> + Send>> + Send + Sync>;
+
+pub(crate) fn boxed<F, Fut>(handler: F) -> BoxHandler
+where
+    F: Fn(Task, super::Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = TaskResult> + Send + 'static,
+{
+    Arc::new(move |task, context| Box::pin(handler(task, context)))
+}
