@@ -8,7 +8,11 @@ pub mod limits;
 mod mesh;
 mod net;
 mod node;
-mod wire;
+// Hidden: tests, benches and the fuzz targets reach the wire format through it. Not part of the public API.
+#[doc(hidden)]
+pub mod wire;
+
+pub use identity::{Identity, IdentityError, InvalidNodeId, NodeId, verify};
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]
