@@ -1,9 +1,8 @@
 //! Checking what a message's author signed, before anybody uses the message.
 
-use super::json::Object;
+use super::json::{Object, SignatureError, verify_object};
 use super::message::Message;
 use super::record::Record;
-use super::sign::{SignatureError, verify_object};
 use crate::identity::NodeId;
 
 /// A message whose signatures were checked: the only kind that [`crate::mesh`] takes.
@@ -108,7 +107,7 @@ fn author(message: &Message, speaker: Speaker) -> Result<Option<Author<'_>>, Sig
         Message::Event(m) => Some((&m.object, m.origin.ok_or(SignatureError::Missing)?, TTL)),
         Message::Relay(m) => match author(&m.frame, Speaker::Proven)? {
             // A frame may only travel under the name of whoever signed it.
-            Some((_, author, _)) if author != m.source => return Err(SignatureError::Mismatch),
+            Some((_, author, _)) if author != m.source => return Err(SignatureError::Invalid),
             signed => signed,
         },
         Message::Announce(..)

@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 
-use super::builder::Builder;
-use super::json::{Object, canonicalize_value};
+use super::json::{Builder, Object, canonicalize_value};
 use super::message::WireError;
 use crate::error::{CloseReason, ErrorCode};
 use crate::identity::{Identity, NodeId};
@@ -199,7 +198,7 @@ pub fn relay(target: &NodeId, source: &NodeId, hops: u8, frame: &Object) -> Obje
         .str("target", &target.to_string())
         .str("source", &source.to_string())
         .u64("hops", hops.into())
-        .raw("frame", &frame.canonical())
+        .object("frame", frame)
         .build()
 }
 
@@ -216,7 +215,7 @@ pub fn relay_error(target: &NodeId, source: &NodeId, id: &str, error: &WireError
 
 /// Passes a record on.
 pub fn announce(record: &Object, ttl: u8) -> Object {
-    Builder::new("announce").raw("record", &record.canonical()).u64("ttl", ttl.into()).build()
+    Builder::new("announce").object("record", record).u64("ttl", ttl.into()).build()
 }
 
 /// Answers a query.
@@ -227,12 +226,11 @@ pub fn query_resp<'a>(
     records: impl Iterator<Item = &'a Object>,
     error: Option<&WireError>,
 ) -> Object {
-    let records: Vec<_> = records.map(Object::canonical).collect();
     let b = Builder::new("query_resp")
         .str("id", id)
         .str("origin", &origin.to_string())
         .u64("hops", hops.into())
-        .array("nodes", records.iter().map(AsRef::as_ref));
+        .objects("nodes", records);
     match error {
         Some(error) => b.raw("error", &error.to_json()).build(),
         None => b.build(),

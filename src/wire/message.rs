@@ -264,11 +264,9 @@ impl Message {
         let f = Fields::new(object)?;
         let message = match f.kind() {
             "task" => Self::Task(task(&f)?),
-            "accepted" => Self::Accepted(Accepted {
-                id: f.id()?,
-                responder: f.node("responder")?,
-                object: object.clone(),
-            }),
+            "accepted" => {
+                Self::Accepted(Accepted { id: f.id()?, responder: f.node("responder")?, object: object.clone() })
+            }
             "chunk" => Self::Chunk(Chunk {
                 id: f.id()?,
                 seq: f.u64("seq")?,

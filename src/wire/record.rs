@@ -2,10 +2,9 @@
 
 use std::net::SocketAddr;
 
-use super::builder::Builder;
 use super::caps::Caps;
 use super::fields::Fields;
-use super::json::{Object, canonicalize_value};
+use super::json::{Builder, Object, canonicalize_value};
 use super::message::Malformed;
 use crate::identity::{Identity, NodeId};
 use crate::limits::{MAX_ADDRS, MAX_RECORD, MAX_TRACKERS};
