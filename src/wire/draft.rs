@@ -105,7 +105,7 @@ pub struct ResultDraft {
 impl WireError {
     /// An error of one of our codes.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code: code.as_str().to_owned(), message: message.into(), retry_after_s: None }
+        Self { code: code.as_str().to_owned(), message: message.into(), retry_after_s: None, instance: None }
     }
 
     /// Says when to come back, in whole seconds.
@@ -117,6 +117,9 @@ impl WireError {
     /// The JSON object of it.
     pub fn to_json(&self) -> Vec<u8> {
         let mut value = serde_json::json!({ "code": self.code, "message": self.message });
+        if let (Some(instance), Some(object)) = (&self.instance, value.as_object_mut()) {
+            object.insert("instance".to_owned(), instance.as_str().into());
+        }
         if let (Some(seconds), Some(object)) = (self.retry_after_s, value.as_object_mut()) {
             // Whole seconds are written as an integer, so that every language prints them the same way.
             let number = if seconds.fract() == 0.0 && (0.0..1e15).contains(&seconds) {

@@ -94,6 +94,8 @@ pub struct WireError {
     pub message: String,
     /// When to come back, in seconds.
     pub retry_after_s: Option<f64>,
+    /// The run of the responder, when it refused a task that was meant for an earlier one.
+    pub instance: Option<String>,
 }
 
 /// The answer to a task.
@@ -296,7 +298,12 @@ impl Message {
                 target: f.node("target")?,
                 source: f.opt_node("source")?,
                 id: f.id()?,
-                error: WireError { code: f.text("code")?, message: f.long_text("message")?, retry_after_s: None },
+                error: WireError {
+                    code: f.text("code")?,
+                    message: f.long_text("message")?,
+                    retry_after_s: None,
+                    instance: None,
+                },
             }),
             "heartbeat" => Self::Heartbeat(Heartbeat { ask: f.opt_u64("ask")?, answer: f.opt_u64("answer")? }),
             "bye" => Self::Bye(
@@ -381,7 +388,7 @@ fn answer(f: &Fields<'_>) -> Result<TaskAnswer, Malformed> {
         "success" => Ok(f.opt_raw("payload").unwrap_or_else(|| Bytes::from_static(b"null"))),
         "error" => Err(match f.opt_raw("error") {
             Some(_) => wire_error(f)?,
-            None => WireError { code: "INTERNAL".into(), message: String::new(), retry_after_s: None },
+            None => WireError { code: "INTERNAL".into(), message: String::new(), retry_after_s: None, instance: None },
         }),
         _ => return Err(f.malformed("status: \"success\" or \"error\"")),
     };
@@ -402,6 +409,7 @@ fn wire_error(f: &Fields<'_>) -> Result<WireError, Malformed> {
         code,
         message: e.opt_long_text("message")?.unwrap_or_default(),
         retry_after_s: e.opt_f64("retry_after_s")?,
+        instance: e.opt_text("instance")?,
     })
 }
 
