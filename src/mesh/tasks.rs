@@ -262,7 +262,7 @@ impl State {
         key: &TaskKey,
         via: Option<NodeId>,
         legacy: Option<ConnId>,
-        now: Now,
+        _now: Now,
         out: &mut Vec<Action>,
     ) {
         self.refuse("repeated_task");
