@@ -189,7 +189,8 @@ fn failed(action: &'static str, path: &Path, source: io::Error) -> IdentityError
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 

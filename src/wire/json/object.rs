@@ -376,3 +376,149 @@ fn unquote(raw: &[u8]) -> Option<Cow<'_, str>> {
 fn parse_plain<T: std::str::FromStr>(raw: &[u8]) -> Option<T> {
     std::str::from_utf8(raw).ok()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Object {
+        Object::parse(Bytes::copy_from_slice(text.as_bytes())).unwrap()
+    }
+
+    fn text(bytes: &[u8]) -> &str {
+        std::str::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn members_have_types() {
+        let object = parse(
+            r#" {"s":"a\u00e9\ud83d\ude00\n","n":18446744073709551615,"i":-5,"f":1.5e3,"b":true,
+                 "z":null,"l":["x","\u0079"],"o":{"k":1},"":0} "#,
+        );
+        assert!(!object.is_canonical());
+        assert_eq!(object.str("s").unwrap().unwrap(), "aé😀\n");
+        assert_eq!(object.u64("n"), Ok(Some(u64::MAX)));
+        assert_eq!(object.i64("i"), Ok(Some(-5)));
+        assert_eq!(object.f64("f"), Ok(Some(1500.0)));
+        assert_eq!(object.f64("i"), Ok(Some(-5.0)));
+        assert_eq!(object.bool("b"), Ok(Some(true)));
+        assert_eq!(object.strings("l").unwrap().unwrap(), ["x", "y"]);
+        assert_eq!(object.get("o"), Some(&br#"{"k":1}"#[..]));
+        assert_eq!(object.get(""), Some(&b"0"[..]));
+        assert_eq!(object.get("k"), None);
+        for key in ["z", "absent"] {
+            assert_eq!(object.str(key), Ok(None));
+            assert_eq!(object.u64(key), Ok(None));
+            assert!(object.child(key).is_none() && object.children(key).is_none());
+        }
+        assert!(object.get("z").is_some());
+        let wrong = object.str("n").unwrap_err();
+        assert_eq!(wrong.to_string(), r#"member "n" must be a string"#);
+        assert!(object.u64("i").is_err() && object.u64("f").is_err() && object.i64("n").is_err());
+        assert!(
+            object.f64("s").is_err() && object.bool("n").is_err() && object.strings("s").is_err()
+        );
+        assert!(parse(r#"{"l":["x",1]}"#).strings("l").is_err());
+        let names: Vec<_> = object.members().map(|(name, _)| name).collect();
+        assert_eq!(names, ["", "b", "f", "i", "l", "n", "o", "s", "z"]);
+    }
+
+    #[test]
+    fn nested_objects_share_the_bytes() {
+        for text in [
+            r#"{"a":[{"x":{"y":[1,"}"]}},{}],"o":{"k":"v","l":[{}]}}"#,
+            r#"{ "o" : {"l":[{}], "k":"v"}, "a": [ {"x":{"y":[1,"}"]}} , {} ] }"#,
+        ] {
+            let object = parse(text);
+            let inner = object.child("o").unwrap().unwrap();
+            assert_eq!(inner.str("k").unwrap().unwrap(), "v");
+            assert!(object.raw().as_ptr_range().contains(&inner.raw().as_ptr()));
+            assert_eq!(inner.children("l").unwrap().unwrap().len(), 1);
+            let elements = object.children("a").unwrap().unwrap();
+            assert_eq!(elements.len(), 2);
+            let x = elements[0].child("x").unwrap().unwrap();
+            assert_eq!(x.get("y"), Some(&br#"[1,"}"]"#[..]));
+            assert!(x.is_canonical() && elements[1].is_canonical());
+            assert_eq!(inner.is_canonical(), object.is_canonical());
+            assert!(object.detached().raw().as_ptr() != object.raw().as_ptr());
+            assert_eq!(object.detached(), object);
+        }
+        let object = parse(r#"{"a":[{},7],"b":{},"c":[]}"#);
+        let error = object.children("a").unwrap().unwrap_err();
+        assert_eq!(error, JsonError::NotAnObject { offset: 9 });
+        let error = object.children("b").unwrap().unwrap_err();
+        assert_eq!(error, JsonError::NotAnObject { offset: 16 });
+        assert!(object.child("c").unwrap().is_err());
+        assert!(object.children("c").unwrap().unwrap().is_empty());
+    }
+
+    #[test]
+    fn bytes_to_sign_leave_members_out() {
+        let canonical = parse(r#"{"a":1,"b":{"c":2},"signature":"x","ttl":3}"#);
+        assert!(canonical.is_canonical());
+        assert!(matches!(canonical.signing_bytes(&[]), Cow::Borrowed(_)));
+        assert!(matches!(
+            canonical.signing_bytes(&["none"]),
+            Cow::Borrowed(_)
+        ));
+        let loose = parse(r#"{"ttl":3, "b":{"c":2},"signatur\u0065":"x","a":1}"#);
+        assert!(!loose.is_canonical());
+        assert_eq!(loose.canonical(), canonical.canonical());
+        for (without, expected) in [
+            (&["signature"][..], r#"{"a":1,"b":{"c":2},"ttl":3}"#),
+            (&["ttl", "signature"], r#"{"a":1,"b":{"c":2}}"#),
+            (&["a"], r#"{"b":{"c":2},"signature":"x","ttl":3}"#),
+            (&["a", "b", "signature", "ttl"], "{}"),
+        ] {
+            assert_eq!(text(&canonical.signing_bytes(without)), expected);
+            assert_eq!(text(&loose.signing_bytes(without)), expected);
+        }
+    }
+
+    #[test]
+    fn replacing_and_adding_members_keeps_the_rest() {
+        for (before, key, value, after) in [
+            (r#"{}"#, "k", "1", r#"{"k":1}"#),
+            (r#"{"b":1}"#, "a", "2", r#"{"a":2,"b":1}"#),
+            (r#"{"b":1}"#, "c", "2", r#"{"b":1,"c":2}"#),
+            (
+                r#"{"a":[1],"c":{"d":2}}"#,
+                "b",
+                "null",
+                r#"{"a":[1],"b":null,"c":{"d":2}}"#,
+            ),
+            (
+                r#"{"a":1,"ttl":5,"z":9}"#,
+                "ttl",
+                "10",
+                r#"{"a":1,"ttl":10,"z":9}"#,
+            ),
+            (r#"{"a":1}"#, "é", "2", r#"{"a":1,"\u00e9":2}"#),
+            (
+                r#" { "z":1, "a":2 } "#,
+                "m",
+                "3",
+                r#" {"m":3, "z":1, "a":2 } "#,
+            ),
+            (
+                r#" { "z":1, "a":2 } "#,
+                "z",
+                "[3]",
+                r#" { "z":[3], "a":2 } "#,
+            ),
+        ] {
+            let old = parse(before);
+            let new = old.with_member(key, value.as_bytes());
+            assert_eq!(text(new.raw()), after);
+            let again = parse(after);
+            assert_eq!(new.is_canonical(), again.is_canonical());
+            assert!(new.members().eq(again.members()), "{before} {key}");
+        }
+    }
+
+    #[test]
+    fn debug_keeps_values_to_itself() {
+        let shown = format!("{:?}", parse(r#"{"payload":"secret"}"#));
+        assert!(shown.contains("payload") && !shown.contains("secret"));
+    }
+}
