@@ -2,6 +2,9 @@
 //!
 //! On with `ELO_INTEROP=1`; then an interpreter (`$ELO_PYTHON`, else `python3`) with `cryptography` is required.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 use std::process::Command;
 

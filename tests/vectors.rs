@@ -3,6 +3,9 @@
 //!
 //! To write them anew after a change of the protocol: `ELO_WRITE_VECTORS=1 cargo test --test vectors`.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
 use std::path::PathBuf;
 
 use bytes::Bytes;

@@ -1,5 +1,8 @@
 //! Input made to break a parser: each is refused for its reason, at its place, and quickly.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;

@@ -1,5 +1,8 @@
 //! What holds for every message: reading and writing agree, whatever the bytes and however they arrive.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
 use bytes::{Bytes, BytesMut};
 use elo::wire::codec::encode;
 use elo::wire::{
