@@ -4,11 +4,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 FOLDER = pathlib.Path(__file__).parent / "vectors"
-
 class Number(str): "A number in the digits it was written with."
 class Duplicate(ValueError): "A member that appears twice."
-
-def number(text):
+def number(text):  # NaN and infinities come here too
     if not text.lstrip("-").isdigit() and not math.isfinite(float(text)):
         raise ValueError("not finite")
     return Number(text)
@@ -28,16 +26,12 @@ def canonical(value):
         return str(value)
     if isinstance(value, dict):
         return "{" + ",".join(json.dumps(key) + ":" + canonical(value[key]) for key in sorted(value)) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(canonical, value)) + "]"
-    return json.dumps(value)
+    return "[" + ",".join(map(canonical, value)) + "]" if isinstance(value, list) else json.dumps(value)
 
-def check(text, signer, uncovered=()):
-    """The bytes that were signed; raises if they weren't, or not by `signer`."""
-    message = parse(text)
-    signature = message.pop("signature")
+def check(text, signer, uncovered=()):  # gives the bytes that were signed; raises if `signer` didn't
+    signature = (message := parse(text)).pop("signature")
     if not re.fullmatch("[A-Za-z0-9_-]{86}", signature):
-        raise binascii.Error("malformed signature")
+        raise binascii.Error
     signed = canonical({key: value for key, value in message.items() if key not in uncovered}).encode()
     key = Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(signer + "="))
     key.verify(base64.urlsafe_b64decode(signature + "=="), signed)
