@@ -20,7 +20,7 @@ use super::table::{Learned, Table, joint_caps};
 use super::tasks::Tasks;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
-use crate::limits::{FLOOD_TTL, Limits, MAX_ADDRS, MAX_CAPS, MAX_RECORDS_PER_MESSAGE, MAX_TRACKERS};
+use crate::limits::{FLOOD_TTL, Limits, MAX_ADDRS, MAX_CAPS, MAX_RECORD, MAX_RECORDS_PER_MESSAGE, MAX_TRACKERS};
 use crate::node::TrackerRole;
 use crate::wire::{Capability, Caps, Checked, Draft, Message, Record, RecordDraft, WireError, draft};
 
@@ -269,6 +269,27 @@ impl State {
         done
     }
 
+    /// Whether the record has room for a capability.
+    pub fn fits(&self, cap: &Capability) -> bool {
+        self.record_size_with(cap) <= MAX_RECORD
+    }
+
+    /// How large the record would be with a capability, in bytes: at most, whatever addresses and trackers come.
+    pub fn record_size_with(&self, cap: &Capability) -> usize {
+        /// The other members of a record, its signature, 8 addresses and 4 trackers.
+        const AROUND: usize = 1024;
+        let mut caps = self.caps.clone();
+        caps.insert(cap.clone());
+        let caps = crate::wire::canonicalize_value(&caps.to_value()).map_or(usize::MAX / 2, |c| c.len());
+        let interests: usize = self.interests.keys().map(|i| i.len() * 6 + 3).sum();
+        AROUND + self.config.name.len() * 6 + caps + interests
+    }
+
+    /// Its tracker role.
+    pub fn tracker_role(&self) -> TrackerRole {
+        self.config.tracker
+    }
+
     /// Provides it no longer.
     pub fn unregister(&mut self, name: &str, now: Now, out: &mut Vec<Action>) -> bool {
         let done = self.caps.remove(name);
@@ -309,6 +330,24 @@ impl State {
     fn mark_changed(&mut self, changed: bool, now: Now, out: &mut Vec<Action>) {
         self.record_dirty |= changed;
         self.flush_record(now, out);
+    }
+
+    /// Asks for a signature now: the node starts.
+    pub fn publish_record(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.record_dirty = true;
+        self.flush_record(now, out);
+    }
+
+    /// A record that a peer's `welcome` listed.
+    pub fn learned_from_welcome(
+        &mut self,
+        record: Record,
+        conn: ConnId,
+        from: NodeId,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        self.on_record(record, 1, conn, from, now, out);
     }
 
     /// Asks for a new signature when the record is out of date.
