@@ -9,6 +9,7 @@ pub mod calls;
 pub mod clock;
 pub mod conn_id;
 mod events;
+pub(crate) mod handshake;
 mod legacy;
 pub mod peers;
 pub mod queries;
@@ -17,6 +18,7 @@ mod seen;
 mod state;
 mod table;
 mod tasks;
+pub(crate) mod throttle;
 mod view;
 
 pub use action::{Action, CallDone, CallEvent, OnFull, TaskKey, TaskToRun, What};
