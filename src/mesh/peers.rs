@@ -1,6 +1,6 @@
 //! Connected peers: who is admitted, and which of two connections is kept.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ pub struct Legacy {
 /// All connected peers.
 #[derive(Debug, Default)]
 pub struct Peers {
-    by_conn: HashMap<ConnId, Peer>,
+    by_conn: BTreeMap<ConnId, Peer>,
     by_node: HashMap<NodeId, ConnId>,
     /// Connections that were replaced: what was on its way over them still counts.
     retired: HashMap<ConnId, NodeId>,
@@ -403,7 +403,7 @@ impl State {
             let name = self.table.get(node).map_or("", |r| r.name.as_str());
             super::table::names(text, node, name)
         });
-        let set: HashSet<NodeId> = named.map(|(_, p)| p.arrival.node).collect();
+        let set: BTreeSet<NodeId> = named.map(|(_, p)| p.arrival.node).collect();
         set.into_iter().collect()
     }
 }

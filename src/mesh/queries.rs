@@ -1,6 +1,6 @@
 //! The query flood: a question signed by its origin goes out over every link, answers return the way it came.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,14 +49,14 @@ struct Passing {
 /// Queries under way.
 #[derive(Debug)]
 pub struct Queries {
-    own: HashMap<String, Own>,
+    own: BTreeMap<String, Own>,
     passing: Seen<(NodeId, String), Passing>,
 }
 
 impl Queries {
     /// None yet.
     pub fn new(limits: &Limits, keep: Duration) -> Self {
-        Self { own: HashMap::new(), passing: Seen::new(limits.max_seen, keep) }
+        Self { own: BTreeMap::new(), passing: Seen::new(limits.max_seen, keep) }
     }
 
     /// Forgets what is old.

@@ -4,7 +4,7 @@
 //! passed on is answered with `relay_error`; a task that was passed on is remembered until its result comes back, so
 //! that its caller is told when the target is lost.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::{Action, OnFull, What};
@@ -30,7 +30,7 @@ struct Carried {
 /// Tasks passed on whose results have not come back.
 #[derive(Debug, Default)]
 pub struct Relays {
-    carried: HashMap<(NodeId, String), Carried>,
+    carried: BTreeMap<(NodeId, String), Carried>,
 }
 
 impl Relays {

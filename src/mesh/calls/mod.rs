@@ -120,7 +120,7 @@ struct Call {
 /// Calls in flight.
 #[derive(Debug, Default)]
 pub struct Calls {
-    entries: HashMap<String, Call>,
+    entries: BTreeMap<String, Call>,
 }
 
 impl Calls {
