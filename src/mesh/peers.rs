@@ -190,6 +190,7 @@ impl State {
     ) -> Result<Vec<Object>, (CloseReason, String)> {
         self.admit(&arrival)?;
         let node = arrival.node;
+        self.dialing.remove(&node);
         let is_legacy = matches!(arrival.speaker, Speaker::Legacy(_));
         let mut resend = false;
         if is_legacy {
@@ -362,7 +363,6 @@ impl State {
         let reason = said.or(reason);
         let name = self.table.get(&node).map(|r| r.name.clone()).unwrap_or_default();
         out.push(Action::Activity(Activity::PeerLost { node_id: node, name, reason }));
-        self.in_flight.remove(&node);
         self.queries_on_disconnected(conn);
         if peer.legacy.is_some() {
             self.calls_lost_node(&node, None, now, out);

@@ -100,6 +100,8 @@ pub struct State {
     pub(super) relays: Relays,
     pub(super) seen_events: Seen<(NodeId, String), ()>,
     pub(super) in_flight: HashMap<NodeId, usize>,
+    /// Who is being dialled for calls, and when the news of it is no longer waited for.
+    pub(super) dialing: BTreeMap<NodeId, Duration>,
     pub(super) timers: Timers<Timer>,
     pub(super) rng: StdRng,
     pub(super) asks: u64,
@@ -148,6 +150,7 @@ impl State {
             relays: Relays::default(),
             seen_events: Seen::new(limits.max_seen, SEEN_FOR),
             in_flight: HashMap::new(),
+            dialing: BTreeMap::new(),
             timers: Timers::default(),
             rng: StdRng::from_seed(seed),
             asks: 0,
@@ -240,6 +243,7 @@ impl State {
                     self.queries.expire(now);
                     self.tasks.expire(now);
                     self.relays.expire(now);
+                    self.dialing.retain(|_, until| *until > now.mono);
                     let slow: Vec<_> =
                         self.peers.all_proven().filter(|(_, p)| p.asked.is_none()).map(|(c, p)| (c, p.since)).collect();
                     for (conn, since) in slow {

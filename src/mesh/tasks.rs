@@ -176,7 +176,10 @@ impl State {
             return Some(error);
         }
         if self.draining {
-            return error(ErrorCode::PeerGone, "the node is going down".into());
+            // With its run, which tells that the node itself refused it.
+            let mut error = WireError::new(ErrorCode::PeerGone, "the node is going down");
+            error.instance = Some(self.config.instance.clone());
+            return Some(error);
         }
         let relays = task.capability == "relay" && (legacy || self.config.tracker != TrackerRole::None);
         if !self.provides(&task.capability) && !relays && !legacy {
@@ -230,7 +233,7 @@ impl State {
     pub(super) fn run_local(&mut self, task: TaskToRun, now: Now, out: &mut Vec<Action>) {
         let key = (self.me, task.id.clone());
         self.enter(&key, &task.capability, task.deadline, now, |e| e.local = true);
-        self.timers.set(Timer::Deadline(key.clone()), task.deadline);
+        // The call has the deadline, and takes the task back then.
         out.push(Action::RunTask { key, task: Box::new(task) });
     }
 
