@@ -207,7 +207,7 @@ impl State {
             {
                 if !keeps_new(&self.me, &peer.arrival, &arrival) {
                     self.ask(old, now, out);
-                    self.timers.set(Timer::Probe(old), now.mono + PROBE);
+                    self.timers.set_once(Timer::Probe(old), now.mono + PROBE);
                     return Err((CloseReason::Duplicate, "another connection between us is kept".into()));
                 }
                 let same_run = peer.arrival.instance == arrival.instance;
