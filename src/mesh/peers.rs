@@ -55,6 +55,8 @@ pub struct Peer {
     pub asked: Option<(u64, Duration)>,
     /// What only a Python node has.
     pub legacy: Option<Legacy>,
+    /// The interests that it was told what is known for.
+    pub told: Option<Vec<String>>,
     /// Why it said it leaves.
     pub bye: Option<(Option<CloseReason>, String)>,
 }
@@ -228,6 +230,7 @@ impl State {
             asked: None,
             legacy: is_legacy
                 .then(|| Legacy { caps: arrival.caps.names().map(str::to_owned).collect(), ..Legacy::default() }),
+            told: None,
             bye: None,
             arrival: arrival.clone(),
         };

@@ -406,23 +406,16 @@ impl State {
         if own {
             self.table.revive(&node);
         }
-        let before = match self.learn(record, now) {
-            Learned::Newer(before) => before,
-            Learned::Known => return,
-            Learned::Dead => return self.refuse("dead_record"),
-        };
+        let learned = self.learn(record, now);
+        if let Learned::Dead = learned {
+            return self.refuse("dead_record");
+        }
         let Some(record) = self.table.get(&node).cloned() else { return };
         if own {
-            if let Some(peer) = self.peers.get_mut(conn) {
-                peer.arrival.tracker = record.tracker;
-            }
-            self.refresh_trackers();
-            self.flush_record(now, out);
-            let interests_before = before.as_ref().map(|r| &r.interests);
-            if interests_before != Some(&record.interests) {
-                self.send_interesting(conn, &record, now, out);
-            }
+            // Also when the record is known from before: the connection is a new one.
+            self.on_own_record(conn, &record, now, out);
         }
+        let Learned::Newer(before) = learned else { return };
         if ttl > 1 {
             // Those who wanted what it provided before must hear that it does no longer.
             let caps = joint_caps(&record.caps, before.as_ref().map(|r| &r.caps));
@@ -434,6 +427,23 @@ impl State {
             }
         }
         self.calls_nudge(now, out);
+    }
+
+    /// A peer speaks of itself.
+    fn on_own_record(&mut self, conn: ConnId, record: &Record, now: Now, out: &mut Vec<Action>) {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let news = peer.arrival.tracker != record.tracker;
+        peer.arrival.tracker = record.tracker;
+        let interesting = peer.told.as_ref() != Some(&record.interests);
+        peer.told = Some(record.interests.clone());
+        self.refresh_trackers();
+        self.flush_record(now, out);
+        if interesting {
+            self.send_interesting(conn, record, out);
+        }
+        if news {
+            self.calls_nudge(now, out);
+        }
     }
 
     /// Learns a record; those of connected peers are never the ones to go.
@@ -452,8 +462,7 @@ impl State {
     }
 
     /// Tells a peer what it has become interested in.
-    fn send_interesting(&mut self, conn: ConnId, to: &Record, now: Now, out: &mut Vec<Action>) {
-        let _ = now;
+    fn send_interesting(&mut self, conn: ConnId, to: &Record, out: &mut Vec<Action>) {
         let known = self.table.iter().filter(|r| r.node_id != to.node_id && to.is_interested_in(&r.caps));
         for record in known.take(MAX_RECORDS_PER_MESSAGE) {
             let announce = draft::announce(&record.object, 1);
