@@ -180,7 +180,7 @@ impl State {
         match checked.into_message() {
             Message::Heartbeat(beat) => self.on_heartbeat(conn, &beat, now, out),
             Message::Announce(record, ttl) => self.on_record(record, ttl, conn, node, now, out),
-            Message::Query(query) => self.on_query(query, conn, now, out),
+            Message::Query(query) => self.on_query(query, conn, node, now, out),
             Message::QueryResp(resp) => self.on_query_resp(resp, conn, now, out),
             Message::Event(event) => self.on_event(event, conn, now, out),
             Message::Relay(relay) => self.on_relay(relay, conn, node, now, out),
