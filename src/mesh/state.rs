@@ -75,8 +75,8 @@ pub enum Timer {
 /// How often old things are forgotten.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// How long the ids of queries and events are remembered: longer than a message can be under way.
-const SEEN_FOR: Duration = Duration::from_secs(120);
+/// How long the ids of queries and events are remembered beyond the time for which their timestamps are accepted.
+const SEEN_BEYOND: Duration = Duration::from_secs(60);
 
 /// The protocol's state of one node.
 #[derive(Debug)]
@@ -132,6 +132,8 @@ impl State {
     /// A node with no peers yet. `seed` feeds the random generator that makes ids.
     pub fn new(me: NodeId, config: Config, seed: [u8; 32], now: Now) -> Self {
         let limits = config.limits.clone();
+        // From as far in the future as is accepted to as far in the past: for so long it could be sent again.
+        let seen_for = limits.clock_skew * 2 + SEEN_BEYOND;
         let mut state = Self {
             me,
             caps: Caps::default(),
@@ -144,11 +146,11 @@ impl State {
             last_seq: 0,
             peers: Peers::default(),
             table: Table::new(&limits),
-            queries: Queries::new(&limits, SEEN_FOR),
+            queries: Queries::new(&limits, seen_for),
             calls: Calls::default(),
             tasks: Tasks::default(),
             relays: Relays::default(),
-            seen_events: Seen::new(limits.max_seen, SEEN_FOR),
+            seen_events: Seen::new(limits.max_seen, seen_for),
             in_flight: HashMap::new(),
             dialing: BTreeMap::new(),
             timers: Timers::default(),
