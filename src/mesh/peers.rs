@@ -220,6 +220,7 @@ impl State {
                 resend = same_run;
                 if !same_run {
                     self.table.forget(&node, now);
+                    self.relays_on_lost(&node, now, out);
                     self.calls_lost_node(&node, Some(&arrival), now, out);
                 }
             }

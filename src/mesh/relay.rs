@@ -155,7 +155,8 @@ impl State {
         match error.source {
             Some(source) if source != self.me => {
                 // On its way back to the source, over the tracker that the frame came from.
-                if self.config.tracker == TrackerRole::None {
+                let from_tracker = self.peers.trackers().any(|(_, p)| p.arrival.node == from);
+                if self.config.tracker == TrackerRole::None || !from_tracker {
                     return self.refuse("relay_refused");
                 }
                 self.relays.carried.remove(&(source, error.id.clone()));
