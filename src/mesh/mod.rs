@@ -2,7 +2,8 @@
 //!
 //! [`State`] is one node. Inputs (a peer connected, a checked message, an alarm, a command of the owner) go in with the
 //! current time, [`Action`]s come out; the driver in `node/` carries them out. Randomness comes from a seed. So whole
-//! meshes run in one test, thousands of times, each time alike.
+//! meshes run in one test, thousands of times, each time alike: a map that is gone through is a `BTreeMap`, whose order
+//! doesn't change from run to run.
 
 pub mod action;
 pub mod calls;
