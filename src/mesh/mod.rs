@@ -16,6 +16,8 @@ pub mod peers;
 pub mod queries;
 mod relay;
 mod seen;
+#[cfg(test)]
+mod sim;
 mod state;
 mod table;
 mod tasks;

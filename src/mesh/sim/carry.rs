@@ -1,0 +1,138 @@
+//! What a driver does with actions.
+
+use bytes::Bytes;
+use rand::Rng;
+
+use super::links::{Why, conn};
+use super::world::{Ev, N, World, ms};
+use crate::error::CloseReason;
+use crate::mesh::{Action, ConnId, Now, OnFull, State, What};
+use crate::node::Activity;
+use crate::wire::{Checked, Message, Object, Speaker, check, draft};
+
+impl World {
+    /// Lets a node decide something, and carries out what it wants done.
+    pub fn with<R>(&mut self, n: N, decide: impl FnOnce(&mut State, Now, &mut Vec<Action>) -> R) -> R {
+        let mut actions = Vec::new();
+        let now = self.nodes[n].now(self.now);
+        let result = decide(&mut self.nodes[n].state, now, &mut actions);
+        for action in actions {
+            self.carry_out(n, action);
+        }
+        self.arm(n);
+        result
+    }
+
+    fn arm(&mut self, n: N) {
+        let node = &mut self.nodes[n];
+        let Some(due) = node.state.next_due() else { return };
+        let due = (due + node.started).max(self.now);
+        if node.armed.is_none_or(|armed| due < armed || armed < self.now) {
+            node.armed = Some(due);
+            let run = node.run;
+            self.at(due, Ev::Tick { n, run });
+        }
+    }
+
+    fn carry_out(&mut self, n: N, action: Action) {
+        match action {
+            Action::Send { to, what, on_full } => self.send(n, to, what, on_full),
+            Action::SignLegacy { .. } => panic!("there are no Python nodes here"),
+            Action::Close { conn, reason, message } => {
+                let (link, side) = place(conn);
+                self.close(link, side, reason, &message);
+            }
+            Action::Dial { node, addrs } => self.dial(n, addrs, Why::Call(node)),
+            Action::SignRecord(draft) => {
+                let record = draft.sign(&self.nodes[n].identity).unwrap();
+                self.with(n, |s, _, out| s.record_signed(record, out));
+            }
+            Action::RunTask { key, task } => self.start_job(n, key, &task),
+            Action::StopTask { key } => self.stop_job(n, &key),
+            Action::Credit { key } => self.credit(n, &key),
+            Action::Call { id, event } => {
+                let taken = self.nodes[n].call_event(&id, event, self.now);
+                if taken > 0 {
+                    self.with(n, |s, _, out| s.chunks_taken(&id, taken, out));
+                }
+            }
+            Action::Found { id, record, hops } => {
+                self.nodes[n].found.entry(id).or_default().push((record.node_id, hops));
+            }
+            Action::FindOver { id } => assert!(self.nodes[n].find_over.insert(id)),
+            Action::Event(event) => self.nodes[n].events.push((event.event_type, event.id)),
+            Action::Activity(activity) => {
+                if let Activity::TaskReceived { .. } = activity {
+                    self.tasks_received += 1;
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, n: N, to: ConnId, what: What, on_full: OnFull) {
+        let (link, side) = place(to);
+        if !self.links[link].open[side] {
+            return;
+        }
+        let node = &self.nodes[n];
+        let object = match what {
+            What::Ready(object) => object,
+            What::Sign(draft) => draft.sign(&node.identity),
+            What::SignRelay(draft, target) => draft::relay(&target, &node.id, 0, &draft.sign(&node.identity)),
+        };
+        let bytes = object.raw().clone();
+        if let OnFull::Relay { .. } = on_full {
+            if self.chance(self.faults.relay_loss) {
+                self.lost += 1;
+                return;
+            }
+            if self.chance(self.faults.relay_full) {
+                return self.not_sent(n, link, side, on_full);
+            }
+            if self.chance(self.faults.relay_twice) {
+                let wait = ms(self.rng.next_u64() % 3000);
+                self.after(wait, Ev::Inject { link, side: 1 - side, bytes: bytes.clone() });
+            }
+            if self.chance(self.faults.relay_late) {
+                let wait = ms(self.rng.next_u64() % 1000);
+                return self.after(wait, Ev::Inject { link, side: 1 - side, bytes });
+            }
+        }
+        if !self.push(link, 1 - side, bytes) {
+            self.not_sent(n, link, side, on_full);
+        }
+    }
+
+    fn not_sent(&mut self, n: N, link: usize, side: usize, on_full: OnFull) {
+        match on_full {
+            OnFull::Drop => self.with(n, |s, _, _| s.refuse("outbox_full")),
+            OnFull::Close => self.close(link, side, CloseReason::TooSlow, "the outbox for this peer is full"),
+            OnFull::FailCall(id) => self.with(n, |s, now, out| s.call_send_failed(&id, now, out)),
+            OnFull::Relay { source, target, id } => self.with(n, |s, _, out| s.relay_full(&source, &target, &id, out)),
+        }
+    }
+
+    /// What a reader checks. The same bytes are checked once: a flood brings them to everybody.
+    pub fn check(&mut self, bytes: &Bytes) -> Option<Checked> {
+        if let Some(checked) = self.checked.get(bytes) {
+            return checked.clone();
+        }
+        let object = Object::parse(bytes.clone()).ok();
+        let message = object.and_then(|o| Message::parse(&o).ok());
+        let checked = message.and_then(|m| check(m, Speaker::Proven).ok());
+        if self.checked.len() > 4096 {
+            self.checked.clear();
+        }
+        self.checked.insert(bytes.clone(), checked.clone());
+        checked
+    }
+
+    /// The end of a connection that its number names.
+    pub fn conn_at(&self, n: N, other: N) -> Option<ConnId> {
+        self.link(n, other).map(|(link, side)| conn(link, side))
+    }
+}
+
+fn place(conn: ConnId) -> (usize, usize) {
+    ((conn.0 / 2) as usize, (conn.0 % 2) as usize)
+}

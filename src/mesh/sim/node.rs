@@ -1,0 +1,228 @@
+//! One simulated node: a run of a state, and what its driver and its owner would keep.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::work::Job;
+use super::world::{Ended, N};
+use crate::identity::{Identity, NodeId};
+use crate::limits::Limits;
+use crate::mesh::{CallEvent, Config, ConnId, Now, State, TaskKey};
+use crate::node::TrackerRole;
+
+/// 2026-01-01, in milliseconds: when the virtual clock starts.
+const EPOCH_MS: u64 = 1_767_225_600_000;
+
+/// How a node is set up.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    pub name: String,
+    pub caps: Vec<String>,
+    pub interests: Vec<String>,
+    pub tracker: TrackerRole,
+    pub allow: Option<HashSet<NodeId>>,
+    pub listens: bool,
+    pub limits: Limits,
+    /// How far its clock is off, in milliseconds.
+    pub offset_ms: i64,
+}
+
+impl Spec {
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            caps: Vec::new(),
+            interests: Vec::new(),
+            tracker: TrackerRole::None,
+            allow: None,
+            listens: true,
+            limits: Limits::default(),
+            offset_ms: 0,
+        }
+    }
+
+    pub fn provides(mut self, cap: &str) -> Self {
+        self.caps.push(cap.into());
+        self
+    }
+
+    pub fn interest(mut self, pattern: &str) -> Self {
+        self.interests.push(pattern.into());
+        self
+    }
+
+    pub fn tracker(mut self) -> Self {
+        self.tracker = TrackerRole::Public;
+        self
+    }
+
+    pub fn private(mut self, allow: &[NodeId]) -> Self {
+        self.tracker = TrackerRole::Private;
+        self.allow = Some(allow.iter().copied().collect());
+        self
+    }
+
+    /// It can't be dialled.
+    pub fn hidden(mut self) -> Self {
+        self.listens = false;
+        self
+    }
+
+    pub fn offset_ms(mut self, offset: i64) -> Self {
+        self.offset_ms = offset;
+        self
+    }
+
+    pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        change(&mut self.limits);
+        self
+    }
+}
+
+/// A peer to keep connected to.
+#[derive(Clone, Debug)]
+pub struct Configured {
+    pub addr: SocketAddr,
+    pub known: Option<NodeId>,
+    pub backoff: Duration,
+    pub dialing: bool,
+}
+
+/// A call as its owner sees it.
+#[derive(Debug, Default)]
+pub struct OwnCall {
+    pub n: u64,
+    pub deadline: Duration,
+    pub accepted: bool,
+    pub chunks: Vec<u64>,
+    pub untaken: u64,
+    /// Whether the owner takes chunks as they come.
+    pub takes: bool,
+    pub ended: Option<Ended>,
+}
+
+pub struct Node {
+    pub spec: Spec,
+    pub identity: Identity,
+    pub id: NodeId,
+    pub state: State,
+    pub run: u32,
+    pub port: u16,
+    pub up: bool,
+    pub started: Duration,
+    pub armed: Option<Duration>,
+    pub configured: Vec<Configured>,
+    pub calls: BTreeMap<String, OwnCall>,
+    pub jobs: BTreeMap<TaskKey, Job>,
+    pub events: Vec<(String, String)>,
+    pub found: BTreeMap<String, Vec<(NodeId, u32)>>,
+    pub find_over: HashSet<String>,
+}
+
+impl Node {
+    pub fn new(n: N, spec: Spec, now: Duration) -> Self {
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&(n as u64 + 1).to_le_bytes());
+        let identity = Identity::from_seed(seed);
+        let id = identity.id();
+        let state = Self::state(n, &spec, id, 0, 7000, now);
+        Self {
+            spec,
+            identity,
+            id,
+            state,
+            run: 0,
+            port: 7000,
+            up: true,
+            started: now,
+            armed: None,
+            configured: Vec::new(),
+            calls: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            events: Vec::new(),
+            found: BTreeMap::new(),
+            find_over: HashSet::new(),
+        }
+    }
+
+    /// Another run of it: everything but its key is forgotten.
+    pub fn restart(&mut self, n: N, port: u16, now: Duration) {
+        self.run += 1;
+        self.port = port;
+        self.state = Self::state(n, &self.spec, self.id, self.run, port, now);
+        self.up = true;
+        self.started = now;
+        self.armed = None;
+        self.calls.clear();
+        self.jobs.clear();
+        for peer in &mut self.configured {
+            peer.dialing = false;
+            peer.backoff = self.spec.limits.redial_min;
+        }
+    }
+
+    fn state(n: N, spec: &Spec, id: NodeId, run: u32, port: u16, now: Duration) -> State {
+        let config = Config {
+            name: spec.name.clone(),
+            version: "sim".into(),
+            instance: format!("{n}-{run}"),
+            features: Vec::new(),
+            tracker: spec.tracker,
+            allow: spec.allow.clone(),
+            legacy: false,
+            port: spec.listens.then_some(port),
+            bound: Some(ip(n)),
+            advertise: Vec::new(),
+            limits: spec.limits.clone(),
+        };
+        let mut seed = [7; 32];
+        seed[..8].copy_from_slice(&(n as u64).to_le_bytes());
+        seed[8..12].copy_from_slice(&run.to_le_bytes());
+        let now = Self::clock(spec, now, now);
+        State::new(id, config, seed, now)
+    }
+
+    fn clock(spec: &Spec, started: Duration, now: Duration) -> Now {
+        let unix_ms = (EPOCH_MS + now.as_millis() as u64).saturating_add_signed(spec.offset_ms);
+        Now { mono: now - started, unix_ms }
+    }
+
+    /// Its own time.
+    pub fn now(&self, world: Duration) -> Now {
+        Self::clock(&self.spec, self.started, world)
+    }
+
+    pub fn addr(&self, n: N) -> Option<SocketAddr> {
+        (self.up && self.spec.listens).then(|| SocketAddr::new(ip(n), self.port))
+    }
+
+    /// News of a call; gives how many chunks are to be reported as taken.
+    pub fn call_event(&mut self, id: &str, event: CallEvent, now: Duration) -> u64 {
+        let call = self.calls.get_mut(id).unwrap_or_else(|| panic!("news of a call nobody made: {id} {event:?}"));
+        assert!(call.ended.is_none(), "{id} ended before: {event:?}");
+        match event {
+            CallEvent::Accepted => call.accepted = true,
+            CallEvent::Chunk(data) => {
+                call.chunks.push(std::str::from_utf8(&data).unwrap().trim_matches('"').parse().unwrap());
+                call.untaken += 1;
+                assert!(call.untaken <= 32, "{id}: more chunks than its owner has room for");
+                if call.takes {
+                    return std::mem::take(&mut call.untaken);
+                }
+            }
+            CallEvent::Done(result) => call.ended = Some(Ended { at: now, result: *result }),
+        }
+        0
+    }
+}
+
+/// Every node has a host of its own.
+pub fn ip(n: N) -> IpAddr {
+    IpAddr::from([10, (n >> 16) as u8, (n >> 8) as u8, n as u8])
+}
+
+/// The other end's ephemeral address, and what it is good for: nothing.
+pub fn ephemeral(n: N, conn: ConnId) -> SocketAddr {
+    SocketAddr::new(ip(n), 40_000 + (conn.0 % 20_000) as u16)
+}
