@@ -55,7 +55,8 @@ impl State {
                     &event.id,
                     &event.event_type,
                     &event.data,
-                    event.origin.unwrap_or(claimed),
+                    // Whatever origin it names, nobody signed that.
+                    claimed,
                     event.timestamp,
                     false,
                     out,

@@ -393,7 +393,12 @@ impl State {
         let Some(port) = self.config.port else { return Vec::new() };
         match self.config.bound {
             Some(ip) => vec![SocketAddr::new(ip, port)],
-            None => self.local_ips.iter().take(MAX_ADDRS).map(|ip| SocketAddr::new(*ip, port)).collect(),
+            None => {
+                // Loopback says something only to this machine: it is named when there is nothing else.
+                let beyond = self.local_ips.iter().any(|ip| !ip.is_loopback());
+                let ips = self.local_ips.iter().filter(|ip| !(beyond && ip.is_loopback()));
+                ips.take(MAX_ADDRS).map(|ip| SocketAddr::new(*ip, port)).collect()
+            }
         }
     }
 
@@ -583,7 +588,7 @@ impl State {
         retry_after_s: Option<u64>,
         out: &mut Vec<Action>,
     ) {
-        let error = WireError::new(code, message);
+        let error = WireError::new(code, message).not_run();
         let error = retry_after_s.into_iter().fold(error, WireError::retry_after_s);
         let draft = Draft::Result(crate::wire::ResultDraft { id: id.to_owned(), body: Err(error), chunks: 0 });
         if self.peers.get(conn).is_some_and(|p| p.legacy.is_some()) {

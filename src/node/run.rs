@@ -130,9 +130,11 @@ fn to_body(result: Result<Payload, TaskError>) -> Result<Bytes, WireError> {
             let message = format!("the handler's result can't be sent: {e}");
             WireError::new(e.code(), message)
         }),
-        Err(TaskError { code, mut message, retry_after }) => {
-            payload::cut(&mut message);
-            let error = WireError::new(code, message);
+        Err(mut error) => {
+            payload::cut(&mut error.message);
+            let (not_run, retry_after) = (error.is_not_run(), error.retry_after);
+            let error = WireError::new(error.code, error.message);
+            let error = if not_run { error.not_run() } else { error };
             Err(match retry_after {
                 Some(wait) => error.retry_after_s(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
                 None => error,
@@ -205,8 +207,11 @@ async fn pass_on(task: Task, context: Context) -> Result<Payload, TaskError> {
 }
 
 async fn answer_of(parts: CallParts, context: &Context) -> Result<Payload, TaskError> {
-    let to_error =
-        |e: crate::error::CallError| TaskError { code: e.code, message: e.message, retry_after: e.retry_after };
+    let to_error = |e: crate::error::CallError| {
+        let mut error = TaskError::with_code(e.code, e.message);
+        error.retry_after = e.retry_after;
+        error
+    };
     let handle = context.shared.start_call(parts).map_err(to_error)?;
     let outcome = handle.outcome().await.map_err(to_error)?;
     // The answer keeps its digits: it is handed on as the text it came as.

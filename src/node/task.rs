@@ -51,6 +51,7 @@ pub struct TaskError {
     pub message: String,
     /// When trying again makes sense, in whole seconds on the wire (rounded up).
     pub retry_after: Option<Duration>,
+    not_run: bool,
 }
 
 impl TaskError {
@@ -61,12 +62,25 @@ impl TaskError {
 
     /// An error with another code.
     pub fn with_code(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after: None }
+        Self { code, message: message.into(), retry_after: None, not_run: false }
     }
 
-    /// The handler is full of work; the caller may come back after that time.
+    /// The handler is full of work and did nothing for the task; the caller may come back after that time, and its node
+    /// asks another provider first if there is one.
     pub fn overloaded(message: impl Into<String>, retry_after: Duration) -> Self {
-        Self { code: ErrorCode::Overloaded, message: message.into(), retry_after: Some(retry_after) }
+        let mut error = Self::with_code(ErrorCode::Overloaded, message).not_run();
+        error.retry_after = Some(retry_after);
+        error
+    }
+
+    /// Says that nothing was done for the task, so that the caller's node may ask another provider.
+    pub fn not_run(mut self) -> Self {
+        self.not_run = true;
+        self
+    }
+
+    pub(crate) fn is_not_run(&self) -> bool {
+        self.not_run
     }
 }
 
