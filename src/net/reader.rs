@@ -11,7 +11,7 @@ use tokio::task::yield_now;
 use tokio::time::{sleep, timeout_at};
 use tokio_util::codec::Decoder;
 
-use super::connection::{Ending, LINGER, Shared};
+use super::connection::{Ending, FOREVER, LINGER, Shared};
 use super::hooks::Refused;
 use super::stream::READ;
 use crate::error::CloseReason;
@@ -68,7 +68,7 @@ impl Reader {
             half,
             codec,
             buffer,
-            idle_timeout: limits.idle_timeout,
+            idle_timeout: limits.idle_timeout.min(FOREVER),
             write_timeout: limits.write_timeout,
             messages: Bucket::new(limits.messages_per_second, limits.message_burst),
             floods: Bucket::new(limits.floods_per_second, limits.flood_burst),
