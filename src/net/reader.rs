@@ -143,7 +143,8 @@ impl Reader {
                 self.buffer = BytesMut::new();
                 large = false;
             }
-            self.buffer.reserve(READ);
+            // A long message is read in ever larger steps; never more than has come of it already.
+            self.buffer.reserve(READ.max(self.buffer.len()));
             let idle_at = shared.heard_at() + self.idle_timeout;
             match timeout_at(idle_at, self.half.read_buf(&mut self.buffer)).await {
                 Ok(Ok(0)) => return Stop::Ended,

@@ -25,7 +25,7 @@ async fn full_then_room_then_stopped() {
 
     drop(held);
     let _second = Raw::connect(addr).await;
-    soon(taken.recv()).await.unwrap();
+    let _held = soon(taken.recv()).await.unwrap();
 
     cancel.cancel();
     soon(accepting).await.unwrap();

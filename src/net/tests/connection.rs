@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn messages_split_at_every_byte() {
     let (_connection, notes, mut raw) = connected(|_| {}).await;
-    let message = task("slowly", &identity(2), identity(1).id(), "äöü");
+    let message = task("slowly", &identity(2), identity(1).id(), r"\u00e4 \u00f6");
     for byte in [message.raw(), &b"\n"[..]].concat() {
         raw.bytes(&[byte]).await;
         tokio::task::yield_now().await;
