@@ -24,6 +24,9 @@ use crate::wire::{Framing, Object, Speaker, draft};
 /// in that time.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
+/// Longer times mean "never"; added to a moment they would overflow it.
+pub(super) const FOREVER: Duration = Duration::from_secs(365 * 86_400);
+
 /// Why a connection ended.
 #[derive(Debug)]
 pub(super) struct End {

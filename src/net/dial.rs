@@ -31,6 +31,7 @@ pub async fn dial(addr: &str, expected: Option<NodeId>, cfg: &NetConfig) -> Resu
         Err(error) if cfg.legacy && expected.is_none() && hung_up(&error) => {
             shake(connect(addr, cfg).await?, Framing::Length, None, cfg).await
         }
+        Err(error) if !cfg.legacy && hung_up(&error) => Err(HandshakeError::HungUp),
         other => other,
     }
 }
@@ -38,14 +39,7 @@ pub async fn dial(addr: &str, expected: Option<NodeId>, cfg: &NetConfig) -> Resu
 /// Whether the other side closed the stream without a word: the Python package takes our first bytes for a length that
 /// is too large.
 fn hung_up(error: &HandshakeError) -> bool {
-    match error {
-        HandshakeError::Ended { heard } => !heard,
-        HandshakeError::Io(error) => {
-            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
-            matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
-        }
-        _ => false,
-    }
+    matches!(error, HandshakeError::Ended { heard: false })
 }
 
 async fn connect(addr: &str, cfg: &NetConfig) -> Result<TcpStream, HandshakeError> {
@@ -101,20 +95,11 @@ async fn introduce(
     cfg: &NetConfig,
 ) -> Result<(Proven, Welcome), HandshakeError> {
     let (dialer, hello) = Dialer::new(&cfg.local(), fresh_nonce(), cfg.now(), expected);
-    // The write may fail because the other side has refused already: what it said is worth more than the failure.
-    let written = stream.write(&hello).await;
-    let answer = match stream.read().await {
-        Ok(answer) => answer,
-        Err(error) => return written.and(Err(error)),
-    };
+    let answer = stream.ask(&hello).await?;
     let (auth, proven) = dialer.on_hello_ack(&cfg.local(), &answer, cfg.now())?;
     // The listener has shown who it is, and `welcome` names other nodes: it may be long.
     stream.trusted();
-    let written = stream.write(&auth).await;
-    let answer = match stream.read().await {
-        Ok(answer) => answer,
-        Err(error) => return written.and(Err(error)),
-    };
+    let answer = stream.ask(&auth).await?;
     let welcome = read_welcome(&answer, &proven.node)?;
     Ok((proven, welcome))
 }
@@ -122,10 +107,9 @@ async fn introduce(
 async fn introduce_legacy(stream: &mut Stream, cfg: &NetConfig) -> Result<Proven, HandshakeError> {
     let me = cfg.identity.id();
     let own = (cfg.legacy_hello)();
-    stream.write(&legacy_hello(&me, &own.version, &own.caps, &own.interests, own.tracker)).await?;
     // A tracker's `hello_ack` names all nodes it knows.
     stream.trusted();
-    let answer = stream.read().await?;
+    let answer = stream.ask(&legacy_hello(&me, &own.version, &own.caps, &own.interests, own.tracker)).await?;
     if answer.str("type").ok().flatten().as_deref() == Some("hello") {
         return Err(Refusal::new(CloseReason::BadHandshake, "expected hello_ack, got hello").into());
     }

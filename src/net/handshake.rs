@@ -32,6 +32,11 @@ pub enum HandshakeError {
         /// Whether it had sent anything before.
         heard: bool,
     },
+    /// What was dialled closed the stream without a word, as the Python package does it.
+    #[error(
+        "the other side hung up without a word: if it is a node of the Python package, start this one with --legacy"
+    )]
+    HungUp,
     /// The stream broke.
     #[error("the connection broke during the handshake: {0}")]
     Io(#[from] io::Error),
@@ -97,10 +102,7 @@ impl Established {
 pub async fn handshake_inbound(stream: TcpStream, cfg: &NetConfig) -> Result<Established, HandshakeError> {
     let mut stream = Stream::new(stream, Framing::Line);
     let patience = cfg.limits.handshake_timeout;
-    let ended = match timeout(patience, listen(&mut stream, cfg)).await {
-        Ok(ended) => ended,
-        Err(_) => Err(HandshakeError::Timeout(patience)),
-    };
+    let ended = timeout(patience, listen(&mut stream, cfg)).await.unwrap_or(Err(HandshakeError::Timeout(patience)));
     let ended = ended.and_then(|proven| Ok((proven, stream.addrs()?)));
     match ended {
         Ok((proven, (addr, local))) => {

@@ -17,12 +17,13 @@ pub trait Hooks: Send + Sync + 'static {
     fn refused(&self, conn: ConnId, refused: Refused);
 
     /// The connection is over: called once, after the last message. `reason` is the one this node gave, or else the
-    /// one the peer gave; `None` when the stream just ended.
+    /// one the peer gave; `None` when the stream just ended. It may come while the runtime goes down: don't spawn.
     fn closed(&self, conn: ConnId, reason: Option<CloseReason>, message: String);
 }
 
 /// A message that was not used, and why.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "handed on once and never stored; a box would be the greater cost")]
 pub enum Refused {
     /// A member is missing or wrong.
     Malformed(Malformed),

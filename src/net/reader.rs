@@ -11,7 +11,7 @@ use tokio::task::yield_now;
 use tokio::time::{sleep, timeout_at};
 use tokio_util::codec::Decoder;
 
-use super::connection::{Ending, LINGER, Shared};
+use super::connection::{Ending, FOREVER, LINGER, Shared};
 use super::hooks::Refused;
 use super::stream::READ;
 use crate::error::CloseReason;
@@ -68,7 +68,7 @@ impl Reader {
             half,
             codec,
             buffer,
-            idle_timeout: limits.idle_timeout,
+            idle_timeout: limits.idle_timeout.min(FOREVER),
             write_timeout: limits.write_timeout,
             messages: Bucket::new(limits.messages_per_second, limits.message_burst),
             floods: Bucket::new(limits.floods_per_second, limits.flood_burst),
@@ -143,7 +143,8 @@ impl Reader {
                 self.buffer = BytesMut::new();
                 large = false;
             }
-            self.buffer.reserve(READ);
+            // A long message is read in ever larger steps; never more than has come of it already.
+            self.buffer.reserve(READ.max(self.buffer.len()));
             let idle_at = shared.heard_at() + self.idle_timeout;
             match timeout_at(idle_at, self.half.read_buf(&mut self.buffer)).await {
                 Ok(Ok(0)) => return Stop::Ended,

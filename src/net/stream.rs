@@ -61,12 +61,16 @@ impl Stream {
 
     async fn fill(&mut self) -> Result<(), HandshakeError> {
         self.buffer.reserve(READ);
-        let read = self.tcp.read_buf(&mut self.buffer).await?;
-        if read == 0 {
-            return Err(HandshakeError::Ended { heard: self.bytes_in > 0 });
+        match self.tcp.read_buf(&mut self.buffer).await {
+            Ok(0) => Err(HandshakeError::Ended { heard: self.bytes_in > 0 }),
+            Ok(read) => {
+                self.bytes_in += read as u64;
+                Ok(())
+            }
+            // Closing with our bytes unread makes a reset of it: it means the same.
+            Err(error) if is_reset(&error) => Err(HandshakeError::Ended { heard: self.bytes_in > 0 }),
+            Err(error) => Err(error.into()),
         }
-        self.bytes_in += read as u64;
-        Ok(())
     }
 
     /// The next message.
@@ -81,6 +85,13 @@ impl Stream {
                 Err(error) => return Err(Refusal::new(CloseReason::BadHandshake, error.to_string()).into()),
             }
         }
+    }
+
+    /// Sends a message and waits for the answer. When the other side has refused already, sending may fail, and what it
+    /// said is worth more than the failure: so that shows only as the end of the stream.
+    pub(super) async fn ask(&mut self, message: &Object) -> Result<Object, HandshakeError> {
+        let _ = self.write(message).await;
+        self.read().await
     }
 
     pub(super) async fn write(&mut self, message: &Object) -> Result<(), HandshakeError> {
@@ -109,6 +120,10 @@ impl Stream {
         // Nobody is left to be told if that fails.
         let _ = timeout(PARTING, part).await;
     }
+}
+
+fn is_reset(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted)
 }
 
 fn parse(message: Bytes) -> Result<Object, HandshakeError> {

@@ -11,7 +11,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::NetConfig;
-use super::connection::{Ending, Shared};
+use super::connection::{Ending, FOREVER, Shared};
 use super::outbox::Next;
 use crate::error::CloseReason;
 use crate::wire::{codec, draft};
@@ -65,7 +65,7 @@ impl Writer {
     }
 
     async fn write_until_closed(&mut self, shared: &Shared) -> Result<(), Stuck> {
-        let silence = self.cfg.limits.heartbeat_interval;
+        let silence = self.cfg.limits.heartbeat_interval.min(FOREVER);
         let mut spoke = Instant::now();
         loop {
             let next = tokio::select! {
@@ -94,6 +94,7 @@ impl Writer {
 
     async fn write_batch(&mut self, shared: &Shared) -> Result<(), Stuck> {
         let patience: Duration = self.cfg.limits.write_timeout;
+        let length = self.batch.len();
         while self.batch.has_remaining() {
             // Any progress starts the time anew: a slow line is not a peer that doesn't read.
             match timeout(patience, self.half.write(&self.batch)).await {
@@ -107,8 +108,10 @@ impl Writer {
                 Err(_) => return Err(Stuck::TooSlow),
             }
         }
-        // The empty buffer goes back into the outbox with the next swap. Advancing has used it up: start anew.
-        self.batch = if self.batch.capacity() > KEEP { BytesMut::new() } else { std::mem::take(&mut self.batch) };
+        // The empty buffer goes back into the outbox with the next swap.
+        if length > KEEP {
+            self.batch = BytesMut::new();
+        }
         Ok(())
     }
 }

@@ -183,7 +183,7 @@ fn introduction(fields: &Fields<'_>, node: NodeId) -> Result<Proven, Refusal> {
         node,
         version: short("version")?.unwrap_or_default(),
         features: fields.names("features")?,
-        instance: short("instance")?,
+        instance: short("instance")?.filter(|text| !text.is_empty()),
         speaker: Speaker::Proven,
         hello: None,
     })
