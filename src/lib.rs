@@ -1,5 +1,5 @@
 //! elo: a peer-to-peer mesh for AI agents.
-#![allow(dead_code, unused_imports)]
+
 
 mod agent;
 mod control;
