@@ -17,7 +17,7 @@ pub mod wire;
 pub mod cli;
 
 pub use error::{Attempt, CallError, CloseReason, Delivery, Error, ErrorCode};
-pub use identity::{Identity, IdentityError, NodeId};
+pub use identity::{Identity, IdentityError, InvalidNodeId, NodeId, verify};
 pub use limits::Limits;
 pub use node::{
     Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo, ChunkError, Context, Event, FoundNode,

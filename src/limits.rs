@@ -14,6 +14,10 @@ pub const MAX_HANDSHAKE_MESSAGE: usize = 16 * 1024;
 /// The deepest nesting of a message's JSON: 64. Deeper than any honest payload, shallow enough for any parser's stack.
 pub const MAX_JSON_DEPTH: usize = 64;
 
+/// The most digits of an integer: 4300. Python's `int()` refuses longer ones (`sys.int_info`), so an agent written in
+/// Python could not read them.
+pub const MAX_INTEGER_DIGITS: usize = 4300;
+
 /// The most bytes of a payload, a chunk's data or an event's data, as canonical JSON: what is left of [`MAX_MESSAGE`]
 /// when the members around it and a relay's wrapping are taken off.
 pub const MAX_PAYLOAD: usize = MAX_MESSAGE - 8 * 1024;

@@ -1,1 +1,28 @@
-//! mesh
+//! What the protocol decides, without sockets, clocks or runtime.
+//!
+//! [`State`] is one node. Inputs (a peer connected, a checked message, an alarm, a command of the owner) go in with the
+//! current time, [`Action`]s come out; the driver in `node/` carries them out. Randomness comes from a seed. So whole
+//! meshes run in one test, thousands of times, each time alike.
+
+pub mod action;
+pub mod calls;
+pub mod clock;
+pub mod conn_id;
+mod events;
+mod legacy;
+pub mod peers;
+pub mod queries;
+mod relay;
+mod seen;
+mod state;
+mod table;
+mod tasks;
+
+pub use action::{Action, CallDone, CallEvent, OnFull, TaskKey, TaskToRun, What};
+pub use calls::CallSpec;
+pub use clock::Now;
+pub use conn_id::ConnId;
+pub use peers::Arrival;
+pub use queries::Purpose;
+pub use state::{Config, Counters, State, Timer};
+pub use tasks::ChunkRefused;

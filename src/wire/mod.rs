@@ -1,5 +1,29 @@
-//! What goes over the wire.
+//! What goes over the wire: messages, their two framings, the canonical form and signatures.
+//!
+//! A message is one JSON object. [`codec`] cuts a byte stream into messages, [`json`] parses one and checks what its
+//! author signed, [`Message`] gives its members types, and [`check`] hands on only what is signed as it must be.
+//! Nothing here does I/O, reads a clock or a random generator.
+
+pub mod codec;
+pub mod json;
 
 mod caps;
+mod check;
+pub(crate) mod draft;
+pub(crate) mod fields;
+mod message;
+mod record;
 
 pub use caps::{Capability, CapabilityKind, Caps, is_name, matches_pattern};
+pub use check::{Checked, Speaker, check, check_records};
+pub use codec::{Codec, CodecError, Framing};
+pub use draft::{Draft, ResultDraft, TaskDraft};
+pub use fields::is_id;
+pub use json::{
+    Builder, FieldError, JsonError, Object, SignatureError, canonicalize_json, canonicalize_value, verify_object,
+};
+pub use message::{
+    Accepted, Cancel, Chunk, ChunkAck, Event, Heartbeat, Malformed, Message, Query, QueryResp, Relay, RelayError, Task,
+    TaskAnswer, WireError,
+};
+pub use record::{MAX_RECORD_TTL_S, Record, RecordDraft};

@@ -1,0 +1,143 @@
+//! A node's public name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A node's id: its ed25519 public key. Written as 43 characters of URL-safe base64 without padding; ordered by its
+/// bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId([u8; 32]);
+
+/// A text is not a node id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidNodeId {
+    /// It is too short or too long.
+    #[error("a node id has 43 characters, not {0}")]
+    Length(usize),
+    /// Not one of the characters it is made of.
+    #[error("a node id is URL-safe base64 without padding (A-Z a-z 0-9 - _)")]
+    Character,
+    /// The last character sets bits beyond the 32 bytes: another spelling of an id, which would pass for a second one.
+    #[error("not a node id: its last character is not one that 32 bytes end with")]
+    NotCanonical,
+}
+
+impl NodeId {
+    /// The id with these bytes. Whether they are a public key shows when a signature is checked.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The public key's bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The first 12 characters, for people. Not enough to tell nodes apart that want to be mistaken.
+    pub fn short(&self) -> String {
+        let mut text = self.to_string();
+        text.truncate(12);
+        text
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = InvalidNodeId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidNodeId> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if text.len() != 43 {
+            return Err(InvalidNodeId::Length(text.chars().count()));
+        }
+        if !text.bytes().all(plain) {
+            return Err(InvalidNodeId::Character);
+        }
+        let mut bytes = [0; 32];
+        match URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) {
+            Ok(32) => Ok(Self(bytes)),
+            _ => Err(InvalidNodeId::NotCanonical),
+        }
+    }
+}
+
+impl Serialize for NodeId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for NodeId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = NodeId;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a node id")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<NodeId, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_round_trip() {
+        for byte in 0..=255 {
+            let id = NodeId::from_bytes([byte; 32]);
+            let text = id.to_string();
+            assert_eq!(text.len(), 43);
+            assert_eq!(text.parse(), Ok(id));
+            assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{text}\""));
+            assert_eq!(serde_json::from_str::<NodeId>(&format!("\"{text}\"")).unwrap(), id);
+            assert!(text.starts_with(&id.short()) && id.short().len() == 12);
+        }
+    }
+
+    #[test]
+    fn other_spellings_are_refused() {
+        let text = NodeId::from_bytes([0; 32]).to_string();
+        let parse = |text: &str| text.parse::<NodeId>();
+        assert_eq!(parse(&format!("{text}=")), Err(InvalidNodeId::Length(44)));
+        assert_eq!(parse(&text[1..]), Err(InvalidNodeId::Length(42)));
+        assert_eq!(parse(""), Err(InvalidNodeId::Length(0)));
+        assert_eq!(parse(&format!("{}=", &text[1..])), Err(InvalidNodeId::Character));
+        assert_eq!(parse(&format!("+{}", &text[1..])), Err(InvalidNodeId::Character));
+        assert_eq!(parse(&format!("é{}", &text[2..])), Err(InvalidNodeId::Character));
+        // `B` sets the lowest of six bits, of which only the upper four belong to the 32nd byte.
+        assert_eq!(parse(&format!("{}B", &text[1..])), Err(InvalidNodeId::NotCanonical));
+    }
+
+    #[test]
+    fn order_is_that_of_the_bytes() {
+        assert!(NodeId::from_bytes([1; 32]) < NodeId::from_bytes([2; 32]));
+        // In base64 text, `-` (62) would sort before `A` (0).
+        let (low, high) = (NodeId::from_bytes([0; 32]), NodeId::from_bytes([0xfb; 32]));
+        assert!(low < high);
+    }
+}

@@ -1,0 +1,208 @@
+//! What the state wants done: the driver carries it out, outside the lock.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::conn_id::ConnId;
+use crate::error::{CallError, CloseReason};
+use crate::identity::NodeId;
+use crate::node::{Activity, Event, Route};
+use crate::wire::{Draft, Object, Record, RecordDraft, Task};
+
+/// A task, anywhere in the mesh: who asks, and the id it chose.
+pub type TaskKey = (NodeId, String);
+
+/// Something to be done.
+#[derive(Debug)]
+pub enum Action {
+    /// Put a message into a connection's outbox.
+    Send {
+        /// Which connection.
+        to: ConnId,
+        /// The message.
+        what: What,
+        /// What happens when there is no room.
+        on_full: OnFull,
+    },
+    /// Sign an answer for a Python node and give it to [`super::State::send_legacy`], which counts what it may be sent.
+    SignLegacy {
+        /// Which connection.
+        conn: ConnId,
+        /// The answer.
+        draft: Draft,
+    },
+    /// Close a connection: flush, say why, stop.
+    Close {
+        /// Which connection.
+        conn: ConnId,
+        /// Why.
+        reason: CloseReason,
+        /// Details in words.
+        message: String,
+    },
+    /// Connect to a node at one of these addresses; [`super::State::dial_failed`] tells when none worked.
+    Dial {
+        /// Who must answer there.
+        node: NodeId,
+        /// Where.
+        addrs: Vec<SocketAddr>,
+    },
+    /// Sign this node's record, and give it to [`super::State::record_signed`].
+    SignRecord(Box<RecordDraft>),
+    /// Hand a task to its handler.
+    RunTask {
+        /// Which.
+        key: TaskKey,
+        /// The task.
+        task: Box<TaskToRun>,
+    },
+    /// Nobody waits for this task any more: tell its handler, and end it when it doesn't listen.
+    StopTask {
+        /// Which.
+        key: TaskKey,
+    },
+    /// This task's handler may send chunks again.
+    Credit {
+        /// Which.
+        key: TaskKey,
+    },
+    /// News of a call.
+    Call {
+        /// The call's id.
+        id: String,
+        /// The news.
+        event: CallEvent,
+    },
+    /// A query of ours found somebody.
+    Found {
+        /// The query's id.
+        id: String,
+        /// Who.
+        record: Arc<Record>,
+        /// How many links away.
+        hops: u32,
+    },
+    /// A query of ours is over.
+    FindOver {
+        /// The query's id.
+        id: String,
+    },
+    /// An event for this node's subscribers.
+    Event(Event),
+    /// Something for the owner to see.
+    Activity(Activity),
+}
+
+/// A message to be sent.
+#[derive(Debug)]
+pub enum What {
+    /// As it is.
+    Ready(Object),
+    /// To be signed first.
+    Sign(Draft),
+    /// To be signed first and wrapped for a tracker to pass on to the target.
+    SignRelay(Draft, NodeId),
+}
+
+/// What happens when an outbox has no room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnFull {
+    /// It is dropped and counted: gossip.
+    Drop,
+    /// The peer is closed as too slow: it would wait for this in vain.
+    Close,
+    /// The call with this id fails with `OVERLOADED`.
+    FailCall(String),
+    /// The frame's source is told that the tracker could not pass it on.
+    Relay {
+        /// Whose frame.
+        source: NodeId,
+        /// Whom it was for.
+        target: NodeId,
+        /// The task's id.
+        id: String,
+    },
+}
+
+/// A task for a handler.
+#[derive(Debug)]
+pub struct TaskToRun {
+    /// As signed by the caller; for a local call, as it would have been sent.
+    pub id: String,
+    /// Who asks.
+    pub caller: NodeId,
+    /// What is asked for.
+    pub capability: String,
+    /// JSON text.
+    pub payload: Bytes,
+    /// UNIX seconds by the caller's clock.
+    pub timestamp: i64,
+    /// Seconds.
+    pub ttl_s: u64,
+    /// When it must be done, on this node's monotonic clock.
+    pub deadline: Duration,
+    /// Through which tracker it came.
+    pub via: Option<NodeId>,
+    /// Over which connection it came, for back-pressure; `None` for a local call.
+    pub conn: Option<ConnId>,
+    /// Whether the caller's connection is bound to its key.
+    pub proven: bool,
+    /// To be passed on into the mesh in this node's name: a Python node asked for what we don't provide ourselves.
+    pub gateway: bool,
+}
+
+impl TaskToRun {
+    /// Of a task that came over the wire.
+    pub fn of(task: Task, deadline: Duration, via: Option<NodeId>, conn: ConnId) -> Self {
+        Self {
+            id: task.id,
+            caller: task.caller,
+            capability: task.capability,
+            payload: task.payload,
+            timestamp: task.timestamp,
+            ttl_s: task.ttl_s,
+            deadline,
+            via,
+            conn: Some(conn),
+            proven: true,
+            gateway: false,
+        }
+    }
+}
+
+/// News of a call.
+#[derive(Debug)]
+pub enum CallEvent {
+    /// The responder has the task.
+    Accepted,
+    /// The next chunk, in order: JSON text.
+    Chunk(Bytes),
+    /// It is over.
+    Done(Box<Result<CallDone, CallError>>),
+}
+
+/// A call that succeeded.
+#[derive(Debug)]
+pub struct CallDone {
+    /// JSON text.
+    pub payload: Bytes,
+    /// Who answered.
+    pub responder: NodeId,
+    /// The responder's name.
+    pub responder_name: String,
+    /// Which way.
+    pub route: Route,
+    /// See [`crate::Outcome::hops`].
+    pub hops: u32,
+    /// The tracker it came through.
+    pub via: Option<NodeId>,
+    /// How many chunks came.
+    pub chunks: u64,
+    /// When the task was sent, when the first sign came, when the result was here: since the call's start.
+    pub timings: [Duration; 3],
+    /// What was tried.
+    pub tried: Vec<crate::error::Attempt>,
+}

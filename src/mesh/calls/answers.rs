@@ -1,0 +1,219 @@
+//! What comes back for a call: signs of life, chunks in their order, and the result.
+
+use bytes::Bytes;
+
+use super::{Call, Path, Phase, WINDOW};
+use crate::error::{Delivery, ErrorCode};
+use crate::identity::NodeId;
+use crate::mesh::action::{Action, CallEvent, OnFull};
+use crate::mesh::clock::Now;
+use crate::mesh::state::State;
+use crate::wire::{Chunk, Draft, ResultDraft, TaskAnswer, WireError};
+
+/// Answers by which a node says that it did not run the task.
+const NOT_RUN: &[ErrorCode] = &[
+    ErrorCode::UnknownCapability,
+    ErrorCode::Overloaded,
+    ErrorCode::RateLimited,
+    ErrorCode::NotAllowed,
+    ErrorCode::PeerGone,
+];
+
+impl State {
+    /// The call that a responder's message is about; counted when there is none.
+    fn call_of(&mut self, id: &str, responder: NodeId, via: Option<NodeId>, now: Now) -> Option<&mut Call> {
+        let fits = self.calls.entries.get(id).is_some_and(|c| c.responder() == Some(responder));
+        if !fits {
+            self.refuse("unasked_result");
+            return None;
+        }
+        let call = self.calls.entries.get_mut(id)?;
+        call.first_sign.get_or_insert(now.mono);
+        if let Phase::Lost { node, .. } = call.phase {
+            // The answer found its way although we had lost sight of the responder.
+            let path = via.map_or(Path::Direct, Path::Relay);
+            call.phase = Phase::Sent { node, path };
+        }
+        Some(call)
+    }
+
+    pub(in crate::mesh) fn on_accepted(
+        &mut self,
+        id: &str,
+        responder: NodeId,
+        via: Option<NodeId>,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(call) = self.call_of(id, responder, via, now) else { return };
+        if call.delivery != Delivery::Accepted {
+            call.delivery = Delivery::Accepted;
+            out.push(Action::Call { id: id.to_owned(), event: CallEvent::Accepted });
+        }
+        self.set_call_timer(id);
+    }
+
+    pub(in crate::mesh) fn on_chunk(
+        &mut self,
+        chunk: Chunk,
+        responder: NodeId,
+        via: Option<NodeId>,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        let id = chunk.id;
+        let Some(call) = self.call_of(&id, responder, via, now) else { return };
+        call.delivery = Delivery::Accepted;
+        if chunk.seq < call.next_chunk {
+            // The responder did not hear that we have it.
+            let next = call.taken;
+            self.ack_chunks(&id, next, out);
+        } else if chunk.seq - call.next_chunk <= WINDOW {
+            call.early.insert(chunk.seq, chunk.data);
+            while let Some(data) = call.early.remove(&call.next_chunk) {
+                call.next_chunk += 1;
+                out.push(Action::Call { id: id.clone(), event: CallEvent::Chunk(data) });
+            }
+            let complete = call.answer.as_ref().is_some_and(|a| a.chunks.unwrap_or(0) <= call.next_chunk);
+            if complete && let Some(answer) = call.answer.take() {
+                self.settle(answer, responder, now, out);
+            }
+        } else {
+            // Beyond what we said we take.
+            let message = "the responder sent more chunks than it may have on the way".to_owned();
+            self.send_cancel(&id, now, out);
+            self.fail(&id, ErrorCode::Internal, message, now, out);
+        }
+    }
+
+    /// The caller took chunks; the responder may send as many more.
+    pub fn chunks_taken(&mut self, id: &str, n: u64, out: &mut Vec<Action>) {
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        call.taken += n;
+        if matches!(call.phase, Phase::Sent { path: Path::Local, .. }) {
+            return self.local_credit(id, out);
+        }
+        // In batches while it keeps coming, at once when the caller has caught up.
+        if call.taken - call.acked >= WINDOW / 4 || call.taken == call.next_chunk {
+            let next = call.taken;
+            self.ack_chunks(id, next, out);
+        }
+    }
+
+    fn ack_chunks(&mut self, id: &str, next: u64, out: &mut Vec<Action>) {
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        call.acked = next;
+        if let Phase::Sent { node, path } = call.phase {
+            let via = if let Path::Relay(tracker) = path { Some(tracker) } else { None };
+            self.send_to(&node, via.as_ref(), Draft::ChunkAck { id: id.to_owned(), next }, OnFull::Drop, out);
+        }
+    }
+
+    pub(in crate::mesh) fn on_result(
+        &mut self,
+        answer: TaskAnswer,
+        responder: NodeId,
+        via: Option<NodeId>,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        let id = answer.id.clone();
+        let Some(call) = self.call_of(&id, responder, via, now) else { return };
+        if answer.body.is_ok() && answer.chunks.unwrap_or(0) > call.next_chunk {
+            // Chunks are missing: over a relay they may have been lost. Asked again, the responder sends them again.
+            call.delivery = Delivery::Accepted;
+            if call.answer.replace(answer).is_none() {
+                call.resend_at = Some(now.mono + super::RESEND / 4);
+                self.set_call_timer(&id);
+            }
+            return;
+        }
+        self.settle(answer, responder, now, out);
+    }
+
+    pub(in crate::mesh) fn on_legacy_result(
+        &mut self,
+        answer: TaskAnswer,
+        claimed: NodeId,
+        signed: bool,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        if answer.responder.is_some_and(|r| r != claimed) {
+            return self.refuse("not_the_signer");
+        }
+        // The package doesn't sign its errors. An unsigned one may end a call, it can't make it succeed.
+        if !signed && answer.body.is_ok() {
+            return self.refuse("bad_signature");
+        }
+        if self.call_of(&answer.id, claimed, None, now).is_some() {
+            self.settle(answer, claimed, now, out);
+        }
+    }
+
+    fn settle(&mut self, answer: TaskAnswer, responder: NodeId, now: Now, out: &mut Vec<Action>) {
+        let id = answer.id;
+        let Some(call) = self.calls.entries.get_mut(&id) else { return };
+        let error = match answer.body {
+            Ok(payload) => {
+                call.delivery = Delivery::Answered;
+                return self.end(&id, Ok(payload), now, out);
+            }
+            Err(error) => error,
+        };
+        call.delivery = Delivery::Answered;
+        let code = ErrorCode::from_wire(&error.code);
+        if code == Some(ErrorCode::PeerGone) && call.sends == 1 && error.instance.is_some() {
+            // The only copy was for an earlier run, and this run refused it: nobody has run it. It goes out once more
+            // for the run there is now.
+            if call.instance != error.instance {
+                call.instance = error.instance;
+                let Phase::Sent { path, .. } = call.phase else { return };
+                call.tried("answer", Some(responder), "it restarted since it was known here; asking its new run", now);
+                return self.dispatch(&id, responder, path, now, out);
+            }
+        }
+        let not_run = code.is_some_and(|c| NOT_RUN.contains(&c));
+        let only_copy = call.sends == 1 || code != Some(ErrorCode::PeerGone);
+        if not_run && only_copy && call.spec.target.is_none() {
+            return self.not_run(&id, responder, error, now, out);
+        }
+        let retry = error.retry_after_s.filter(|s| (0.0..1e9).contains(s)).map(std::time::Duration::from_secs_f64);
+        let message = match code {
+            Some(_) => error.message,
+            // Another program's own code is kept in the words.
+            None => format!("{}: {}", error.code, error.message),
+        };
+        self.end(&id, Err((code.unwrap_or(ErrorCode::HandlerError), message, retry)), now, out);
+    }
+
+    // ---- calls of a node to itself ---------------------------------------------------------------------------
+
+    pub(in crate::mesh) fn call_local_chunk(&mut self, id: &str, data: Bytes, now: Now, out: &mut Vec<Action>) -> bool {
+        let Some(call) = self.calls.entries.get_mut(id) else { return true };
+        if call.next_chunk - call.taken >= WINDOW {
+            return false;
+        }
+        call.first_sign.get_or_insert(now.mono);
+        call.next_chunk += 1;
+        out.push(Action::Call { id: id.to_owned(), event: CallEvent::Chunk(data) });
+        true
+    }
+
+    pub(in crate::mesh) fn call_local_answer(
+        &mut self,
+        id: &str,
+        answer: ResultDraft,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        call.first_sign.get_or_insert(now.mono);
+        call.delivery = Delivery::Answered;
+        let result = answer.body.map_err(|WireError { code, message, retry_after_s, .. }| {
+            let code = ErrorCode::from_wire(&code).unwrap_or(ErrorCode::HandlerError);
+            (code, message, retry_after_s.map(std::time::Duration::from_secs_f64))
+        });
+        self.end(id, result, now, out);
+    }
+}

@@ -1,0 +1,622 @@
+//! The caller's side: a call looks for somebody, sends the task, and ends exactly once.
+//!
+//! A task is never sent to a second node unless the first one said that it did not run it. It may be sent to the same
+//! node again, over whatever way there is: the node knows it by its id. It is signed for one run of that node, so a
+//! restarted node, which remembers nothing, refuses it instead of running it again.
+
+mod answers;
+mod route;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::action::{Action, CallDone, CallEvent, OnFull, TaskToRun};
+use super::clock::Now;
+use super::peers::Arrival;
+use super::queries::Purpose;
+use super::state::{State, Timer};
+use crate::error::{Attempt, CallError, Delivery, ErrorCode};
+use crate::identity::NodeId;
+use crate::node::Route;
+use crate::wire::{Draft, RelayError, TaskAnswer, TaskDraft, WireError};
+
+/// How many chunks may be on the way to us.
+pub const WINDOW: u64 = 32;
+
+/// How long a relayed task may go without a sign before it is sent again; doubled each time, up to [`RESEND_MAX`].
+const RESEND: Duration = Duration::from_secs(2);
+
+/// The longest wait before an unanswered relayed task is sent again, to learn whether its responder still lives.
+const RESEND_MAX: Duration = Duration::from_secs(30);
+
+/// How long a caller looks for a responder it lost, before it gives the call up.
+const RECOVER: Duration = Duration::from_secs(10);
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct CallSpec {
+    /// The task's id.
+    pub id: String,
+    /// The capability.
+    pub capability: String,
+    /// Canonical JSON.
+    pub payload: Bytes,
+    /// The node it must be, as a person writes it.
+    pub target: Option<String>,
+    /// The tracker it must go through, as a person writes it.
+    pub via: Option<String>,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// Whether this node itself may answer.
+    pub local: bool,
+}
+
+/// The way a task went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Path {
+    Local,
+    Direct,
+    Relay(NodeId),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nobody to send it to yet; a flood may be on its way.
+    Searching,
+    /// A connection to this node (the provider, or a tracker in front of it) is being made.
+    Dialing(NodeId),
+    /// It was sent.
+    Sent { node: NodeId, path: Path },
+    /// The way to the responder is gone; until when it is looked for.
+    Lost { node: NodeId, until: Duration },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flood {
+    NotYet,
+    Asking,
+    Over,
+}
+
+#[derive(Debug)]
+struct Call {
+    spec: CallSpec,
+    timestamp: i64,
+    started: Duration,
+    deadline: Duration,
+    phase: Phase,
+    flood: Flood,
+    query: Option<String>,
+    /// Nodes that did not run it, and won't be asked again.
+    failed: HashSet<NodeId>,
+    /// Nodes that could not be dialled.
+    undialable: HashSet<NodeId>,
+    /// Trackers that could not reach a node.
+    unrelayable: HashSet<(NodeId, NodeId)>,
+    /// Who was found by the flood, how many links away, and who told us.
+    found: HashMap<NodeId, (u32, Option<NodeId>)>,
+    tried: Vec<Attempt>,
+    /// The last answer that named a reason not to run it.
+    refusal: Option<(NodeId, WireError)>,
+    /// The run of the responder that the task was signed for.
+    instance: Option<String>,
+    sends: u32,
+    resend_at: Option<Duration>,
+    resend_wait: Duration,
+    delivery: Delivery,
+    sent_at: Option<Duration>,
+    first_sign: Option<Duration>,
+    next_chunk: u64,
+    taken: u64,
+    acked: u64,
+    /// Chunks that came before their turn.
+    early: BTreeMap<u64, Bytes>,
+    /// The result, while chunks are still missing.
+    answer: Option<TaskAnswer>,
+}
+
+/// Calls in flight.
+#[derive(Debug, Default)]
+pub struct Calls {
+    entries: HashMap<String, Call>,
+}
+
+impl Calls {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+impl Call {
+    fn tried(&mut self, step: &'static str, node: Option<NodeId>, result: impl Into<String>, now: Now) {
+        /// A call that keeps failing doesn't keep its whole history.
+        const MAX_TRIED: usize = 32;
+        if self.tried.len() < MAX_TRIED {
+            let at = now.mono.saturating_sub(self.started);
+            self.tried.push(Attempt { step, node, result: result.into(), at });
+        }
+    }
+
+    /// The node that has the task, or may have it.
+    fn responder(&self) -> Option<NodeId> {
+        match self.phase {
+            Phase::Sent { node, .. } | Phase::Lost { node, .. } => Some(node),
+            _ => None,
+        }
+    }
+}
+
+impl State {
+    /// Begins a call. Whatever becomes of it, [`CallEvent::Done`] comes exactly once.
+    pub fn start_call(&mut self, spec: CallSpec, now: Now, out: &mut Vec<Action>) {
+        let id = spec.id.clone();
+        let full = self.calls.entries.len() >= self.config.limits.max_calls;
+        let call = Call {
+            timestamp: now.unix_s(),
+            started: now.mono,
+            deadline: now.mono + spec.timeout,
+            spec,
+            phase: Phase::Searching,
+            flood: Flood::NotYet,
+            query: None,
+            failed: HashSet::new(),
+            undialable: HashSet::new(),
+            unrelayable: HashSet::new(),
+            found: HashMap::new(),
+            tried: Vec::new(),
+            refusal: None,
+            instance: None,
+            sends: 0,
+            resend_at: None,
+            resend_wait: RESEND,
+            delivery: Delivery::NotSent,
+            sent_at: None,
+            first_sign: None,
+            next_chunk: 0,
+            taken: 0,
+            acked: 0,
+            early: BTreeMap::new(),
+            answer: None,
+        };
+        self.calls.entries.insert(id.clone(), call);
+        if full || self.draining {
+            let (code, message) = if self.draining {
+                (ErrorCode::Cancelled, "this node is going down".to_owned())
+            } else {
+                (ErrorCode::Overloaded, format!("{} calls are in flight already", self.config.limits.max_calls))
+            };
+            return self.fail(&id, code, message, now, out);
+        }
+        self.advance(&id, now, out);
+    }
+
+    /// The caller doesn't want it any more.
+    pub fn cancel_call(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+        if self.calls.entries.contains_key(id) {
+            self.send_cancel(id, now, out);
+            self.fail(id, ErrorCode::Cancelled, "the call was taken back".to_owned(), now, out);
+        }
+    }
+
+    /// Gives every call up: the node is going down.
+    pub fn abandon_calls(&mut self, now: Now, out: &mut Vec<Action>) {
+        let ids: Vec<_> = self.calls.entries.keys().cloned().collect();
+        for id in ids {
+            self.cancel_call(&id, now, out);
+        }
+    }
+
+    fn send_cancel(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+        let Some(call) = self.calls.entries.get(id) else { return };
+        let Phase::Sent { node, path } = call.phase else { return };
+        match path {
+            Path::Local => self.on_cancel(&(self.me, id.to_owned()), now, out),
+            // The package knows no cancel; it would only use up its hundred messages.
+            Path::Direct if self.peers.legacy_conn_of(&node).is_some() => {}
+            Path::Direct | Path::Relay(_) => {
+                let via = if let Path::Relay(tracker) = path { Some(tracker) } else { None };
+                self.send_to(&node, via.as_ref(), Draft::Cancel { id: id.to_owned() }, OnFull::Drop, out);
+            }
+        }
+    }
+
+    /// A node could not be dialled.
+    pub fn dial_failed(&mut self, node: &NodeId, why: &str, now: Now, out: &mut Vec<Action>) {
+        let waiting: Vec<String> = self.calls_where(|c| {
+            matches!(c.phase, Phase::Dialing(n) if n == *node)
+                || matches!(c.phase, Phase::Lost { node: n, .. } if n == *node)
+        });
+        for id in waiting {
+            if let Some(call) = self.calls.entries.get_mut(&id) {
+                call.undialable.insert(*node);
+                call.tried("connect", Some(*node), why, now);
+                if matches!(call.phase, Phase::Dialing(_)) {
+                    call.phase = Phase::Searching;
+                    self.advance(&id, now, out);
+                } else {
+                    self.recover(&id, now, out);
+                }
+            }
+        }
+    }
+
+    fn calls_where(&self, wanted: impl Fn(&Call) -> bool) -> Vec<String> {
+        self.calls.entries.iter().filter(|(_, c)| wanted(c)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// There is a new way to a node. `resend`: what was sent to it before may be lost.
+    pub(super) fn calls_on_connected(&mut self, node: &NodeId, resend: bool, now: Now, out: &mut Vec<Action>) {
+        if self.calls.is_empty() {
+            return;
+        }
+        let waiting = self.calls_where(|c| match &c.phase {
+            Phase::Searching => true,
+            Phase::Dialing(n) => n == node,
+            Phase::Sent { node: n, path: Path::Direct } => resend && n == node,
+            Phase::Sent { .. } => false,
+            Phase::Lost { .. } => true,
+        });
+        for id in waiting {
+            let Some(call) = self.calls.entries.get_mut(&id) else { continue };
+            match call.phase.clone() {
+                Phase::Searching | Phase::Dialing(_) => {
+                    call.phase = Phase::Searching;
+                    self.advance(&id, now, out);
+                }
+                Phase::Sent { node, .. } => self.dispatch(&id, node, Path::Direct, now, out),
+                Phase::Lost { .. } => self.recover(&id, now, out),
+            }
+        }
+    }
+
+    /// Something was learned that a searching call may use.
+    pub(super) fn calls_nudge(&mut self, now: Now, out: &mut Vec<Action>) {
+        if self.calls.is_empty() {
+            return;
+        }
+        for id in self.calls_where(|c| c.phase == Phase::Searching) {
+            self.advance(&id, now, out);
+        }
+    }
+
+    /// A node's connection ended. `restarted`: another run of it is here already.
+    pub(super) fn calls_lost_node(
+        &mut self,
+        node: &NodeId,
+        restarted: Option<&Arrival>,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        let lost = self.calls_where(|c| matches!(c.phase, Phase::Sent { node: n, path: Path::Direct } if n == *node));
+        for id in lost {
+            let Some(call) = self.calls.entries.get_mut(&id) else { continue };
+            call.tried("connect", Some(*node), "the connection ended before the answer", now);
+            if restarted.is_some() || call.instance.is_none() {
+                let why = if restarted.is_some() { "restarted" } else { "was lost" };
+                let message = format!("the responder {why} before it answered; whether the task ran is not known");
+                self.fail(&id, ErrorCode::PeerGone, message, now, out);
+            } else {
+                call.phase = Phase::Lost { node: *node, until: now.mono + RECOVER };
+                self.recover(&id, now, out);
+            }
+        }
+    }
+
+    /// A tracker's connection ended.
+    pub(super) fn calls_lost_tracker(&mut self, tracker: &NodeId, now: Now, out: &mut Vec<Action>) {
+        let lost = self.calls_where(|c| matches!(c.phase, Phase::Sent { path: Path::Relay(t), .. } if t == *tracker));
+        for id in lost {
+            self.lose_way(&id, now, out);
+        }
+    }
+
+    /// The way to the responder is gone; the responder may live.
+    fn lose_way(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        let Some(node) = call.responder() else { return };
+        if call.instance.is_none() && call.sends > 0 {
+            let message = "the way to the responder was lost before it answered; whether the task ran is not known";
+            return self.fail(id, ErrorCode::PeerGone, message.to_owned(), now, out);
+        }
+        if !matches!(call.phase, Phase::Lost { .. }) {
+            call.phase = Phase::Lost { node, until: now.mono + RECOVER };
+        }
+        self.recover(id, now, out);
+    }
+
+    pub(super) fn call_due(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+        let Some(call) = self.calls.entries.get(id) else { return };
+        if call.deadline <= now.mono {
+            self.send_cancel(id, now, out);
+            return self.time_out(id, now, out);
+        }
+        match call.phase.clone() {
+            Phase::Lost { until, .. } if until <= now.mono => {
+                let message = "the responder was lost and did not come back; whether the task ran is not known";
+                self.fail(id, ErrorCode::PeerGone, message.to_owned(), now, out);
+            }
+            Phase::Lost { .. } => self.recover(id, now, out),
+            Phase::Sent { node, path } if call.resend_at.is_some_and(|at| at <= now.mono) => {
+                self.dispatch(id, node, path, now, out);
+            }
+            _ => self.set_call_timer(id),
+        }
+    }
+
+    fn time_out(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+        let Some(call) = self.calls.entries.get(id) else { return };
+        let seconds = call.spec.timeout.as_secs_f64();
+        let message = match call.delivery {
+            Delivery::NotSent => format!("nobody was found within {seconds} s; the task was not sent"),
+            Delivery::Unconfirmed => {
+                format!("no sign of arrival within {seconds} s; whether the task ran is not known")
+            }
+            _ => format!("the responder has the task but did not answer within {seconds} s; it was told to stop"),
+        };
+        self.fail(id, ErrorCode::Timeout, message, now, out);
+    }
+
+    fn set_call_timer(&mut self, id: &str) {
+        let Some(call) = self.calls.entries.get(id) else { return };
+        let next = match call.phase {
+            Phase::Lost { until, .. } => until,
+            Phase::Sent { .. } => call.resend_at.unwrap_or(call.deadline),
+            _ => call.deadline,
+        };
+        self.timers.set(Timer::Call(id.to_owned()), next.min(call.deadline));
+    }
+
+    /// Sends the task, or sends it again.
+    fn dispatch(&mut self, id: &str, node: NodeId, path: Path, now: Now, out: &mut Vec<Action>) {
+        let legacy = self.peers.conn_of(&node).is_none().then(|| self.peers.legacy_conn_of(&node)).flatten();
+        let known = match (self.peers.proven(&node), self.table.get(&node)) {
+            (Some(peer), _) => peer.arrival.instance.clone(),
+            (None, Some(record)) => record.instance.clone(),
+            _ => None,
+        };
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        if call.sends == 0 {
+            call.instance = if legacy.is_some() { None } else { known };
+        }
+        if path == Path::Local {
+            return self.dispatch_local(id, node, now, out);
+        }
+        let draft = Draft::Task(TaskDraft {
+            id: id.to_owned(),
+            target: node,
+            capability: call.spec.capability.clone(),
+            payload: call.spec.payload.clone(),
+            timestamp: call.timestamp,
+            ttl_s: call.spec.timeout.as_millis().div_ceil(1000).max(1) as u64,
+            window: legacy.is_none().then_some(WINDOW),
+            instance: call.instance.clone(),
+        });
+        let first = call.sends == 0;
+        call.sends += 1;
+        let was_sent = matches!(call.phase, Phase::Sent { .. } | Phase::Lost { .. });
+        call.phase = Phase::Sent { node, path };
+        call.sent_at.get_or_insert(now.mono);
+        if call.delivery == Delivery::NotSent {
+            call.delivery = Delivery::Unconfirmed;
+        }
+        call.resend_at = None;
+        if let Path::Relay(_) = path {
+            // A relay may lose what it can't pass on in time; over TCP alone nothing is lost but the connection.
+            if call.instance.is_some() {
+                call.resend_at = Some(now.mono + call.resend_wait);
+                call.resend_wait = (call.resend_wait * 2).min(RESEND_MAX);
+            }
+        }
+        if !was_sent {
+            *self.in_flight.entry(node).or_default() += 1;
+        }
+        if let Some(query) = call.query.take() {
+            self.stop_query(&query);
+        }
+        self.set_call_timer(id);
+        let on_full = if first { OnFull::FailCall(id.to_owned()) } else { OnFull::Drop };
+        match legacy {
+            Some(conn) => out.push(Action::Send { to: conn, what: super::action::What::Sign(draft), on_full }),
+            None => {
+                let via = if let Path::Relay(tracker) = path { Some(tracker) } else { None };
+                if !self.send_to(&node, via.as_ref(), draft, on_full, out) {
+                    self.lose_way(id, now, out);
+                }
+            }
+        }
+    }
+
+    fn dispatch_local(&mut self, id: &str, node: NodeId, now: Now, out: &mut Vec<Action>) {
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        call.phase = Phase::Sent { node, path: Path::Local };
+        call.sends = 1;
+        call.sent_at = Some(now.mono);
+        call.delivery = Delivery::Accepted;
+        let task = TaskToRun {
+            id: id.to_owned(),
+            caller: node,
+            capability: call.spec.capability.clone(),
+            payload: call.spec.payload.clone(),
+            timestamp: call.timestamp,
+            ttl_s: call.spec.timeout.as_millis().div_ceil(1000).max(1) as u64,
+            deadline: call.deadline,
+            via: None,
+            conn: None,
+            proven: true,
+            gateway: false,
+        };
+        self.set_call_timer(id);
+        self.run_local(task, now, out);
+    }
+
+    /// The first copy of a task did not fit in the peer's outbox: it never left.
+    pub fn call_send_failed(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        let Some(node) = call.responder() else { return };
+        let error = WireError::new(ErrorCode::Overloaded, "the peer does not read fast enough: its outbox is full");
+        call.delivery = Delivery::NotSent;
+        self.not_run(id, node, error.retry_after_s(1), now, out);
+    }
+
+    /// That node did not run the task: somebody else may be asked.
+    fn not_run(&mut self, id: &str, node: NodeId, error: WireError, now: Now, out: &mut Vec<Action>) {
+        self.release(&node);
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        call.tried("answer", Some(node), format!("{}: {}", error.code, error.message), now);
+        call.failed.insert(node);
+        call.refusal = Some((node, error));
+        call.phase = Phase::Searching;
+        call.sends = 0;
+        call.resend_at = None;
+        call.resend_wait = RESEND;
+        call.next_chunk = 0;
+        self.advance(id, now, out);
+    }
+
+    fn release(&mut self, node: &NodeId) {
+        if let Some(n) = self.in_flight.get_mut(node) {
+            *n = n.saturating_sub(1);
+            if *n == 0 {
+                self.in_flight.remove(node);
+            }
+        }
+    }
+
+    /// Ends a call with an error.
+    fn fail(&mut self, id: &str, code: ErrorCode, message: String, now: Now, out: &mut Vec<Action>) {
+        self.end(id, Err((code, message, None)), now, out);
+    }
+
+    fn end(
+        &mut self,
+        id: &str,
+        result: Result<Bytes, (ErrorCode, String, Option<Duration>)>,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(call) = self.calls.entries.remove(id) else { return };
+        self.timers.cancel(&Timer::Call(id.to_owned()));
+        if let Some(query) = &call.query {
+            self.stop_query(query);
+        }
+        let responder = call.responder();
+        if let Some(node) = &responder {
+            self.release(node);
+        }
+        let since = |at: Option<Duration>| at.unwrap_or(now.mono).saturating_sub(call.started);
+        let done = match (result, responder) {
+            (Ok(payload), Some(responder)) => {
+                self.counters.calls_done += 1;
+                let path = if let Phase::Sent { path, .. } = call.phase { path } else { Path::Direct };
+                let (route, hops, via) = match path {
+                    Path::Local => (Route::Local, 0, None),
+                    Path::Relay(tracker) => (Route::Relay, 2, Some(tracker)),
+                    Path::Direct => match call.found.get(&responder) {
+                        Some((hops, _)) => (Route::Flood, *hops, None),
+                        None => (Route::Direct, 1, None),
+                    },
+                };
+                let known = self.table.get(&responder).map(|r| r.name.clone());
+                let own = (responder == self.me).then(|| self.config.name.clone());
+                Ok(CallDone {
+                    payload,
+                    responder,
+                    responder_name: own.or(known).unwrap_or_default(),
+                    route,
+                    hops,
+                    via,
+                    chunks: call.next_chunk,
+                    timings: [since(call.sent_at), since(call.first_sign), now.mono.saturating_sub(call.started)],
+                    tried: call.tried,
+                })
+            }
+            (Ok(_), None) => return,
+            (Err((code, message, retry_after)), responder) => {
+                self.counters.calls_failed += 1;
+                let responder = responder.or(call.refusal.as_ref().map(|(n, _)| *n));
+                Err(CallError { code, message, retry_after, delivery: call.delivery, responder, tried: call.tried })
+            }
+        };
+        out.push(Action::Call { id: id.to_owned(), event: CallEvent::Done(Box::new(done)) });
+    }
+
+    // ---- the flood's news ------------------------------------------------------------------------------------
+
+    pub(super) fn call_found(
+        &mut self,
+        id: &str,
+        found: &[(NodeId, u32)],
+        via: Option<NodeId>,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        for (node, hops) in found {
+            call.found.entry(*node).or_insert((*hops, via));
+            call.tried("flood", Some(*node), format!("found, {hops} hops away"), now);
+        }
+        if call.phase == Phase::Searching {
+            self.advance(id, now, out);
+        }
+    }
+
+    pub(super) fn call_flood_over(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        call.flood = Flood::Over;
+        call.query = None;
+        if call.found.is_empty() {
+            call.tried("flood", None, "nobody answered", now);
+        }
+        if call.phase == Phase::Searching {
+            self.advance(id, now, out);
+        }
+    }
+
+    fn start_flood(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+        let query = self.new_id();
+        let until = now.mono + self.config.limits.query_wait;
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        call.flood = Flood::Asking;
+        call.query = Some(query.clone());
+        let until = until.min(call.deadline);
+        // A node that is named is asked for by name alone: it may provide what it doesn't announce.
+        let node = call.spec.target.clone().unwrap_or_default();
+        let capability = if node.is_empty() { call.spec.capability.clone() } else { String::new() };
+        self.ask_mesh(query, Purpose::Call(id.to_owned()), &capability, &node, 8, until, now, out);
+    }
+
+    // ---- the relay's news ------------------------------------------------------------------------------------
+
+    pub(super) fn call_relay_failed(&mut self, error: &RelayError, from: NodeId, now: Now, out: &mut Vec<Action>) {
+        let Some(call) = self.calls.entries.get_mut(&error.id) else { return };
+        let Phase::Sent { node, path: Path::Relay(tracker) } = call.phase else { return };
+        if node != error.target || tracker != from {
+            return;
+        }
+        let code = ErrorCode::from_wire(&error.error.code).unwrap_or(ErrorCode::Internal);
+        call.tried("relay", Some(node), format!("{}: {}", error.error.code, error.error.message), now);
+        let id = error.id.clone();
+        if call.sends <= 1 && code != ErrorCode::PeerGone {
+            // The only copy was not passed on: nobody can have run it.
+            call.unrelayable.insert((node, tracker));
+            call.delivery = Delivery::NotSent;
+            call.sends = 0;
+            call.resend_at = None;
+            call.phase = Phase::Searching;
+            self.release(&node);
+            return self.advance(&id, now, out);
+        }
+        if code == ErrorCode::Overloaded {
+            return;
+        }
+        self.lose_way(&id, now, out);
+    }
+}

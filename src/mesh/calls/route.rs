@@ -1,0 +1,305 @@
+//! Choosing whom to send a task to, and which way.
+
+use std::net::SocketAddr;
+
+use super::{Call, Flood, Path, Phase};
+use crate::error::ErrorCode;
+use crate::identity::NodeId;
+use crate::mesh::action::Action;
+use crate::mesh::clock::Now;
+use crate::mesh::state::State;
+
+/// What to do next for a call.
+enum Step {
+    Send(NodeId, Path),
+    Dial(NodeId, Vec<SocketAddr>),
+    Ask,
+    Wait,
+    Fail(ErrorCode, String),
+}
+
+/// How a node can be reached.
+enum Reach {
+    Now(Path),
+    Dial(NodeId, Vec<SocketAddr>),
+    Not(&'static str),
+}
+
+impl State {
+    /// Takes a searching call one step further.
+    pub(super) fn advance(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+        let Some(mut call) = self.calls.entries.remove(id) else { return };
+        let step = self.next_step(&mut call, now);
+        self.calls.entries.insert(id.to_owned(), call);
+        match step {
+            Step::Send(node, path) => {
+                if let Some(error) = self.legacy_refusal(&node, path, now) {
+                    return self.not_run(id, node, error, now, out);
+                }
+                if let Some(call) = self.calls.entries.get_mut(id) {
+                    let (step, result) = match path {
+                        Path::Local => ("local", "this node answers itself"),
+                        Path::Direct => ("table", "connected"),
+                        Path::Relay(_) => ("relay", "sent through a tracker"),
+                    };
+                    call.tried(step, Some(node), result, now);
+                }
+                self.dispatch(id, node, path, now, out);
+            }
+            Step::Dial(node, addrs) => {
+                // One dial serves every call that waits for the node.
+                let dialing = !self.calls_where(|c| matches!(c.phase, Phase::Dialing(n) if n == node)).is_empty();
+                if let Some(call) = self.calls.entries.get_mut(id) {
+                    call.phase = Phase::Dialing(node);
+                }
+                if !dialing {
+                    out.push(Action::Dial { node, addrs });
+                }
+                self.set_call_timer(id);
+            }
+            Step::Ask => {
+                self.start_flood(id, now, out);
+                self.set_call_timer(id);
+            }
+            Step::Wait => self.set_call_timer(id),
+            Step::Fail(code, message) => self.give_up(id, code, message, now, out),
+        }
+    }
+
+    /// Nobody is left: the last refusal says why, if there was one.
+    fn give_up(&mut self, id: &str, code: ErrorCode, message: String, now: Now, out: &mut Vec<Action>) {
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        match call.refusal.take() {
+            Some((node, error)) => {
+                if call.delivery != crate::error::Delivery::NotSent {
+                    call.delivery = crate::error::Delivery::Answered;
+                }
+                call.refusal = Some((node, error.clone()));
+                let retry = error.retry_after_s.map(std::time::Duration::from_secs_f64);
+                let code = ErrorCode::from_wire(&error.code).unwrap_or(ErrorCode::HandlerError);
+                self.end(id, Err((code, error.message, retry)), now, out);
+            }
+            None => self.fail(id, code, message, now, out),
+        }
+    }
+
+    fn next_step(&self, call: &mut Call, now: Now) -> Step {
+        if call.spec.local && call.spec.target.is_none() && self.provides(&call.spec.capability) {
+            return Step::Send(self.me, Path::Local);
+        }
+        if let Some(target) = call.spec.target.clone() {
+            self.step_to_node(call, &target, now)
+        } else {
+            self.step_to_provider(call, now)
+        }
+    }
+
+    fn step_to_node(&self, call: &mut Call, target: &str, now: Now) -> Step {
+        let is_self = super::super::table::names(target, &self.me, &self.config.name);
+        let full: Option<NodeId> = target.parse().ok();
+        let mut nodes: Vec<NodeId> = match full {
+            Some(node) => vec![node],
+            None => {
+                let mut nodes = self.peers_named(target);
+                nodes.extend(self.table.named(target).map(|r| r.node_id));
+                if is_self {
+                    nodes.push(self.me);
+                }
+                nodes
+            }
+        };
+        nodes.sort();
+        nodes.dedup();
+        match nodes[..] {
+            [node] if node == self.me => {
+                if call.spec.local {
+                    return Step::Send(self.me, Path::Local);
+                }
+                Step::Fail(ErrorCode::BadRequest, "that is this node itself: allow local calls to reach it".into())
+            }
+            [node] => {
+                if call.failed.contains(&node) {
+                    return self.nobody(call);
+                }
+                // A node that nothing is known of is asked for before a tracker is asked to relay blindly.
+                let unknown = self.peers.conn_of(&node).is_none()
+                    && self.peers.legacy_conn_of(&node).is_none()
+                    && self.table.get(&node).is_none();
+                if unknown && call.flood == Flood::NotYet && call.spec.via.is_none() {
+                    return Step::Ask;
+                }
+                if unknown && call.flood == Flood::Asking && call.spec.via.is_none() {
+                    return Step::Wait;
+                }
+                match self.reach(call, &node) {
+                    Reach::Now(path) => Step::Send(node, path),
+                    Reach::Dial(node, addrs) => Step::Dial(node, addrs),
+                    Reach::Not(why) => {
+                        call.tried("connect", Some(node), why, now);
+                        self.search_on(call)
+                    }
+                }
+            }
+            [] => self.search_on(call),
+            _ => {
+                let names: Vec<String> = nodes.iter().take(4).map(NodeId::short).collect();
+                let message =
+                    format!("{target:?} names {} nodes ({}): give more of the id", nodes.len(), names.join(", "));
+                Step::Fail(ErrorCode::BadRequest, message)
+            }
+        }
+    }
+
+    fn step_to_provider(&self, call: &mut Call, now: Now) -> Step {
+        for node in self.candidates(call) {
+            match self.reach(call, &node) {
+                Reach::Now(path) => return Step::Send(node, path),
+                Reach::Dial(node, addrs) => return Step::Dial(node, addrs),
+                Reach::Not(why) => {
+                    call.tried("connect", Some(node), why, now);
+                    call.failed.insert(node);
+                }
+            }
+        }
+        self.search_on(call)
+    }
+
+    fn search_on(&self, call: &Call) -> Step {
+        match call.flood {
+            Flood::NotYet => Step::Ask,
+            Flood::Asking => Step::Wait,
+            Flood::Over => self.nobody(call),
+        }
+    }
+
+    fn nobody(&self, call: &Call) -> Step {
+        let what = match &call.spec.target {
+            Some(target) => format!("no node {target:?}"),
+            None => format!("nobody that provides {:?}", call.spec.capability),
+        };
+        let peers = self.peers.all_proven().count();
+        let hint = match peers {
+            0 => "no peer is connected: name one with --peer, or wait for it".to_owned(),
+            n => format!("{n} peers were asked"),
+        };
+        Step::Fail(ErrorCode::NoPeer, format!("{what} was found and reached ({hint})"))
+    }
+
+    /// Who could take the task, the best first: connected ones before others, then the least busy, then the nearest.
+    fn candidates(&self, call: &Call) -> Vec<NodeId> {
+        let capability = &call.spec.capability;
+        let mut nodes: Vec<NodeId> = if matches!(capability.as_str(), "ping" | "health") {
+            // Every node answers these.
+            self.peers.all_proven().map(|(_, p)| p.arrival.node).collect()
+        } else {
+            self.table.providers(capability).map(|r| r.node_id).collect()
+        };
+        nodes.extend(self.legacy_providers(capability));
+        nodes.sort();
+        nodes.dedup();
+        nodes.retain(|n| *n != self.me && !call.failed.contains(n));
+        nodes.sort_by_key(|n| {
+            let peer = self.peers.proven(n);
+            let connected = peer.is_some() || self.peers.legacy_conn_of(n).is_some();
+            let rtt = peer.and_then(|p| p.rtt).unwrap_or(std::time::Duration::MAX);
+            (!connected, self.in_flight.get(n).copied().unwrap_or(0), rtt)
+        });
+        nodes
+    }
+
+    fn reach(&self, call: &Call, node: &NodeId) -> Reach {
+        if let Some(via) = &call.spec.via {
+            return self.reach_via(call, node, via);
+        }
+        if self.peers.conn_of(node).is_some() || self.peers.legacy_conn_of(node).is_some() {
+            return Reach::Now(Path::Direct);
+        }
+        let record = self.table.get(node);
+        if let Some(record) = record
+            && !record.addrs.is_empty()
+            && !call.undialable.contains(node)
+        {
+            return Reach::Dial(*node, record.addrs.clone());
+        }
+        let relays = |t: &NodeId| self.peers.conn_of(t).is_some() && !call.unrelayable.contains(&(*node, *t));
+        if let Some(record) = record
+            && let Some(tracker) = record.trackers.iter().find(|t| relays(t))
+        {
+            return Reach::Now(Path::Relay(*tracker));
+        }
+        // Whoever told us may be a tracker that knows it; so may any other.
+        let told = call.found.get(node).and_then(|(_, via)| *via);
+        let is_tracker = |t: &NodeId| self.peers.trackers().any(|(_, p)| p.arrival.node == *t);
+        if let Some(tracker) = told.filter(|t| is_tracker(t) && relays(t)) {
+            return Reach::Now(Path::Relay(tracker));
+        }
+        if let Some((_, peer)) = self.peers.trackers().find(|(_, p)| relays(&p.arrival.node)) {
+            return Reach::Now(Path::Relay(peer.arrival.node));
+        }
+        // A tracker that the node names, and that we know but are not connected to.
+        let named = record.into_iter().flat_map(|r| &r.trackers);
+        for tracker in named.filter(|t| !call.undialable.contains(t) && **t != self.me) {
+            if let Some(record) = self.table.get(tracker)
+                && !record.addrs.is_empty()
+                && self.peers.conn_of(tracker).is_none()
+            {
+                return Reach::Dial(*tracker, record.addrs.clone());
+            }
+        }
+        Reach::Not(match record {
+            Some(r) if r.addrs.is_empty() => "it can't be dialled, and no tracker of its own is connected to us",
+            Some(_) => "it can't be dialled now, and no tracker relays to it",
+            None => "nothing is known of it, and no tracker relays to it",
+        })
+    }
+
+    fn reach_via(&self, call: &Call, node: &NodeId, via: &str) -> Reach {
+        let record_name = |n: &NodeId| self.table.get(n).map(|r| r.name.clone()).unwrap_or_default();
+        let mut named = self
+            .peers
+            .trackers()
+            .map(|(_, p)| p.arrival.node)
+            .filter(|n| super::super::table::names(via, n, &record_name(n)));
+        match named.find(|t| !call.unrelayable.contains(&(*node, *t))) {
+            Some(tracker) if tracker == *node => Reach::Now(Path::Direct),
+            Some(tracker) => Reach::Now(Path::Relay(tracker)),
+            None => Reach::Not("no connected tracker of that name relays to it"),
+        }
+    }
+
+    /// Looks for the responder that a sent task lost.
+    pub(super) fn recover(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+        let Some(call) = self.calls.entries.get(id) else { return };
+        let Phase::Lost { node, .. } = call.phase else { return };
+        if let Some(peer) = self.peers.proven(&node)
+            && peer.arrival.instance != call.instance
+        {
+            let message = "the responder restarted before it answered; whether the task ran is not known";
+            return self.fail(id, ErrorCode::PeerGone, message.to_owned(), now, out);
+        }
+        match self.reach(call, &node) {
+            Reach::Now(path) => self.dispatch(id, node, path, now, out),
+            Reach::Dial(node, addrs) => {
+                let also = self
+                    .calls_where(|c| matches!(c.phase, Phase::Dialing(n) | Phase::Lost { node: n, .. } if n == node));
+                if also.first().is_none_or(|first| first == id) || also.len() == 1 {
+                    out.push(Action::Dial { node, addrs });
+                }
+                self.set_call_timer(id);
+            }
+            Reach::Not(_) => self.set_call_timer(id),
+        }
+    }
+
+    /// A Python node reads no more than 100 messages a minute; a task beyond that would be lost without a word.
+    fn legacy_refusal(&mut self, node: &NodeId, path: Path, now: Now) -> Option<crate::wire::WireError> {
+        if path != Path::Direct || self.peers.conn_of(node).is_some() {
+            return None;
+        }
+        let conn = self.peers.legacy_conn_of(node)?;
+        let wait = self.legacy_budget(conn, now)?;
+        let seconds = wait.as_secs() + 1;
+        let message = format!("a Python node reads 100 messages a minute; room again in {seconds} s");
+        Some(crate::wire::WireError::new(ErrorCode::RateLimited, message).retry_after_s(seconds))
+    }
+}

@@ -1,0 +1,278 @@
+//! The query flood: a question signed by its origin goes out over every link, answers return the way it came.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::action::{Action, OnFull, What};
+use super::clock::Now;
+use super::conn_id::ConnId;
+use super::seen::Seen;
+use super::state::{State, Timer};
+use super::table::{Learned, names};
+use crate::identity::NodeId;
+use crate::limits::{FLOOD_TTL, Limits, MAX_RECORD_BYTES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE};
+use crate::wire::{Draft, Object, Query, QueryResp, Record, draft};
+
+/// What a query of ours is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Somebody wants to see who there is.
+    Find,
+    /// A call looks for somebody.
+    Call(String),
+    /// A Python node asked us; its connection and its query's id.
+    Legacy(ConnId, String),
+}
+
+/// A query of ours.
+#[derive(Debug)]
+struct Own {
+    purpose: Purpose,
+    draft: Draft,
+    capability: String,
+    node: String,
+    asked: HashSet<ConnId>,
+    found: HashSet<NodeId>,
+}
+
+/// A query of somebody else's that went through here.
+#[derive(Debug)]
+struct Passing {
+    from: ConnId,
+    /// How many more answers may go back.
+    left: u64,
+    capability: String,
+    node: String,
+}
+
+/// Queries under way.
+#[derive(Debug)]
+pub struct Queries {
+    own: HashMap<String, Own>,
+    passing: Seen<(NodeId, String), Passing>,
+}
+
+impl Queries {
+    /// None yet.
+    pub fn new(limits: &Limits, keep: Duration) -> Self {
+        Self { own: HashMap::new(), passing: Seen::new(limits.max_seen, keep) }
+    }
+
+    /// Forgets what is old.
+    pub fn expire(&mut self, now: Now) {
+        self.passing.expire(now.mono);
+    }
+
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.own.len() + self.passing.len()
+    }
+}
+
+/// Whether a record answers a question.
+fn answers(record: &Record, capability: &str, node: &str) -> bool {
+    (capability.is_empty() || record.caps.provides(capability))
+        && (node.is_empty() || names(node, &record.node_id, &record.name))
+}
+
+impl State {
+    /// Asks the mesh. The answers come as actions until `until`.
+    #[allow(clippy::too_many_arguments)] // One question's parts; a struct would be named once and taken apart once.
+    pub fn ask_mesh(
+        &mut self,
+        id: String,
+        purpose: Purpose,
+        capability: &str,
+        node: &str,
+        limit: u64,
+        until: Duration,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        let draft = Draft::Query {
+            id: id.clone(),
+            capability: capability.to_owned(),
+            node: node.to_owned(),
+            ttl: FLOOD_TTL,
+            timestamp: now.unix_s(),
+            limit,
+        };
+        let conns: Vec<ConnId> = self.peers.all_proven().map(|(c, _)| c).collect();
+        for conn in &conns {
+            out.push(Action::Send { to: *conn, what: What::Sign(draft.clone()), on_full: OnFull::Drop });
+        }
+        self.timers.set(Timer::Query(id.clone()), until);
+        let own = Own {
+            purpose,
+            draft,
+            capability: capability.to_owned(),
+            node: node.to_owned(),
+            asked: conns.into_iter().collect(),
+            found: HashSet::new(),
+        };
+        self.queries.own.insert(id, own);
+    }
+
+    /// A query of ours is no longer wanted.
+    pub fn stop_query(&mut self, id: &str) {
+        self.queries.own.remove(id);
+        self.timers.cancel(&Timer::Query(id.to_owned()));
+    }
+
+    pub(super) fn query_due(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+        let Some(own) = self.queries.own.remove(id) else { return };
+        match own.purpose {
+            Purpose::Find => out.push(Action::FindOver { id: id.to_owned() }),
+            Purpose::Call(call) => self.call_flood_over(&call, now, out),
+            Purpose::Legacy(..) => {}
+        }
+    }
+
+    /// A new peer is asked what is still being asked.
+    pub(super) fn queries_on_connected(&mut self, conn: ConnId, _now: Now, out: &mut Vec<Action>) {
+        for own in self.queries.own.values_mut() {
+            if own.asked.insert(conn) {
+                out.push(Action::Send { to: conn, what: What::Sign(own.draft.clone()), on_full: OnFull::Drop });
+            }
+        }
+    }
+
+    pub(super) fn queries_on_disconnected(&mut self, conn: ConnId) {
+        for own in self.queries.own.values_mut() {
+            own.asked.remove(&conn);
+        }
+    }
+
+    pub(super) fn on_query(&mut self, query: Query, conn: ConnId, now: Now, out: &mut Vec<Action>) {
+        let Some(origin) = query.origin else { return };
+        if origin == self.me {
+            return;
+        }
+        let skew = self.config.limits.clock_skew.as_secs() as i64;
+        if query.timestamp.abs_diff(now.unix_s()) > skew as u64 {
+            return self.refuse("query_clock");
+        }
+        let passing =
+            Passing { from: conn, left: query.limit, capability: query.capability.clone(), node: query.node.clone() };
+        let key = (origin, query.id.clone());
+        if !self.queries.passing.insert(key.clone(), passing, now.mono) {
+            return self.refuse("duplicate_query");
+        }
+        let found = self.answers_here(&query, &origin);
+        let mut left = query.limit;
+        if !found.is_empty() {
+            left = left.saturating_sub(found.len() as u64);
+            let resp = draft::query_resp(&query.id, &origin, 1, found.iter(), None);
+            out.push(Action::Send { to: conn, what: What::Ready(resp), on_full: OnFull::Drop });
+        }
+        if let Some(passing) = self.queries.passing.get_mut(&key) {
+            passing.left = left;
+        }
+        if query.ttl > 1 && left > 0 {
+            let on = query.object.with_member("ttl", (query.ttl - 1).to_string().as_bytes());
+            let to: Vec<ConnId> = self
+                .peers
+                .all_proven()
+                .filter(|(c, p)| *c != conn && p.arrival.node != origin)
+                .map(|(c, _)| c)
+                .collect();
+            self.counters.flooded += to.len() as u64;
+            for conn in to {
+                out.push(Action::Send { to: conn, what: What::Ready(on.clone()), on_full: OnFull::Drop });
+            }
+        }
+    }
+
+    /// The records that answer a query, ours first.
+    fn answers_here(&self, query: &Query, origin: &NodeId) -> Vec<Object> {
+        let own = self.record.iter().filter(|r| answers(r, &query.capability, &query.node));
+        let fits = |r: &&Arc<Record>| r.node_id != *origin && answers(r, &query.capability, &query.node);
+        let known: Vec<&Arc<Record>> = if query.capability.is_empty() {
+            self.table.iter().filter(fits).collect()
+        } else {
+            self.table.providers(&query.capability).filter(fits).collect()
+        };
+        let mut bytes = 0;
+        own.chain(known)
+            .map(|r| r.object.clone())
+            .take((query.limit as usize).min(MAX_RECORDS_PER_MESSAGE))
+            .take_while(|o| {
+                bytes += o.raw().len();
+                bytes <= MAX_RECORD_BYTES_PER_MESSAGE
+            })
+            .collect()
+    }
+
+    pub(super) fn on_query_resp(&mut self, resp: QueryResp, conn: ConnId, now: Now, out: &mut Vec<Action>) {
+        if resp.origin.is_none_or(|o| o == self.me) {
+            return self.on_own_answer(resp, conn, now, out);
+        }
+        let Some(origin) = resp.origin else { return };
+        let Some(passing) = self.queries.passing.get_mut(&(origin, resp.id.clone())) else {
+            return self.refuse("unasked_answer");
+        };
+        // Only what was asked for goes back, and no more than was asked for.
+        let fits = resp.nodes.iter().filter(|r| answers(r, &passing.capability, &passing.node));
+        let nodes: Vec<Object> = fits.take(passing.left as usize).map(|r| r.object.clone()).collect();
+        if nodes.is_empty() {
+            return;
+        }
+        passing.left -= nodes.len() as u64;
+        let to = passing.from;
+        let on = draft::query_resp(&resp.id, &origin, resp.hops.saturating_add(1), nodes.iter(), None);
+        self.counters.flooded += 1;
+        out.push(Action::Send { to, what: What::Ready(on), on_full: OnFull::Drop });
+    }
+
+    fn on_own_answer(&mut self, resp: QueryResp, conn: ConnId, now: Now, out: &mut Vec<Action>) {
+        let Some(mut own) = self.queries.own.remove(&resp.id) else { return self.refuse("late_answer") };
+        if !own.asked.contains(&conn) {
+            self.queries.own.insert(resp.id, own);
+            return self.refuse("unasked_answer");
+        }
+        if let Some(error) = &resp.error {
+            tracing::debug!(code = %error.code, message = %error.message, "a peer did not pass our query on");
+        }
+        let via = self.peers.get(conn).map(|p| p.arrival.node);
+        let mut found = Vec::new();
+        for record in resp.nodes {
+            let node = record.node_id;
+            if node == self.me || !answers(&record, &own.capability, &own.node) {
+                continue;
+            }
+            // Hops count links from the answering node; one that answers for another is one link short of it.
+            let hops = if via == Some(node) { 1 } else { resp.hops.max(1) };
+            match self.learn(record, now) {
+                Learned::Dead => self.refuse("dead_record"),
+                Learned::Newer(_) | Learned::Known => {
+                    if own.found.insert(node)
+                        && let Some(record) = self.table.get(&node)
+                    {
+                        found.push((Arc::clone(record), hops));
+                    }
+                }
+            }
+        }
+        let purpose = own.purpose.clone();
+        self.queries.own.insert(resp.id.clone(), own);
+        if found.is_empty() {
+            return;
+        }
+        match purpose {
+            Purpose::Find => {
+                for (record, hops) in found {
+                    out.push(Action::Found { id: resp.id.clone(), record, hops });
+                }
+            }
+            Purpose::Call(call) => {
+                let found: Vec<_> = found.iter().map(|(r, hops)| (r.node_id, *hops)).collect();
+                self.call_found(&call, &found, via, now, out);
+            }
+            Purpose::Legacy(conn, id) => {
+                self.stop_query(&resp.id);
+                self.answer_legacy_query(conn, &id, now, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The tracker's relay: signed frames between nodes that can't reach each other.
+//!
+//! The tracker checks that a frame was signed by the source it names, and never changes it. A frame that can't be
+//! passed on is answered with `relay_error`; a task that was passed on is remembered until its result comes back, so
+//! that its caller is told when the target is lost.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::action::{Action, OnFull, What};
+use super::clock::Now;
+use super::conn_id::ConnId;
+use super::state::State;
+use crate::error::ErrorCode;
+use crate::identity::NodeId;
+use crate::limits::MAX_RELAY_HOPS;
+use crate::node::TrackerRole;
+use crate::wire::{Message, Relay, RelayError, WireError, draft};
+
+/// The most tasks whose results a tracker waits for. 16384 entries of about 200 bytes; past that the news of a lost
+/// target is left out, and the caller's own asking finds out.
+const MAX_CARRIED: usize = 16 * 1024;
+
+#[derive(Debug)]
+struct Carried {
+    target: NodeId,
+    until: Duration,
+}
+
+/// Tasks passed on whose results have not come back.
+#[derive(Debug, Default)]
+pub struct Relays {
+    carried: HashMap<(NodeId, String), Carried>,
+}
+
+impl Relays {
+    /// Forgets tasks past their deadlines.
+    pub fn expire(&mut self, now: Now) {
+        self.carried.retain(|_, c| c.until > now.mono);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.carried.len()
+    }
+}
+
+impl State {
+    pub(super) fn on_relay(&mut self, relay: Relay, conn: ConnId, from: NodeId, now: Now, out: &mut Vec<Action>) {
+        if relay.target == self.me {
+            // For ourselves: as if it had come straight from its signer.
+            return self.on_signed(*relay.frame, relay.source, Some(from), conn, now, out);
+        }
+        let id = relay.frame.task_id().unwrap_or_default().to_owned();
+        let refused = self.relay_refusal(&relay, from);
+        if let Some((code, message)) = refused {
+            self.refuse("relay_refused");
+            return self.relay_failed(conn, &relay.target, &relay.source, &id, code, &message, out);
+        }
+        let Some(to) = self.relay_way(&relay.target, &from) else {
+            let message = format!("{} is not connected to this tracker", relay.target.short());
+            return self.relay_failed(conn, &relay.target, &relay.source, &id, ErrorCode::NoPeer, &message, out);
+        };
+        match &*relay.frame {
+            Message::Task(task) if self.relays.carried.len() < MAX_CARRIED => {
+                let until = now.mono + Duration::from_secs(task.ttl_s);
+                let carried = Carried { target: relay.target, until };
+                self.relays.carried.insert((relay.source, id.clone()), carried);
+            }
+            Message::Result(_) => {
+                let key = (relay.target, id.clone());
+                if self.relays.carried.get(&key).is_some_and(|c| c.target == relay.source) {
+                    self.relays.carried.remove(&key);
+                }
+            }
+            _ => {}
+        }
+        self.counters.relayed += 1;
+        let on = draft::relay(&relay.target, &relay.source, relay.hops + 1, &relay.frame_object);
+        let on_full = OnFull::Relay { source: relay.source, target: relay.target, id };
+        out.push(Action::Send { to, what: What::Ready(on), on_full });
+    }
+
+    fn relay_refusal(&self, relay: &Relay, from: NodeId) -> Option<(ErrorCode, String)> {
+        if self.config.tracker == TrackerRole::None {
+            return Some((ErrorCode::NoTracker, "this node is not a tracker: it relays for nobody".into()));
+        }
+        if relay.hops >= MAX_RELAY_HOPS {
+            return Some((ErrorCode::BadRequest, format!("the frame has passed {MAX_RELAY_HOPS} trackers already")));
+        }
+        let from_tracker = self.peers.proven(&from).is_some_and(|p| p.arrival.tracker != TrackerRole::None);
+        if relay.source != from && !(from_tracker && relay.hops > 0) {
+            return Some((ErrorCode::NotAllowed, "a node may relay only what it signed itself".into()));
+        }
+        None
+    }
+
+    /// The connection to a relay's target, or to a tracker that the target's record names.
+    fn relay_way(&self, target: &NodeId, from: &NodeId) -> Option<ConnId> {
+        self.peers.conn_of(target).or_else(|| {
+            let record = self.table.get(target)?;
+            let other = record.trackers.iter().filter(|t| *t != from);
+            other.filter_map(|t| self.peers.conn_of(t)).next()
+        })
+    }
+
+    #[allow(clippy::too_many_arguments)] // The members of one message.
+    fn relay_failed(
+        &mut self,
+        conn: ConnId,
+        target: &NodeId,
+        source: &NodeId,
+        id: &str,
+        code: ErrorCode,
+        message: &str,
+        out: &mut Vec<Action>,
+    ) {
+        let id = if id.is_empty() { "-" } else { id };
+        let error = draft::relay_error(target, source, id, &WireError::new(code, message));
+        out.push(Action::Send { to: conn, what: What::Ready(error), on_full: OnFull::Drop });
+    }
+
+    /// A frame did not fit in the target's outbox.
+    pub fn relay_full(&mut self, source: &NodeId, target: &NodeId, id: &str, out: &mut Vec<Action>) {
+        self.refuse("relay_overflow");
+        self.relays.carried.remove(&(*source, id.to_owned()));
+        let back = self.relay_way(source, target);
+        if let Some(conn) = back {
+            let message = "the target does not read fast enough";
+            self.relay_failed(conn, target, source, id, ErrorCode::Overloaded, message, out);
+        }
+    }
+
+    /// A node was lost: whoever waits for its results through us is told.
+    pub(super) fn relays_on_lost(&mut self, node: &NodeId, _now: Now, out: &mut Vec<Action>) {
+        let lost: Vec<_> = self
+            .relays
+            .carried
+            .iter()
+            .filter(|((source, _), c)| c.target == *node || source == node)
+            .map(|(key, c)| (key.clone(), c.target))
+            .collect();
+        for ((source, id), target) in lost {
+            self.relays.carried.remove(&(source, id.clone()));
+            if target == *node
+                && let Some(conn) = self.relay_way(&source, node)
+            {
+                let message = "the target's connection to the tracker ended";
+                self.relay_failed(conn, node, &source, &id, ErrorCode::PeerGone, message, out);
+            }
+        }
+    }
+
+    pub(super) fn on_relay_error(&mut self, error: RelayError, from: NodeId, now: Now, out: &mut Vec<Action>) {
+        match error.source {
+            Some(source) if source != self.me => {
+                // On its way back to the source, over the tracker that the frame came from.
+                if self.config.tracker == TrackerRole::None {
+                    return self.refuse("relay_refused");
+                }
+                self.relays.carried.remove(&(source, error.id.clone()));
+                if let Some(conn) = self.relay_way(&source, &from) {
+                    let on = draft::relay_error(&error.target, &source, &error.id, &error.error);
+                    out.push(Action::Send { to: conn, what: What::Ready(on), on_full: OnFull::Drop });
+                }
+            }
+            _ => self.call_relay_failed(&error, from, now, out),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Remembering ids against loops and duplicates, bounded by time and by count.
+//!
+//! An id is remembered together with the key that signed it, so nobody can silence somebody else's message by using
+//! its id first.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::time::Duration;
+
+/// What was seen, with something remembered for each.
+#[derive(Debug)]
+pub struct Seen<K, V> {
+    entries: HashMap<K, (V, u64)>,
+    order: VecDeque<(Duration, u64, K)>,
+    count: u64,
+    cap: usize,
+    keep: Duration,
+}
+
+impl<K: Clone + Eq + Hash, V> Seen<K, V> {
+    /// Remembers at most `cap` entries, each for `keep`.
+    pub fn new(cap: usize, keep: Duration) -> Self {
+        Self { entries: HashMap::new(), order: VecDeque::new(), count: 0, cap: cap.max(1), keep }
+    }
+
+    /// Remembers a key; `false` when it is known already. The oldest make room.
+    pub fn insert(&mut self, key: K, value: V, now: Duration) -> bool {
+        self.expire(now);
+        if self.entries.contains_key(&key) {
+            return false;
+        }
+        // Entries that were removed leave their places behind: those are bounded too.
+        while (self.entries.len() >= self.cap || self.order.len() >= 2 * self.cap) && self.pop_oldest() {}
+        self.count += 1;
+        self.entries.insert(key.clone(), (value, self.count));
+        self.order.push_back((now + self.keep, self.count, key));
+        true
+    }
+
+    /// What is remembered for a key.
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.entries.get_mut(key).map(|(value, _)| value)
+    }
+
+    /// Forgets what is old.
+    pub fn expire(&mut self, now: Duration) {
+        while self.order.front().is_some_and(|(until, ..)| *until <= now) {
+            self.pop_oldest();
+        }
+    }
+
+    /// Forgets one key.
+    pub fn remove(&mut self, key: &K) -> Option<V> {
+        // Its place in the order stays until its time comes; the count tells that it is no longer the same entry.
+        self.entries.remove(key).map(|(value, _)| value)
+    }
+
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn pop_oldest(&mut self) -> bool {
+        let Some((_, count, key)) = self.order.pop_front() else { return false };
+        if self.entries.get(&key).is_some_and(|(_, c)| *c == count) {
+            self.entries.remove(&key);
+        }
+        true
+    }
+}

@@ -1,0 +1,532 @@
+//! All that a node knows and decides. Inputs go in, actions come out; nothing waits and nothing is sent here.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::action::{Action, OnFull, TaskKey, What};
+use super::calls::Calls;
+use super::clock::{Now, Timers};
+use super::conn_id::ConnId;
+use super::peers::{Arrival, Peers};
+use super::queries::Queries;
+use super::relay::Relays;
+use super::seen::Seen;
+use super::table::{Learned, Table, joint_caps};
+use super::tasks::Tasks;
+use crate::error::ErrorCode;
+use crate::identity::NodeId;
+use crate::limits::{FLOOD_TTL, Limits, MAX_ADDRS, MAX_CAPS, MAX_RECORDS_PER_MESSAGE, MAX_TRACKERS};
+use crate::node::TrackerRole;
+use crate::wire::{Capability, Caps, Checked, Draft, Message, Record, RecordDraft, WireError, draft};
+
+/// What a node is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its name.
+    pub name: String,
+    /// Its program version.
+    pub version: String,
+    /// Which run of the node this is.
+    pub instance: String,
+    /// What it can do beyond this version of the protocol.
+    pub features: Vec<String>,
+    /// Its tracker role.
+    pub tracker: TrackerRole,
+    /// Who may connect; `None`: everybody.
+    pub allow: Option<HashSet<NodeId>>,
+    /// Whether nodes of the Python package are admitted.
+    pub legacy: bool,
+    /// The port it listens on, if it listens.
+    pub port: Option<u16>,
+    /// The address it listens on, when that is a certain one.
+    pub bound: Option<IpAddr>,
+    /// The addresses to publish instead of those found out.
+    pub advertise: Vec<SocketAddr>,
+    /// Its bounds.
+    pub limits: Limits,
+}
+
+/// What an alarm is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Timer {
+    /// A call: its deadline, or its next step.
+    Call(String),
+    /// A task that has run for 100 ms: its caller is told that it was accepted.
+    Accept(TaskKey),
+    /// A task's deadline.
+    Deadline(TaskKey),
+    /// A query of ours has waited long enough.
+    Query(String),
+    /// A connection that had to give a sign of life.
+    Probe(ConnId),
+    /// A Python node may be sent messages again.
+    Legacy(ConnId),
+    /// This node's record is half its age.
+    Record,
+    /// Old things are forgotten.
+    Sweep,
+}
+
+/// How often old things are forgotten.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// How long the ids of queries and events are remembered: longer than a message can be under way.
+const SEEN_FOR: Duration = Duration::from_secs(120);
+
+/// The protocol's state of one node.
+#[derive(Debug)]
+pub struct State {
+    pub(super) me: NodeId,
+    pub(super) config: Config,
+    pub(super) caps: Caps,
+    pub(super) interests: BTreeMap<String, usize>,
+    pub(super) record: Option<Arc<Record>>,
+    pub(super) trackers: Vec<NodeId>,
+    pub(super) local_ips: BTreeSet<IpAddr>,
+    record_dirty: bool,
+    last_seq: u64,
+    pub(super) peers: Peers,
+    pub(super) table: Table,
+    pub(super) queries: Queries,
+    pub(super) calls: Calls,
+    pub(super) tasks: Tasks,
+    pub(super) relays: Relays,
+    pub(super) seen_events: Seen<(NodeId, String), ()>,
+    pub(super) in_flight: HashMap<NodeId, usize>,
+    pub(super) timers: Timers<Timer>,
+    pub(super) rng: StdRng,
+    pub(super) asks: u64,
+    pub(super) draining: bool,
+    pub(super) counters: Counters,
+}
+
+/// What is counted here.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Tasks answered with success.
+    pub tasks_done: u64,
+    /// Tasks answered with an error.
+    pub tasks_failed: u64,
+    /// Calls that ended with success.
+    pub calls_done: u64,
+    /// Calls that ended with an error.
+    pub calls_failed: u64,
+    /// Frames passed on by the tracker.
+    pub relayed: u64,
+    /// Queries, events and records passed on.
+    pub flooded: u64,
+    /// What was refused or dropped, by reason.
+    pub refused: BTreeMap<&'static str, u64>,
+}
+
+impl State {
+    /// A node with no peers yet. `seed` feeds the random generator that makes ids.
+    pub fn new(me: NodeId, config: Config, seed: [u8; 32], now: Now) -> Self {
+        let limits = config.limits.clone();
+        let mut state = Self {
+            me,
+            caps: Caps::default(),
+            interests: BTreeMap::new(),
+            record: None,
+            trackers: Vec::new(),
+            local_ips: BTreeSet::new(),
+            record_dirty: true,
+            last_seq: 0,
+            peers: Peers::default(),
+            table: Table::new(&limits),
+            queries: Queries::new(&limits, SEEN_FOR),
+            calls: Calls::default(),
+            tasks: Tasks::default(),
+            relays: Relays::default(),
+            seen_events: Seen::new(limits.max_seen, SEEN_FOR),
+            in_flight: HashMap::new(),
+            timers: Timers::default(),
+            rng: StdRng::from_seed(seed),
+            asks: 0,
+            draining: false,
+            counters: Counters::default(),
+            config,
+        };
+        state.timers.set(Timer::Sweep, now.mono + SWEEP);
+        state
+    }
+
+    // ---- inputs ----------------------------------------------------------------------------------------------
+
+    /// A message came, and its signatures were checked.
+    pub fn handle(&mut self, conn: ConnId, checked: Checked, now: Now, out: &mut Vec<Action>) {
+        if self.peers.get(conn).is_none() && self.peers.proven_on(conn).is_none() {
+            return;
+        }
+        self.timers.cancel(&Timer::Probe(conn));
+        if checked.forged_records() > 0 {
+            self.refuse_n("forged_record", checked.forged_records() as u64);
+        }
+        let signed = checked.is_signed();
+        let Some(node) = self.peers.proven_on(conn) else {
+            return self.handle_legacy(conn, checked.into_message(), signed, now, out);
+        };
+        match checked.into_message() {
+            Message::Heartbeat(beat) => self.on_heartbeat(conn, &beat, now, out),
+            Message::Announce(record, ttl) => self.on_record(record, ttl, conn, node, now, out),
+            Message::Query(query) => self.on_query(query, conn, now, out),
+            Message::QueryResp(resp) => self.on_query_resp(resp, conn, now, out),
+            Message::Event(event) => self.on_event(event, conn, now, out),
+            Message::Relay(relay) => self.on_relay(relay, conn, node, now, out),
+            Message::RelayError(error) => self.on_relay_error(error, node, now, out),
+            Message::Bye(reason, message) => {
+                if let Some(peer) = self.peers.get_mut(conn) {
+                    peer.bye = Some((reason, message));
+                }
+            }
+            Message::InterestUpdate(_) => self.refuse("legacy_message"),
+            Message::Unknown(_) => self.refuse("unknown_type"),
+            message => self.on_signed(message, node, None, conn, now, out),
+        }
+    }
+
+    /// A message about a task, straight from its signer or through a tracker (`via`).
+    pub(super) fn on_signed(
+        &mut self,
+        message: Message,
+        signer: NodeId,
+        via: Option<NodeId>,
+        conn: ConnId,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        match message {
+            Message::Task(task) => self.on_task(task, signer, via, conn, now, out),
+            Message::Cancel(cancel) if cancel.caller == signer => self.on_cancel(&(signer, cancel.id), now, out),
+            Message::ChunkAck(ack) if ack.caller == signer => {
+                self.on_chunk_ack(&(signer, ack.id), ack.next, out);
+            }
+            Message::Accepted(m) if m.responder == signer => self.on_accepted(&m.id, signer, via, now, out),
+            Message::Chunk(m) if m.responder == signer => self.on_chunk(m, signer, via, now, out),
+            Message::Result(m) if m.responder == Some(signer) => self.on_result(m, signer, via, now, out),
+            // Signed by another than who brought it: on a direct connection everybody speaks for itself.
+            _ => self.refuse("not_the_signer"),
+        }
+    }
+
+    /// An alarm may be due.
+    pub fn tick(&mut self, now: Now, out: &mut Vec<Action>) {
+        while let Some(timer) = self.timers.pop(now.mono) {
+            match timer {
+                Timer::Call(id) => self.call_due(&id, now, out),
+                Timer::Accept(key) => self.accept_due(&key, out),
+                Timer::Deadline(key) => self.deadline_due(&key, now, out),
+                Timer::Query(id) => self.query_due(&id, now, out),
+                Timer::Probe(conn) => {
+                    let message = "no sign of life while another connection was offered";
+                    self.drop_peer(conn, crate::error::CloseReason::Idle, message, now, out);
+                }
+                Timer::Legacy(conn) => self.legacy_due(conn, now, out),
+                Timer::Record => {
+                    self.record_dirty = true;
+                    self.flush_record(now, out);
+                }
+                Timer::Sweep => {
+                    self.table.expire(now);
+                    self.seen_events.expire(now.mono);
+                    self.queries.expire(now);
+                    self.tasks.expire(now);
+                    self.relays.expire(now);
+                    let slow: Vec<_> =
+                        self.peers.all_proven().filter(|(_, p)| p.asked.is_none()).map(|(c, p)| (c, p.since)).collect();
+                    for (conn, since) in slow {
+                        // One measurement a minute keeps the round-trip times honest at the price of 2 messages.
+                        if (now.mono.saturating_sub(since)).as_secs() / SWEEP.as_secs() % 12 == 11 {
+                            self.ask(conn, now, out);
+                        }
+                    }
+                    self.timers.set(Timer::Sweep, now.mono + SWEEP);
+                }
+            }
+        }
+    }
+
+    /// When [`tick`](Self::tick) is wanted next.
+    pub fn next_due(&self) -> Option<Duration> {
+        self.timers.next()
+    }
+
+    // ---- what this node says of itself -----------------------------------------------------------------------
+
+    /// Provides a capability from now on. `false`: no room, or the name is not valid.
+    pub fn register(&mut self, cap: Capability, now: Now, out: &mut Vec<Action>) -> bool {
+        let before = self.caps.clone();
+        let done = self.caps.insert(cap);
+        self.mark_changed(before != self.caps, now, out);
+        done
+    }
+
+    /// Provides it no longer.
+    pub fn unregister(&mut self, name: &str, now: Now, out: &mut Vec<Action>) -> bool {
+        let done = self.caps.remove(name);
+        self.mark_changed(done, now, out);
+        done
+    }
+
+    /// Is interested once more. `false`: no room.
+    pub fn add_interest(&mut self, pattern: &str, now: Now, out: &mut Vec<Action>) -> bool {
+        if let Some(count) = self.interests.get_mut(pattern) {
+            *count += 1;
+            return true;
+        }
+        if self.interests.len() >= MAX_CAPS {
+            return false;
+        }
+        self.interests.insert(pattern.to_owned(), 1);
+        self.mark_changed(true, now, out);
+        true
+    }
+
+    /// Is interested once less.
+    pub fn remove_interest(&mut self, pattern: &str, now: Now, out: &mut Vec<Action>) -> bool {
+        let Some(count) = self.interests.get_mut(pattern) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.interests.remove(pattern);
+            self.mark_changed(true, now, out);
+        }
+        true
+    }
+
+    fn mark_changed(&mut self, changed: bool, now: Now, out: &mut Vec<Action>) {
+        self.record_dirty |= changed;
+        self.flush_record(now, out);
+    }
+
+    /// Asks for a new signature when the record is out of date.
+    pub fn flush_record(&mut self, now: Now, out: &mut Vec<Action>) {
+        if !self.record_dirty {
+            return;
+        }
+        self.record_dirty = false;
+        // Never the same seq twice, also when the clock stands or goes back.
+        self.last_seq = now.unix_ms.max(self.last_seq + 1);
+        let draft = self.record_draft(self.last_seq);
+        out.push(Action::SignRecord(Box::new(draft)));
+        self.timers.set(Timer::Record, now.mono + self.config.limits.record_ttl / 2);
+    }
+
+    fn record_draft(&self, seq: u64) -> RecordDraft {
+        RecordDraft {
+            name: self.config.name.clone(),
+            caps: self.caps.clone(),
+            interests: self.interests.keys().cloned().collect(),
+            addrs: self.addrs(),
+            trackers: self.trackers.clone(),
+            tracker: self.config.tracker,
+            features: self.config.features.clone(),
+            version: self.config.version.clone(),
+            instance: self.config.instance.clone(),
+            seq,
+            ttl_s: self.config.limits.record_ttl.as_secs().clamp(1, crate::wire::MAX_RECORD_TTL_S),
+        }
+    }
+
+    /// The addresses to publish.
+    pub fn addrs(&self) -> Vec<SocketAddr> {
+        if !self.config.advertise.is_empty() {
+            return self.config.advertise.iter().copied().take(MAX_ADDRS).collect();
+        }
+        let Some(port) = self.config.port else { return Vec::new() };
+        match self.config.bound {
+            Some(ip) => vec![SocketAddr::new(ip, port)],
+            None => self.local_ips.iter().take(MAX_ADDRS).map(|ip| SocketAddr::new(*ip, port)).collect(),
+        }
+    }
+
+    /// A node that listens everywhere learns its addresses from its own connections.
+    pub(super) fn learn_local_addr(&mut self, arrival: &Arrival) {
+        if self.config.port.is_none() || self.config.bound.is_some() || !self.config.advertise.is_empty() {
+            return;
+        }
+        let ip = arrival.local.ip().to_canonical();
+        if !ip.is_unspecified() && self.local_ips.len() < MAX_ADDRS && self.local_ips.insert(ip) {
+            self.record_dirty = true;
+        }
+    }
+
+    /// Which trackers the record names: the first few connected ones, those named before staying.
+    pub(super) fn refresh_trackers(&mut self) {
+        let connected: BTreeSet<NodeId> = self.peers.trackers().map(|(_, p)| p.arrival.node).collect();
+        let mut now: Vec<NodeId> = self.trackers.iter().filter(|t| connected.contains(t)).copied().collect();
+        for tracker in connected {
+            if now.len() < MAX_TRACKERS && !now.contains(&tracker) {
+                now.push(tracker);
+            }
+        }
+        if now != self.trackers {
+            self.trackers = now;
+            self.record_dirty = true;
+        }
+    }
+
+    /// The record was signed; peers are told.
+    pub fn record_signed(&mut self, record: Record, out: &mut Vec<Action>) {
+        // Two changes may be signed at once; the later one wins, whichever is ready first.
+        if self.record.as_ref().is_some_and(|r| r.seq >= record.seq) {
+            return;
+        }
+        let announce = draft::announce(&record.object, FLOOD_TTL);
+        self.record = Some(Arc::new(record));
+        for (conn, _) in self.peers.all_proven() {
+            out.push(Action::Send { to: conn, what: What::Ready(announce.clone()), on_full: OnFull::Drop });
+        }
+    }
+
+    // ---- the interest table ----------------------------------------------------------------------------------
+
+    fn on_record(&mut self, record: Record, ttl: u8, conn: ConnId, from: NodeId, now: Now, out: &mut Vec<Action>) {
+        let node = record.node_id;
+        if node == self.me {
+            return;
+        }
+        let own = node == from;
+        if own {
+            self.table.revive(&node);
+        }
+        let before = match self.learn(record, now) {
+            Learned::Newer(before) => before,
+            Learned::Known => return,
+            Learned::Dead => return self.refuse("dead_record"),
+        };
+        let Some(record) = self.table.get(&node).cloned() else { return };
+        if own {
+            if let Some(peer) = self.peers.get_mut(conn) {
+                peer.arrival.tracker = record.tracker;
+            }
+            self.refresh_trackers();
+            self.flush_record(now, out);
+            let interests_before = before.as_ref().map(|r| &r.interests);
+            if interests_before != Some(&record.interests) {
+                self.send_interesting(conn, &record, now, out);
+            }
+        }
+        if ttl > 1 {
+            // Those who wanted what it provided before must hear that it does no longer.
+            let caps = joint_caps(&record.caps, before.as_ref().map(|r| &r.caps));
+            let announce = draft::announce(&record.object, ttl - 1);
+            let to = self.interested(|r| r.is_interested_in(&caps), &[node, from]);
+            self.counters.flooded += to.len() as u64;
+            for conn in to {
+                out.push(Action::Send { to: conn, what: What::Ready(announce.clone()), on_full: OnFull::Drop });
+            }
+        }
+        self.calls_nudge(now, out);
+    }
+
+    /// Learns a record; those of connected peers are never the ones to go.
+    pub(super) fn learn(&mut self, record: Record, now: Now) -> Learned {
+        let peers = &self.peers;
+        self.table.learn(record, now, |n| peers.conn_of(n).is_some())
+    }
+
+    /// The connections of those who want to hear of something: trackers, and those whose record says so.
+    pub(super) fn interested(&self, wants: impl Fn(&Record) -> bool, not: &[NodeId]) -> Vec<ConnId> {
+        let peers = self.peers.all_proven().filter(|(_, p)| !not.contains(&p.arrival.node));
+        let wants = |p: &super::peers::Peer| {
+            p.arrival.tracker != TrackerRole::None || self.table.get(&p.arrival.node).is_some_and(|r| wants(r))
+        };
+        peers.filter(|(_, p)| wants(p)).map(|(conn, _)| conn).collect()
+    }
+
+    /// Tells a peer what it has become interested in.
+    fn send_interesting(&mut self, conn: ConnId, to: &Record, now: Now, out: &mut Vec<Action>) {
+        let _ = now;
+        let known = self.table.iter().filter(|r| r.node_id != to.node_id && to.is_interested_in(&r.caps));
+        for record in known.take(MAX_RECORDS_PER_MESSAGE) {
+            let announce = draft::announce(&record.object, 1);
+            out.push(Action::Send { to: conn, what: What::Ready(announce), on_full: OnFull::Drop });
+        }
+    }
+
+    // ---- small things ----------------------------------------------------------------------------------------
+
+    /// Counts something that was refused or dropped.
+    pub fn refuse(&mut self, reason: &'static str) {
+        self.refuse_n(reason, 1);
+    }
+
+    pub(super) fn refuse_n(&mut self, reason: &'static str, n: u64) {
+        *self.counters.refused.entry(reason).or_default() += n;
+    }
+
+    /// Sends what is to be signed to a proven node: over its connection, else through that tracker.
+    pub(super) fn send_to(
+        &self,
+        node: &NodeId,
+        via: Option<&NodeId>,
+        draft: Draft,
+        on_full: OnFull,
+        out: &mut Vec<Action>,
+    ) -> bool {
+        let direct = || self.peers.conn_of(node).map(|c| (c, false));
+        let relayed = |t: &NodeId| self.peers.conn_of(t).map(|c| (c, true));
+        // The way it came is the way back; when that is gone, any other.
+        let way = match via {
+            Some(tracker) => relayed(tracker).or_else(direct),
+            None => direct(),
+        };
+        let other = || {
+            let record = self.table.get(node)?;
+            record.trackers.iter().find_map(relayed)
+        };
+        let Some((to, is_relay)) = way.or_else(other) else { return false };
+        let what = if is_relay { What::SignRelay(draft, *node) } else { What::Sign(draft) };
+        out.push(Action::Send { to, what, on_full });
+        true
+    }
+
+    /// A fresh id: 122 random bits as a UUIDv4.
+    pub fn new_id(&mut self) -> String {
+        let mut b = [0u8; 16];
+        self.rng.fill_bytes(&mut b);
+        b[6] = (b[6] & 0x0f) | 0x40;
+        b[8] = (b[8] & 0x3f) | 0x80;
+        let hex: String = b.iter().map(|b| format!("{b:02x}")).collect();
+        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    }
+
+    /// No new tasks and calls from now on.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Whether nothing is running any more.
+    pub fn is_idle(&self) -> bool {
+        self.tasks.running() == 0 && self.calls.is_empty()
+    }
+
+    /// Whether this node answers tasks for that capability by itself.
+    pub(super) fn provides(&self, capability: &str) -> bool {
+        matches!(capability, "ping" | "health") || self.caps.provides(capability)
+    }
+
+    /// What a peer's bad or unwanted message is answered with, when it was about a task.
+    pub fn refuse_task(
+        &mut self,
+        conn: ConnId,
+        id: &str,
+        code: ErrorCode,
+        message: String,
+        retry_after_s: Option<u64>,
+        out: &mut Vec<Action>,
+    ) {
+        let error = WireError::new(code, message);
+        let error = retry_after_s.into_iter().fold(error, WireError::retry_after_s);
+        let draft = Draft::Result(crate::wire::ResultDraft { id: id.to_owned(), body: Err(error), chunks: 0 });
+        if self.peers.get(conn).is_some_and(|p| p.legacy.is_some()) {
+            return out.push(Action::SignLegacy { conn, draft });
+        }
+        out.push(Action::Send { to: conn, what: What::Sign(draft), on_full: OnFull::Drop });
+    }
+}

@@ -1,0 +1,478 @@
+//! The responder's side: a task runs at most once, and its answer is kept for whoever asks again.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::action::{Action, OnFull, TaskKey, TaskToRun};
+use super::clock::Now;
+use super::conn_id::ConnId;
+use super::state::{State, Timer};
+use crate::error::ErrorCode;
+use crate::identity::NodeId;
+use crate::node::{Activity, TrackerRole};
+use crate::wire::{Draft, ResultDraft, Task, WireError};
+
+/// After this time without a result the caller is told that its task was accepted.
+const ACCEPT_AFTER: Duration = Duration::from_millis(100);
+
+/// The most bytes of chunks on the way unacknowledged, beyond the first chunk: two messages of the largest size.
+const WINDOW_BYTES: usize = 2 * 1024 * 1024;
+
+/// The widest window a caller may ask for.
+const MAX_WINDOW: u64 = 256;
+
+/// A task that is running or was answered.
+#[derive(Debug)]
+struct Entry {
+    capability: String,
+    started: Duration,
+    /// Until when it is remembered.
+    until: Duration,
+    /// Through which tracker it came last.
+    via: Option<NodeId>,
+    /// The Python node's connection, if it came from one.
+    legacy: Option<ConnId>,
+    local: bool,
+    accepted: bool,
+    window: Option<u64>,
+    next_seq: u64,
+    unacked: VecDeque<(u64, Bytes)>,
+    unacked_bytes: usize,
+    /// Whether the handler waits for room.
+    waiting: bool,
+    answer: Option<ResultDraft>,
+    /// Whether the handler has not come back yet.
+    running: bool,
+}
+
+/// Why a chunk was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkRefused {
+    /// The caller is behind; [`Action::Credit`] tells when to try again.
+    Full,
+    /// The task is over.
+    Over,
+}
+
+/// All tasks remembered.
+#[derive(Debug, Default)]
+pub struct Tasks {
+    entries: HashMap<TaskKey, Entry>,
+    /// Answered ones, the oldest first.
+    done: VecDeque<TaskKey>,
+    done_bytes: usize,
+    running: usize,
+}
+
+impl Tasks {
+    /// How many handlers are at work.
+    pub fn running(&self) -> usize {
+        self.running
+    }
+
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Forgets answered tasks past their deadlines.
+    pub fn expire(&mut self, now: Now) {
+        let entries = &mut self.entries;
+        let bytes = &mut self.done_bytes;
+        self.done.retain(|key| match entries.get(key) {
+            Some(entry) if entry.until > now.mono || entry.running => true,
+            Some(entry) => {
+                *bytes -= entry.answer.as_ref().map_or(0, answer_size);
+                entries.remove(key);
+                false
+            }
+            None => false,
+        });
+    }
+}
+
+fn answer_size(answer: &ResultDraft) -> usize {
+    match &answer.body {
+        Ok(payload) => payload.len(),
+        Err(error) => error.message.len(),
+    }
+}
+
+impl State {
+    /// A task that its caller signed.
+    pub(super) fn on_task(
+        &mut self,
+        task: Task,
+        caller: NodeId,
+        via: Option<NodeId>,
+        conn: ConnId,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        let legacy = self.peers.get(conn).is_some_and(|p| p.legacy.is_some());
+        let key = (caller, task.id.clone());
+        if self.tasks.entries.contains_key(&key) {
+            return self.answer_again(&key, via, legacy.then_some(conn), now, out);
+        }
+        match self.task_refusal(&task, caller, legacy, via, now) {
+            Some(error) => {
+                self.refuse(reason_of(&error.code));
+                self.counters.tasks_failed += 1;
+                let draft = Draft::Result(ResultDraft { id: task.id, body: Err(error), chunks: 0 });
+                if legacy {
+                    self.sign_for_legacy(conn, draft, out);
+                } else {
+                    self.send_to(&caller, via.as_ref(), draft, OnFull::Drop, out);
+                }
+            }
+            None => self.run(task, key, via, conn, legacy, now, out),
+        }
+    }
+
+    fn task_refusal(
+        &self,
+        task: &Task,
+        caller: NodeId,
+        legacy: bool,
+        via: Option<NodeId>,
+        now: Now,
+    ) -> Option<WireError> {
+        let error = |code, message: String| Some(WireError::new(code, message));
+        if task.caller != caller {
+            return error(ErrorCode::NotAllowed, "the task is signed by another node than the one that sent it".into());
+        }
+        match task.target {
+            Some(target) if target == self.me => {}
+            // Left open: only from the caller's own mouth, or whoever overhears it could have it run elsewhere too.
+            None if via.is_none() => {}
+            // The package's relay addresses its task to the tracker by whatever name it was given.
+            _ if legacy && task.capability == "relay" => {}
+            _ => return error(ErrorCode::BadRequest, format!("the task is not for this node, {}", self.me)),
+        }
+        let skew = self.config.limits.clock_skew.as_secs();
+        let age = now.unix_s() - task.timestamp;
+        if age < -(skew as i64) {
+            let message = format!("the task is dated {} s in the future by this node's clock: check the clocks", -age);
+            return error(ErrorCode::Expired, message);
+        }
+        // The timestamp is a whole second: the task may have been issued at the end of it.
+        if age > task.ttl_s as i64 {
+            let message = format!(
+                "the task was issued {age} s ago by this node's clock and lives for {} s: check the clocks, or send it anew",
+                task.ttl_s
+            );
+            return error(ErrorCode::Expired, message);
+        }
+        if let Some(instance) = &task.instance
+            && *instance != self.config.instance
+        {
+            let mut error = WireError::new(
+                ErrorCode::PeerGone,
+                "this node restarted since: what its earlier run did with the task is not known",
+            );
+            error.instance = Some(self.config.instance.clone());
+            return Some(error);
+        }
+        if self.draining {
+            return error(ErrorCode::PeerGone, "the node is going down".into());
+        }
+        let relays = task.capability == "relay" && (legacy || self.config.tracker != TrackerRole::None);
+        if !self.provides(&task.capability) && !relays && !legacy {
+            return error(ErrorCode::UnknownCapability, format!("{:?} is not provided here", task.capability));
+        }
+        let limits = &self.config.limits;
+        if self.tasks.running >= limits.max_tasks || self.tasks.entries.len() >= limits.max_remembered_tasks * 2 {
+            let error = WireError::new(ErrorCode::Overloaded, format!("{} tasks are running", self.tasks.running));
+            return Some(error.retry_after_s(1));
+        }
+        None
+    }
+
+    #[allow(clippy::too_many_arguments)] // Where a task came from has these many parts.
+    fn run(
+        &mut self,
+        task: Task,
+        key: TaskKey,
+        via: Option<NodeId>,
+        conn: ConnId,
+        legacy: bool,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        let left = (task.timestamp + task.ttl_s as i64 + 1).saturating_mul(1000) - now.unix_ms as i64;
+        let until = now.mono + Duration::from_millis(left.max(1) as u64);
+        let deadline = until.min(now.mono + Duration::from_secs(task.ttl_s));
+        let gateway = legacy && !self.provides(&task.capability) && task.capability != "relay";
+        self.enter(&key, &task.capability, until, now, |e| {
+            e.via = via;
+            e.legacy = legacy.then_some(conn);
+            e.window = if legacy { None } else { task.window.map(|w| w.clamp(1, MAX_WINDOW)) };
+        });
+        if !legacy {
+            self.timers.set(Timer::Accept(key.clone()), now.mono + ACCEPT_AFTER);
+        }
+        self.timers.set(Timer::Deadline(key.clone()), deadline);
+        out.push(Action::Activity(Activity::TaskReceived {
+            id: task.id.clone(),
+            capability: task.capability.clone(),
+            caller: key.0,
+            via,
+        }));
+        let mut task = TaskToRun::of(task, deadline, via, conn);
+        task.proven = !legacy;
+        task.gateway = gateway;
+        out.push(Action::RunTask { key, task: Box::new(task) });
+    }
+
+    /// A call of this node to itself.
+    pub(super) fn run_local(&mut self, task: TaskToRun, now: Now, out: &mut Vec<Action>) {
+        let key = (self.me, task.id.clone());
+        self.enter(&key, &task.capability, task.deadline, now, |e| e.local = true);
+        self.timers.set(Timer::Deadline(key.clone()), task.deadline);
+        out.push(Action::RunTask { key, task: Box::new(task) });
+    }
+
+    fn enter(&mut self, key: &TaskKey, capability: &str, until: Duration, now: Now, set: impl FnOnce(&mut Entry)) {
+        let mut entry = Entry {
+            capability: capability.to_owned(),
+            started: now.mono,
+            until,
+            via: None,
+            legacy: None,
+            local: false,
+            accepted: false,
+            window: None,
+            next_seq: 0,
+            unacked: VecDeque::new(),
+            unacked_bytes: 0,
+            waiting: false,
+            answer: None,
+            running: true,
+        };
+        set(&mut entry);
+        self.tasks.entries.insert(key.clone(), entry);
+        self.tasks.running += 1;
+    }
+
+    /// The same task again: the caller lost sight of it. It hears how far it is.
+    fn answer_again(
+        &mut self,
+        key: &TaskKey,
+        via: Option<NodeId>,
+        legacy: Option<ConnId>,
+        _now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        self.refuse("repeated_task");
+        let Some(entry) = self.tasks.entries.get_mut(key) else { return };
+        entry.via = via;
+        entry.legacy = legacy;
+        let id = key.1.clone();
+        let mut drafts: Vec<Draft> = Vec::new();
+        for (seq, data) in &entry.unacked {
+            drafts.push(Draft::Chunk { id: id.clone(), seq: *seq, data: data.clone() });
+        }
+        match &entry.answer {
+            Some(answer) => drafts.push(Draft::Result(answer.clone())),
+            None => {
+                entry.accepted = true;
+                drafts.insert(0, Draft::Accepted { id });
+            }
+        }
+        for draft in drafts {
+            match legacy {
+                Some(conn) if matches!(draft, Draft::Result(_)) => self.sign_for_legacy(conn, draft, out),
+                Some(_) => {}
+                None => drop(self.send_to(&key.0, via.as_ref(), draft, OnFull::Close, out)),
+            }
+        }
+    }
+
+    pub(super) fn accept_due(&mut self, key: &TaskKey, out: &mut Vec<Action>) {
+        let Some(entry) = self.tasks.entries.get_mut(key) else { return };
+        if entry.answer.is_some() {
+            return;
+        }
+        entry.accepted = true;
+        let via = entry.via;
+        self.send_to(&key.0, via.as_ref(), Draft::Accepted { id: key.1.clone() }, OnFull::Close, out);
+    }
+
+    pub(super) fn on_cancel(&mut self, key: &TaskKey, now: Now, out: &mut Vec<Action>) {
+        if self.tasks.entries.get(key).is_some_and(|e| e.answer.is_none()) {
+            let error = WireError::new(ErrorCode::Cancelled, "the caller took the task back");
+            self.answer(key, Err(error), now, out);
+            out.push(Action::StopTask { key: key.clone() });
+        }
+    }
+
+    pub(super) fn deadline_due(&mut self, key: &TaskKey, now: Now, out: &mut Vec<Action>) {
+        if self.tasks.entries.get(key).is_some_and(|e| e.answer.is_none()) {
+            let error = WireError::new(ErrorCode::Expired, "the task was still running at its deadline");
+            self.answer(key, Err(error), now, out);
+            out.push(Action::StopTask { key: key.clone() });
+        }
+    }
+
+    pub(super) fn on_chunk_ack(&mut self, key: &TaskKey, next: u64, out: &mut Vec<Action>) {
+        let Some(entry) = self.tasks.entries.get_mut(key) else { return };
+        while entry.unacked.front().is_some_and(|(seq, _)| *seq < next) {
+            if let Some((_, data)) = entry.unacked.pop_front() {
+                entry.unacked_bytes -= data.len();
+            }
+        }
+        if std::mem::take(&mut entry.waiting) {
+            out.push(Action::Credit { key: key.clone() });
+        }
+    }
+
+    /// The handler sends a chunk; `data` is canonical JSON.
+    ///
+    /// # Errors
+    ///
+    /// The caller is behind, or the task is over.
+    pub fn chunk(&mut self, key: &TaskKey, data: Bytes, now: Now, out: &mut Vec<Action>) -> Result<(), ChunkRefused> {
+        let entry = self.tasks.entries.get_mut(key).filter(|e| e.answer.is_none()).ok_or(ChunkRefused::Over)?;
+        if entry.legacy.is_some() {
+            // The package knows no chunks; its node gets the result alone.
+            return Ok(());
+        }
+        if let Some(window) = entry.window {
+            let full = entry.unacked.len() as u64 >= window
+                || (!entry.unacked.is_empty() && entry.unacked_bytes + data.len() > WINDOW_BYTES);
+            if full {
+                entry.waiting = true;
+                return Err(ChunkRefused::Full);
+            }
+            entry.unacked.push_back((entry.next_seq, data.clone()));
+            entry.unacked_bytes += data.len();
+        }
+        let seq = entry.next_seq;
+        entry.next_seq += 1;
+        entry.accepted = true;
+        let (via, local) = (entry.via, entry.local);
+        self.timers.cancel(&Timer::Accept(key.clone()));
+        if local {
+            return if self.call_local_chunk(&key.1, data, now, out) {
+                Ok(())
+            } else {
+                // The caller's own channel is full: this chunk comes again when there is room.
+                if let Some(entry) = self.tasks.entries.get_mut(key) {
+                    entry.next_seq = seq;
+                    entry.waiting = true;
+                }
+                Err(ChunkRefused::Full)
+            };
+        }
+        let draft = Draft::Chunk { id: key.1.clone(), seq, data };
+        self.send_to(&key.0, via.as_ref(), draft, OnFull::Close, out);
+        Ok(())
+    }
+
+    /// Room for a local call's chunks again.
+    pub(super) fn local_credit(&mut self, id: &str, out: &mut Vec<Action>) {
+        let key = (self.me, id.to_owned());
+        if let Some(entry) = self.tasks.entries.get_mut(&key)
+            && std::mem::take(&mut entry.waiting)
+        {
+            out.push(Action::Credit { key });
+        }
+    }
+
+    /// The handler came back; a payload is canonical JSON.
+    pub fn finish_task(&mut self, key: &TaskKey, body: Result<Bytes, WireError>, now: Now, out: &mut Vec<Action>) {
+        let Some(entry) = self.tasks.entries.get_mut(key) else { return };
+        if std::mem::take(&mut entry.running) {
+            self.tasks.running -= 1;
+        }
+        if entry.answer.is_none() {
+            self.answer(key, body, now, out);
+        }
+    }
+
+    /// The answer is there: it goes to the caller and into the memory.
+    fn answer(&mut self, key: &TaskKey, body: Result<Bytes, WireError>, now: Now, out: &mut Vec<Action>) {
+        let Some(entry) = self.tasks.entries.get_mut(key) else { return };
+        let answer = ResultDraft { id: key.1.clone(), body, chunks: entry.next_seq };
+        let (via, legacy, local) = (entry.via, entry.legacy, entry.local);
+        out.push(Action::Activity(Activity::TaskFinished {
+            id: key.1.clone(),
+            capability: entry.capability.clone(),
+            caller: key.0,
+            success: answer.body.is_ok(),
+            error: answer.body.as_ref().err().map(|e| format!("{}: {}", e.code, e.message)),
+            took_ms: now.mono.saturating_sub(entry.started).as_millis() as u64,
+        }));
+        match &answer.body {
+            Ok(_) => self.counters.tasks_done += 1,
+            Err(_) => self.counters.tasks_failed += 1,
+        }
+        self.tasks.done_bytes += answer_size(&answer);
+        entry.answer = Some(answer.clone());
+        if std::mem::take(&mut entry.waiting) {
+            out.push(Action::Credit { key: key.clone() });
+        }
+        self.timers.cancel(&Timer::Accept(key.clone()));
+        self.timers.cancel(&Timer::Deadline(key.clone()));
+        self.tasks.done.push_back(key.clone());
+        self.forget_oldest();
+        if local {
+            self.call_local_answer(&key.1, answer, now, out);
+        } else if let Some(conn) = legacy {
+            self.sign_for_legacy(conn, Draft::Result(answer), out);
+        } else {
+            self.send_to(&key.0, via.as_ref(), Draft::Result(answer), OnFull::Close, out);
+        }
+    }
+
+    /// Keeps the memory of answers within its bounds. An answer whose bytes are too many is forgotten before the task
+    /// itself is: asked again, the node says that it ran.
+    fn forget_oldest(&mut self) {
+        let limits = &self.config.limits;
+        while self.tasks.done.len() > limits.max_remembered_tasks {
+            let Some(key) = self.tasks.done.pop_front() else { break };
+            if let Some(entry) = self.tasks.entries.remove(&key) {
+                self.tasks.done_bytes -= entry.answer.as_ref().map_or(0, answer_size);
+                if entry.running {
+                    self.tasks.running -= 1;
+                }
+            }
+        }
+        if self.tasks.done_bytes <= limits.remembered_bytes {
+            return;
+        }
+        for key in &self.tasks.done {
+            if self.tasks.done_bytes <= limits.remembered_bytes {
+                break;
+            }
+            let Some(entry) = self.tasks.entries.get_mut(key) else { continue };
+            if let Some(answer) = &mut entry.answer
+                && answer.body.is_ok()
+            {
+                let size = answer_size(answer);
+                let message = "the task ran, and its answer is no longer kept";
+                answer.body = Err(WireError::new(ErrorCode::Duplicate, message));
+                self.tasks.done_bytes = self.tasks.done_bytes - size + message.len();
+                entry.unacked.clear();
+                entry.unacked_bytes = 0;
+            }
+        }
+    }
+
+    fn sign_for_legacy(&self, conn: ConnId, draft: Draft, out: &mut Vec<Action>) {
+        out.push(Action::SignLegacy { conn, draft });
+    }
+}
+
+/// The counter that a refusal goes to.
+fn reason_of(code: &str) -> &'static str {
+    match ErrorCode::from_wire(code) {
+        Some(ErrorCode::Expired) => "expired_task",
+        Some(ErrorCode::UnknownCapability) => "unknown_capability",
+        Some(ErrorCode::Overloaded) => "overloaded",
+        Some(ErrorCode::PeerGone) => "other_run",
+        _ => "bad_task",
+    }
+}

@@ -1,0 +1,253 @@
+//! Messages that this node writes, before they are signed.
+
+use bytes::Bytes;
+
+use super::json::{Builder, Object, canonicalize_value};
+use super::message::WireError;
+use crate::error::{CloseReason, ErrorCode};
+use crate::identity::{Identity, NodeId};
+
+/// A message to be signed and sent. Signing the same draft twice gives the same bytes.
+#[derive(Clone, Debug)]
+pub enum Draft {
+    /// A task.
+    Task(TaskDraft),
+    /// "I have it."
+    Accepted {
+        /// The task.
+        id: String,
+    },
+    /// A part of an answer.
+    Chunk {
+        /// The task.
+        id: String,
+        /// Which part, from 0.
+        seq: u64,
+        /// Canonical JSON.
+        data: Bytes,
+    },
+    /// "I have taken every chunk before `next`."
+    ChunkAck {
+        /// The task.
+        id: String,
+        /// The first chunk not taken yet.
+        next: u64,
+    },
+    /// The answer.
+    Result(ResultDraft),
+    /// "Stop."
+    Cancel {
+        /// The task.
+        id: String,
+    },
+    /// "Who provides this?"
+    Query {
+        /// Its id.
+        id: String,
+        /// The capability; empty: any.
+        capability: String,
+        /// The node; empty: any.
+        node: String,
+        /// How many links it may travel.
+        ttl: u8,
+        /// UNIX seconds.
+        timestamp: i64,
+        /// How many answers are wanted.
+        limit: u64,
+    },
+    /// Something published.
+    Event {
+        /// Its id.
+        id: String,
+        /// Its type.
+        event_type: String,
+        /// Canonical JSON.
+        data: Bytes,
+        /// UNIX seconds.
+        timestamp: i64,
+        /// How many links it may travel.
+        ttl: u8,
+    },
+}
+
+/// A task before it is signed.
+#[derive(Clone, Debug)]
+pub struct TaskDraft {
+    /// Its id.
+    pub id: String,
+    /// Who is to do it.
+    pub target: NodeId,
+    /// What is asked for.
+    pub capability: String,
+    /// Canonical JSON.
+    pub payload: Bytes,
+    /// UNIX seconds.
+    pub timestamp: i64,
+    /// Seconds.
+    pub ttl_s: u64,
+    /// How many chunks may be on the way; `None` for the Python package.
+    pub window: Option<u64>,
+    /// The run of the target it is meant for, if known.
+    pub instance: Option<String>,
+}
+
+/// A result before it is signed.
+#[derive(Clone, Debug)]
+pub struct ResultDraft {
+    /// The task's id.
+    pub id: String,
+    /// Canonical JSON, or the error.
+    pub body: Result<Bytes, WireError>,
+    /// How many chunks belong to it.
+    pub chunks: u64,
+}
+
+impl WireError {
+    /// An error of one of our codes.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code: code.as_str().to_owned(), message: message.into(), retry_after_s: None, instance: None }
+    }
+
+    /// Says when to come back, in whole seconds.
+    pub fn retry_after_s(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds.max(1) as f64);
+        self
+    }
+
+    /// The JSON object of it.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut value = serde_json::json!({ "code": self.code, "message": self.message });
+        if let (Some(instance), Some(object)) = (&self.instance, value.as_object_mut()) {
+            object.insert("instance".to_owned(), instance.as_str().into());
+        }
+        if let (Some(seconds), Some(object)) = (self.retry_after_s, value.as_object_mut()) {
+            // Whole seconds are written as an integer, so that every language prints them the same way.
+            let number = if seconds.fract() == 0.0 && (0.0..1e15).contains(&seconds) {
+                serde_json::Value::from(seconds as u64)
+            } else {
+                serde_json::Value::from(seconds)
+            };
+            object.insert("retry_after_s".to_owned(), number);
+        }
+        canonicalize_value(&value).unwrap_or_else(|_| b"{}".to_vec())
+    }
+}
+
+impl Draft {
+    /// Signs it with the node's key.
+    pub fn sign(&self, identity: &Identity) -> Object {
+        let me = identity.id().to_string();
+        match self {
+            Self::Task(t) => {
+                let b = Builder::new("task")
+                    .str("id", &t.id)
+                    .str("target", &t.target.to_string())
+                    .str("caller", &me)
+                    .str("capability", &t.capability)
+                    .raw("payload", &t.payload)
+                    .str("protocol", "elo.v1")
+                    .i64("timestamp", t.timestamp)
+                    .u64("ttl_s", t.ttl_s);
+                let b = match t.window {
+                    Some(window) => b.u64("window", window),
+                    None => b,
+                };
+                b.opt_str("instance", t.instance.as_deref()).sign(identity, &[])
+            }
+            Self::Accepted { id } => Builder::new("accepted").str("id", id).str("responder", &me).sign(identity, &[]),
+            Self::Chunk { id, seq, data } => Builder::new("chunk")
+                .str("id", id)
+                .u64("seq", *seq)
+                .raw("data", data)
+                .str("responder", &me)
+                .sign(identity, &[]),
+            Self::ChunkAck { id, next } => {
+                Builder::new("chunk_ack").str("id", id).u64("next", *next).str("caller", &me).sign(identity, &[])
+            }
+            Self::Result(r) => {
+                let b = Builder::new("result").str("id", &r.id).str("protocol", "elo.v1").str("responder", &me);
+                let b = match &r.body {
+                    Ok(payload) => b.str("status", "success").raw("payload", payload),
+                    Err(error) => b.str("status", "error").raw("error", &error.to_json()),
+                };
+                let b = if r.chunks > 0 { b.u64("chunks", r.chunks) } else { b };
+                b.sign(identity, &[])
+            }
+            Self::Cancel { id } => Builder::new("cancel").str("id", id).str("caller", &me).sign(identity, &[]),
+            Self::Query { id, capability, node, ttl, timestamp, limit } => Builder::new("query")
+                .str("id", id)
+                .str("capability", capability)
+                .str("node", node)
+                .u64("ttl", (*ttl).into())
+                .str("origin", &me)
+                .i64("timestamp", *timestamp)
+                .u64("limit", *limit)
+                .sign(identity, &["ttl"]),
+            Self::Event { id, event_type, data, timestamp, ttl } => Builder::new("event")
+                .str("id", id)
+                .str("event_type", event_type)
+                .raw("data", data)
+                .str("origin", &me)
+                .i64("timestamp", *timestamp)
+                .u64("ttl", (*ttl).into())
+                .sign(identity, &["ttl"]),
+        }
+    }
+}
+
+/// Wraps a signed message for a tracker to pass on.
+pub fn relay(target: &NodeId, source: &NodeId, hops: u8, frame: &Object) -> Object {
+    Builder::new("relay")
+        .str("target", &target.to_string())
+        .str("source", &source.to_string())
+        .u64("hops", hops.into())
+        .object("frame", frame)
+        .build()
+}
+
+/// Tells `source` that a frame of its could not be passed on.
+pub fn relay_error(target: &NodeId, source: &NodeId, id: &str, error: &WireError) -> Object {
+    Builder::new("relay_error")
+        .str("target", &target.to_string())
+        .str("source", &source.to_string())
+        .str("id", id)
+        .str("code", &error.code)
+        .str("message", &error.message)
+        .build()
+}
+
+/// Passes a record on.
+pub fn announce(record: &Object, ttl: u8) -> Object {
+    Builder::new("announce").object("record", record).u64("ttl", ttl.into()).build()
+}
+
+/// Answers a query.
+pub fn query_resp<'a>(
+    id: &str,
+    origin: &NodeId,
+    hops: u32,
+    records: impl Iterator<Item = &'a Object>,
+    error: Option<&WireError>,
+) -> Object {
+    let b = Builder::new("query_resp")
+        .str("id", id)
+        .str("origin", &origin.to_string())
+        .u64("hops", hops.into())
+        .objects("nodes", records);
+    match error {
+        Some(error) => b.raw("error", &error.to_json()).build(),
+        None => b.build(),
+    }
+}
+
+/// A sign of life; `ask` wants an answer, `answer` is one.
+pub fn heartbeat(me: &NodeId, unix_s: i64, ask: Option<u64>, answer: Option<u64>) -> Object {
+    let b = Builder::new("heartbeat").str("node_id", &me.to_string()).i64("ts", unix_s);
+    let b = ask.into_iter().fold(b, |b, n| b.u64("ask", n));
+    answer.into_iter().fold(b, |b, n| b.u64("answer", n)).build()
+}
+
+/// Closes a connection, and says why.
+pub fn bye(reason: CloseReason, message: &str) -> Object {
+    Builder::new("bye").str("code", reason.as_str()).str("reason", message).build()
+}

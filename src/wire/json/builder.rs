@@ -1,0 +1,192 @@
+//! Writing messages, canonical from the start.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::object::Object;
+use super::scan::{Key, Member, Span};
+use super::{canonical, strings, walk};
+use crate::identity::Identity;
+
+/// Collects the members of a message in any order and writes them in canonical form.
+///
+/// A member given twice has the value given last.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    /// `"name":value` of each member, one after the other.
+    text: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+/// Where in [`Builder::text`] a member is.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    key: Key,
+    value: Span,
+}
+
+impl Entry {
+    /// From the quote before the name to the end of the value.
+    fn range(&self) -> std::ops::Range<usize> {
+        self.key.span.start as usize - 1..self.value.end as usize
+    }
+}
+
+impl Builder {
+    /// A message of this type.
+    pub fn new(type_: &str) -> Self {
+        Self::untyped().str("type", type_)
+    }
+
+    /// An object without a `type`, such as a payload.
+    pub fn untyped() -> Self {
+        Self { text: Vec::with_capacity(512), entries: Vec::with_capacity(12) }
+    }
+
+    /// Adds a string.
+    pub fn str(self, key: &str, value: &str) -> Self {
+        self.add(key, |out| strings::write(value, out))
+    }
+
+    /// Adds a string if there is one.
+    pub fn opt_str(self, key: &str, value: Option<&str>) -> Self {
+        match value {
+            Some(value) => self.str(key, value),
+            None => self,
+        }
+    }
+
+    /// Adds a number.
+    pub fn u64(self, key: &str, value: u64) -> Self {
+        self.add(key, |out| out.extend_from_slice(value.to_string().as_bytes()))
+    }
+
+    /// Adds a number.
+    pub fn i64(self, key: &str, value: i64) -> Self {
+        self.add(key, |out| out.extend_from_slice(value.to_string().as_bytes()))
+    }
+
+    /// Adds true or false.
+    pub fn bool(self, key: &str, value: bool) -> Self {
+        let text: &[u8] = if value { b"true" } else { b"false" };
+        self.add(key, |out| out.extend_from_slice(text))
+    }
+
+    /// Adds a null.
+    pub fn null(self, key: &str) -> Self {
+        self.add(key, |out| out.extend_from_slice(b"null"))
+    }
+
+    /// Adds an array of strings.
+    pub fn strings<S: AsRef<str>>(self, key: &str, values: &[S]) -> Self {
+        self.add(key, |out| {
+            write_array(values, out, |value, out| strings::write(value.as_ref(), out));
+        })
+    }
+
+    /// Adds JSON text that is in canonical form already, such as what
+    /// [`canonicalize_json`](super::canonicalize_json) gives. It is not checked again.
+    pub fn raw(self, key: &str, value: &[u8]) -> Self {
+        debug_assert!(is_canonical(value), "the value of {key:?} must be canonical");
+        self.add(key, |out| out.extend_from_slice(value))
+    }
+
+    /// Adds an array of JSON texts that are in canonical form already. They are not checked again.
+    pub fn array<'a>(self, key: &str, values: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        self.add(key, |out| {
+            write_array(values, out, |value, out| {
+                debug_assert!(is_canonical(value), "elements of {key:?} must be canonical");
+                out.extend_from_slice(value);
+            });
+        })
+    }
+
+    /// Adds an object, whatever form it is in.
+    pub fn object(self, key: &str, value: &Object) -> Self {
+        self.add(key, |out| write_object(value, out))
+    }
+
+    /// Adds an array of objects, whatever form they are in.
+    pub fn objects<'a>(self, key: &str, values: impl IntoIterator<Item = &'a Object>) -> Self {
+        self.add(key, |out| write_array(values, out, write_object))
+    }
+
+    fn add(mut self, key: &str, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let start = self.text.len();
+        strings::write(key, &mut self.text);
+        let (key, _) = walk::string(&self.text, start);
+        self.text.push(b':');
+        let value = self.text.len();
+        write(&mut self.text);
+        let value = Span::new(value, self.text.len());
+        // Kept sorted as it grows: there are few members, and comparing names is cheap.
+        let place = self.entries.binary_search_by(|entry| entry.key.compare(key, &self.text));
+        let entry = Entry { key, value };
+        match place {
+            Ok(index) => self.entries[index] = entry,
+            Err(index) => self.entries.insert(index, entry),
+        }
+        self
+    }
+
+    /// The message, unsigned.
+    pub fn build(self) -> Object {
+        let mut placed = Vec::with_capacity(self.entries.len());
+        let raw = self.join(self.entries.iter(), |entry, to| {
+            let from = entry.range().start;
+            let key = Key { span: entry.key.span.moved(from, to), ..entry.key };
+            placed.push((key, entry.value.moved(from, to)));
+        });
+        let members = placed.into_iter().map(|(key, value)| Member::new(key, value, &raw)).collect();
+        Object::from_canonical(raw.into(), members)
+    }
+
+    /// The message with a `signature` over everything but the members named in `uncovered`.
+    pub fn sign(self, identity: &Identity, uncovered: &[&str]) -> Object {
+        let covered = self.entries.iter().filter(|entry| {
+            let name = strings::decode(entry.key.span.of(&self.text));
+            name != "signature" && !uncovered.contains(&name.as_ref())
+        });
+        let signature = identity.sign(&self.join(covered, |_, _| {}));
+        self.str("signature", &URL_SAFE_NO_PAD.encode(signature)).build()
+    }
+
+    /// Writes the members out as an object. Tells `placed` where each member now starts.
+    fn join<'a>(&'a self, entries: impl Iterator<Item = &'a Entry>, mut placed: impl FnMut(&Entry, usize)) -> Vec<u8> {
+        // Room for the braces, commas, and a line's end.
+        let mut out = Vec::with_capacity(self.text.len() + self.entries.len() + 3);
+        out.push(b'{');
+        for entry in entries {
+            if out.len() > 1 {
+                out.push(b',');
+            }
+            placed(entry, out.len());
+            out.extend_from_slice(&self.text[entry.range()]);
+        }
+        out.push(b'}');
+        out
+    }
+}
+
+fn write_array<T>(values: impl IntoIterator<Item = T>, out: &mut Vec<u8>, write: impl Fn(T, &mut Vec<u8>)) {
+    out.push(b'[');
+    for (index, value) in values.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write(value, out);
+    }
+    out.push(b']');
+}
+
+fn write_object(value: &Object, out: &mut Vec<u8>) {
+    if value.is_canonical() {
+        out.extend_from_slice(value.raw());
+    } else {
+        canonical::write_checked(value.raw(), out);
+    }
+}
+
+fn is_canonical(text: &[u8]) -> bool {
+    super::scan::value(text).is_ok_and(|scan| scan.canonical)
+}

@@ -1,0 +1,345 @@
+//! A message as it was received: its bytes, checked, and where its members lie.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::{FieldError, JsonError};
+use super::scan::{self, Member, Span};
+use super::{canonical, number, strings, walk};
+
+/// A checked JSON object in the bytes it arrived as. Cloning is cheap.
+///
+/// It keeps alive the buffer its bytes are a part of; what is stored for longer should be [`detached`](Self::detached).
+#[derive(Clone)]
+pub struct Object {
+    raw: Bytes,
+    /// Top-level members by code points of their names.
+    members: Arc<[Member]>,
+    canonical: bool,
+}
+
+impl Object {
+    /// Checks the bytes of a message.
+    ///
+    /// # Errors
+    ///
+    /// When they aren't one JSON object in valid UTF-8, when a member appears twice at any depth, or a limit of
+    /// [`limits`](crate::limits) is passed; see [`JsonError`].
+    pub fn parse(raw: Bytes) -> Result<Self, JsonError> {
+        let scan = scan::object(&raw)?;
+        Ok(Self { raw, members: scan.members.into(), canonical: scan.canonical })
+    }
+
+    /// Puts together what the builder has written.
+    pub(super) fn from_canonical(raw: Bytes, members: Vec<Member>) -> Self {
+        Self { raw, members: members.into(), canonical: true }
+    }
+
+    /// The bytes as they arrived.
+    pub fn raw(&self) -> &Bytes {
+        &self.raw
+    }
+
+    /// Whether the bytes are their own canonical form.
+    pub fn is_canonical(&self) -> bool {
+        self.canonical
+    }
+
+    /// The same object in a buffer of its own. A slice of a large message that is kept keeps all of the message.
+    pub fn detached(&self) -> Self {
+        Self { raw: Bytes::copy_from_slice(&self.raw), ..self.clone() }
+    }
+
+    /// Name and JSON text of each top-level member, by code points of the names.
+    pub fn members(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.members.iter().map(|member| {
+            let name = member.name(&self.raw);
+            // Names were checked to be UTF-8 with the rest of the text.
+            let name = std::str::from_utf8(name).unwrap_or_default();
+            (name, member.value.of(&self.raw))
+        })
+    }
+
+    /// The JSON text of a top-level member.
+    pub fn get(&self, key: &str) -> Option<&[u8]> {
+        self.span(key).map(|span| span.of(&self.raw))
+    }
+
+    /// A member that is an object, sharing this one's bytes. Absent or null: `None`.
+    ///
+    /// The error is [`JsonError::NotAnObject`]: everything else was checked with the whole.
+    pub fn child(&self, key: &str) -> Option<Result<Self, JsonError>> {
+        let span = self.span(key).filter(|span| span.of(&self.raw) != b"null")?;
+        Some(self.object_at(span))
+    }
+
+    /// A member that is an array of objects, sharing this one's bytes. Absent or null: `None`.
+    ///
+    /// The error is [`JsonError::NotAnObject`], for an element as for the member itself.
+    pub fn children(&self, key: &str) -> Option<Result<Vec<Self>, JsonError>> {
+        let span = self.span(key).filter(|span| span.of(&self.raw) != b"null")?;
+        if self.raw.get(span.start as usize) != Some(&b'[') {
+            let offset = span.start as usize;
+            return Some(Err(JsonError::NotAnObject { offset }));
+        }
+        let elements = walk::elements(span.of(&self.raw)).into_iter();
+        let shift = span.start;
+        Some(
+            elements
+                .map(|element| self.object_at(Span { start: shift + element.start, end: shift + element.end }))
+                .collect(),
+        )
+    }
+
+    fn object_at(&self, span: Span) -> Result<Self, JsonError> {
+        let raw = self.raw.slice(span.range());
+        if raw.first() != Some(&b'{') {
+            let offset = span.start as usize;
+            return Err(JsonError::NotAnObject { offset });
+        }
+        if self.canonical {
+            // A part of a canonical text is canonical, so it is enough to find the members.
+            let members = walk::members(&raw);
+            return Ok(Self::from_canonical(raw, members));
+        }
+        Self::parse(raw)
+    }
+
+    /// A member that is a string. Absent or null: `None`.
+    ///
+    /// # Errors
+    ///
+    /// When it is something else.
+    pub fn str(&self, key: &str) -> Result<Option<String>, FieldError> {
+        Ok(self.text(key)?.map(Cow::into_owned))
+    }
+
+    /// Like [`str`](Self::str), borrowed from the bytes where the string has no escapes.
+    ///
+    /// # Errors
+    ///
+    /// When it is something else.
+    pub fn text(&self, key: &str) -> Result<Option<Cow<'_, str>>, FieldError> {
+        self.field(key, "a string", unquote)
+    }
+
+    /// A member that is a whole number from 0 to 2^64 - 1, without fraction or exponent. Absent or null: `None`.
+    ///
+    /// # Errors
+    ///
+    /// When it is something else.
+    pub fn u64(&self, key: &str) -> Result<Option<u64>, FieldError> {
+        self.field(key, "a whole number from 0 to 2^64 - 1", parse_plain)
+    }
+
+    /// A member that is a whole number of 64 bits, without fraction or exponent. Absent or null: `None`.
+    ///
+    /// # Errors
+    ///
+    /// When it is something else.
+    pub fn i64(&self, key: &str) -> Result<Option<i64>, FieldError> {
+        self.field(key, "a whole number of 64 bits", parse_plain)
+    }
+
+    /// A member that is any number, as the nearest finite float. Absent or null: `None`.
+    ///
+    /// # Errors
+    ///
+    /// When it is something else, or an integer too large for a float.
+    pub fn f64(&self, key: &str) -> Result<Option<f64>, FieldError> {
+        self.field(key, "a number", |raw| match raw.first() {
+            Some(b'-' | b'0'..=b'9') => number::parse(raw).filter(|value| value.is_finite()),
+            _ => None,
+        })
+    }
+
+    /// A member that is true or false. Absent or null: `None`.
+    ///
+    /// # Errors
+    ///
+    /// When it is something else.
+    pub fn bool(&self, key: &str) -> Result<Option<bool>, FieldError> {
+        self.field(key, "true or false", |raw| match raw {
+            b"true" => Some(true),
+            b"false" => Some(false),
+            _ => None,
+        })
+    }
+
+    /// A member that is an array of strings. Absent or null: `None`.
+    ///
+    /// # Errors
+    ///
+    /// When it, or an element, is something else.
+    pub fn strings(&self, key: &str) -> Result<Option<Vec<String>>, FieldError> {
+        self.field(key, "an array of strings", |raw| {
+            if raw.first() != Some(&b'[') {
+                return None;
+            }
+            walk::elements(raw).into_iter().map(|span| unquote(span.of(raw)).map(Cow::into_owned)).collect()
+        })
+    }
+
+    fn field<'a, T>(
+        &'a self,
+        key: &str,
+        expected: &'static str,
+        read: impl FnOnce(&'a [u8]) -> Option<T>,
+    ) -> Result<Option<T>, FieldError> {
+        match self.get(key) {
+            None | Some(b"null") => Ok(None),
+            Some(raw) => match read(raw) {
+                Some(value) => Ok(Some(value)),
+                None => Err(FieldError::new(key, expected)),
+            },
+        }
+    }
+
+    /// The canonical form of the whole object.
+    pub fn canonical(&self) -> Bytes {
+        match self.signing_bytes(&[]) {
+            Cow::Borrowed(_) => self.raw.clone(),
+            Cow::Owned(bytes) => bytes.into(),
+        }
+    }
+
+    /// The canonical form of the object without the top-level members named.
+    pub fn signing_bytes(&self, without: &[&str]) -> Cow<'_, [u8]> {
+        let kept = |member: &&Member| {
+            let name = member.name(&self.raw);
+            !without.iter().any(|key| key.as_bytes() == name)
+        };
+        if self.canonical && self.members.iter().all(|member| kept(&member)) {
+            return Cow::Borrowed(&self.raw);
+        }
+        let mut out = Vec::with_capacity(self.raw.len());
+        out.push(b'{');
+        for member in self.members.iter().filter(kept) {
+            if out.len() > 1 {
+                out.push(b',');
+            }
+            if self.canonical {
+                // Name, colon and value as they stand.
+                let start = member.key.start as usize - 1;
+                out.extend_from_slice(&self.raw[start..member.value.end as usize]);
+            } else {
+                strings::write(&strings::decode(member.key.of(&self.raw)), &mut out);
+                out.push(b':');
+                canonical::write_checked(member.value.of(&self.raw), &mut out);
+            }
+        }
+        out.push(b'}');
+        Cow::Owned(out)
+    }
+
+    /// The object with a top-level member replaced or added, the rest as it was: for what a signature doesn't cover.
+    /// `raw_value` must be JSON in canonical form; then the result is canonical if this object is.
+    pub fn with_member(&self, key: &str, raw_value: &[u8]) -> Self {
+        debug_assert!(
+            scan::value(raw_value).is_ok_and(|scan| scan.canonical),
+            "the value of {key:?} must be canonical JSON"
+        );
+        let position = self.position(key);
+        // The bytes that go, and those that come in their place.
+        let (cut, insert) = match position {
+            Ok(index) => (self.members[index].value.range(), raw_value.to_vec()),
+            Err(index) => self.insertion(index, key, raw_value),
+        };
+        let mut raw = Vec::with_capacity(self.raw.len() + insert.len());
+        raw.extend_from_slice(&self.raw[..cut.start]);
+        raw.extend_from_slice(&insert);
+        raw.extend_from_slice(&self.raw[cut.end..]);
+
+        // What lies behind the cut moves along; a value that is cut itself gets its span below.
+        let moved = |span: Span| match span.start as usize {
+            start if start < cut.end => span,
+            _ => span.moved(cut.end, cut.start + insert.len()),
+        };
+        let mut members: Vec<Member> = self
+            .members
+            .iter()
+            .map(|member| Member {
+                key: moved(member.key),
+                decoded: member.decoded.clone(),
+                value: moved(member.value),
+            })
+            .collect();
+        match position {
+            Ok(index) => {
+                let start = cut.start;
+                members[index].value = Span::new(start, start + insert.len());
+            }
+            Err(index) => {
+                let quote = cut.start + usize::from(insert.first() == Some(&b','));
+                let (name, colon) = walk::string(&raw, quote);
+                let value = Span::new(colon + 1, colon + 1 + raw_value.len());
+                members.insert(index, Member::new(name, value, &raw));
+            }
+        }
+        Self { raw: raw.into(), members: members.into(), canonical: self.canonical }
+    }
+
+    /// Where and how a new member enters the text. It becomes the member at `index`: in canonical text that is also
+    /// its place in the text; in other text it comes first, as good a place as any.
+    fn insertion(&self, index: usize, key: &str, value: &[u8]) -> (std::ops::Range<usize>, Vec<u8>) {
+        let before = index.checked_sub(1).filter(|_| self.canonical);
+        let place = match before {
+            Some(before) => self.members[before].value.end as usize,
+            None => walk::skip_space(&self.raw, 0) + 1,
+        };
+        let mut insert = Vec::with_capacity(key.len() + value.len() + 4);
+        if before.is_some() {
+            insert.push(b',');
+        }
+        strings::write(key, &mut insert);
+        insert.push(b':');
+        insert.extend_from_slice(value);
+        if before.is_none() && !self.members.is_empty() {
+            insert.push(b',');
+        }
+        (place..place, insert)
+    }
+
+    fn position(&self, key: &str) -> Result<usize, usize> {
+        self.members.binary_search_by(|member| member.name(&self.raw).cmp(key.as_bytes()))
+    }
+
+    fn span(&self, key: &str) -> Option<Span> {
+        let index = self.position(key).ok()?;
+        Some(self.members[index].value)
+    }
+}
+
+/// Two objects are equal if their bytes are.
+impl PartialEq for Object {
+    fn eq(&self, other: &Self) -> bool {
+        self.raw == other.raw
+    }
+}
+
+impl Eq for Object {}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Payloads can be long and private: tell what it is, not what it says.
+        let names: Vec<_> = self.members().take(16).map(|(name, _)| name).collect();
+        f.debug_struct("Object")
+            .field("bytes", &self.raw.len())
+            .field("canonical", &self.canonical)
+            .field("members", &names)
+            .finish()
+    }
+}
+
+/// What the JSON text of a string means; `None` if it is the text of something else.
+fn unquote(raw: &[u8]) -> Option<Cow<'_, str>> {
+    let inner = raw.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    Some(strings::decode(inner))
+}
+
+fn parse_plain<T: std::str::FromStr>(raw: &[u8]) -> Option<T> {
+    std::str::from_utf8(raw).ok()?.parse().ok()
+}

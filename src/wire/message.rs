@@ -1,0 +1,471 @@
+//! Messages after the handshake: their members, checked, with the bytes they came in.
+
+use bytes::Bytes;
+
+use super::fields::Fields;
+use super::json::Object;
+use super::record::Record;
+use crate::error::{CloseReason, ErrorCode};
+use crate::identity::NodeId;
+use crate::limits::{MAX_NAME, MAX_RECORDS_PER_MESSAGE, MAX_TTL_S};
+
+/// A message that can't be used, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}: {why}")]
+pub struct Malformed {
+    /// The message's type, as far as it was understood.
+    pub kind: String,
+    /// The message's id, when it has a usable one, so that its sender can be told.
+    pub id: Option<String>,
+    /// What is wrong with which member.
+    pub why: String,
+}
+
+/// A signed request to do something.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// Chosen by the caller; unique together with `caller`.
+    pub id: String,
+    /// Who is to do it; `None` when the caller left it open (the Python package does).
+    pub target: Option<NodeId>,
+    /// Who asks and signs.
+    pub caller: NodeId,
+    /// What is asked for.
+    pub capability: String,
+    /// With what: JSON text.
+    pub payload: Bytes,
+    /// When, in UNIX seconds by the caller's clock.
+    pub timestamp: i64,
+    /// For how long, in seconds.
+    pub ttl_s: u64,
+    /// How many chunks may be on the way unacknowledged; `None`: the caller doesn't acknowledge chunks.
+    pub window: Option<u64>,
+    /// The run of the target that the task is meant for.
+    pub instance: Option<String>,
+    /// As it came.
+    pub object: Object,
+}
+
+/// "I have it and am working on it."
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// The task.
+    pub id: String,
+    /// Who has it, and signs.
+    pub responder: NodeId,
+    /// As it came.
+    pub object: Object,
+}
+
+/// A part of an answer.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    /// The task.
+    pub id: String,
+    /// Which part, from 0.
+    pub seq: u64,
+    /// JSON text.
+    pub data: Bytes,
+    /// Who answers, and signs.
+    pub responder: NodeId,
+    /// As it came.
+    pub object: Object,
+}
+
+/// "I have taken every chunk before `next`."
+#[derive(Clone, Debug)]
+pub struct ChunkAck {
+    /// The task.
+    pub id: String,
+    /// The first chunk not taken yet.
+    pub next: u64,
+    /// Who asked, and signs.
+    pub caller: NodeId,
+    /// As it came.
+    pub object: Object,
+}
+
+/// An error as it stands in a result.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WireError {
+    /// The code as written; codes of other programs are kept.
+    pub code: String,
+    /// In words.
+    pub message: String,
+    /// When to come back, in seconds.
+    pub retry_after_s: Option<f64>,
+    /// The run of the responder, when it refused a task that was meant for an earlier one.
+    pub instance: Option<String>,
+}
+
+/// The answer to a task.
+#[derive(Clone, Debug)]
+pub struct TaskAnswer {
+    /// The task.
+    pub id: String,
+    /// The payload's JSON text, or the error.
+    pub body: Result<Bytes, WireError>,
+    /// How many chunks belong to the answer; `None` when the responder doesn't say.
+    pub chunks: Option<u64>,
+    /// Who answers, and signs; `None` from the Python package.
+    pub responder: Option<NodeId>,
+    /// As it came.
+    pub object: Object,
+}
+
+/// "Stop working on it."
+#[derive(Clone, Debug)]
+pub struct Cancel {
+    /// The task.
+    pub id: String,
+    /// Who asked, and signs.
+    pub caller: NodeId,
+    /// As it came.
+    pub object: Object,
+}
+
+/// "Who provides this?"
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// Unique together with `origin`.
+    pub id: String,
+    /// The capability asked for; empty: any.
+    pub capability: String,
+    /// The node asked for (id, beginning of an id, or name); empty: any.
+    pub node: String,
+    /// How many links it may still travel.
+    pub ttl: u8,
+    /// Who asks, and signs; `None` from the Python package.
+    pub origin: Option<NodeId>,
+    /// When, in UNIX seconds.
+    pub timestamp: i64,
+    /// How many answers are wanted.
+    pub limit: u64,
+    /// As it came.
+    pub object: Object,
+}
+
+/// The answer to a query.
+#[derive(Clone, Debug)]
+pub struct QueryResp {
+    /// The query's id.
+    pub id: String,
+    /// Who asked.
+    pub origin: Option<NodeId>,
+    /// How many links away the answering node is from the receiver.
+    pub hops: u32,
+    /// Who was found; each record's signature was checked.
+    pub nodes: Vec<Record>,
+    /// Why there is no answer.
+    pub error: Option<WireError>,
+}
+
+/// Something published.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Unique together with `origin`.
+    pub id: String,
+    /// Its type.
+    pub event_type: String,
+    /// JSON text.
+    pub data: Bytes,
+    /// Who published and signs it; `None` from the Python package.
+    pub origin: Option<NodeId>,
+    /// When, in UNIX seconds.
+    pub timestamp: i64,
+    /// How many links it may still travel.
+    pub ttl: u8,
+    /// As it came.
+    pub object: Object,
+}
+
+/// A signed message on its way through a tracker.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    /// Whom it is for.
+    pub target: NodeId,
+    /// Who signed the frame.
+    pub source: NodeId,
+    /// How many trackers it has passed.
+    pub hops: u8,
+    /// The message; its signature was checked against `source`.
+    pub frame: Box<Message>,
+    /// The frame as it came.
+    pub frame_object: Object,
+}
+
+/// "I could not pass it on."
+#[derive(Clone, Debug)]
+pub struct RelayError {
+    /// Whom it was for.
+    pub target: NodeId,
+    /// Whose frame it was; `None`: the receiver's.
+    pub source: Option<NodeId>,
+    /// The id of the frame's task.
+    pub id: String,
+    /// Why.
+    pub error: WireError,
+}
+
+/// "I am here."
+#[derive(Clone, Debug)]
+pub struct Heartbeat {
+    /// An answer with this number is wanted at once.
+    pub ask: Option<u64>,
+    /// The number that was asked with.
+    pub answer: Option<u64>,
+}
+
+/// A message after the handshake.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// A record changed; how many links the news may still travel.
+    Announce(Record, u8),
+    /// The short form of the Python package: the names it provides.
+    InterestUpdate(Vec<String>),
+    /// See [`Query`].
+    Query(Query),
+    /// See [`QueryResp`].
+    QueryResp(QueryResp),
+    /// See [`Task`].
+    Task(Task),
+    /// See [`Accepted`].
+    Accepted(Accepted),
+    /// See [`Chunk`].
+    Chunk(Chunk),
+    /// See [`ChunkAck`].
+    ChunkAck(ChunkAck),
+    /// See [`TaskAnswer`].
+    Result(TaskAnswer),
+    /// See [`Cancel`].
+    Cancel(Cancel),
+    /// See [`Event`].
+    Event(Event),
+    /// See [`Relay`].
+    Relay(Relay),
+    /// See [`RelayError`].
+    RelayError(RelayError),
+    /// See [`Heartbeat`].
+    Heartbeat(Heartbeat),
+    /// The other side closes, and why; `None` when it gave no code we know.
+    Bye(Option<CloseReason>, String),
+    /// A type this version doesn't know.
+    Unknown(String),
+}
+
+/// The links an announce may travel when it doesn't say.
+const DEFAULT_TTL: u8 = crate::limits::FLOOD_TTL;
+
+impl Message {
+    /// Reads a message's members. Signatures are not looked at: see [`super::check`].
+    pub fn parse(object: &Object) -> Result<Self, Malformed> {
+        Self::parse_at(object, false)
+    }
+
+    fn parse_at(object: &Object, inside_relay: bool) -> Result<Self, Malformed> {
+        let f = Fields::new(object)?;
+        let message = match f.kind() {
+            "task" => Self::Task(task(&f)?),
+            "accepted" => {
+                Self::Accepted(Accepted { id: f.id()?, responder: f.node("responder")?, object: object.clone() })
+            }
+            "chunk" => Self::Chunk(Chunk {
+                id: f.id()?,
+                seq: f.u64("seq")?,
+                data: f.raw("data")?,
+                responder: f.node("responder")?,
+                object: object.clone(),
+            }),
+            "chunk_ack" => Self::ChunkAck(ChunkAck {
+                id: f.id()?,
+                next: f.u64("next")?,
+                caller: f.node("caller")?,
+                object: object.clone(),
+            }),
+            "result" => Self::Result(answer(&f)?),
+            "cancel" => Self::Cancel(Cancel { id: f.id()?, caller: f.node("caller")?, object: object.clone() }),
+            _ if inside_relay => return Err(f.malformed("a frame of this type can't be relayed")),
+            "announce" => {
+                let record = Record::parse(&f.child("record")?)?;
+                Self::Announce(record, f.opt_u64("ttl")?.unwrap_or(DEFAULT_TTL.into()).min(DEFAULT_TTL.into()) as u8)
+            }
+            "interest_update" => Self::InterestUpdate(f.names("interests")?),
+            "query" => Self::Query(query(&f)?),
+            "query_resp" => Self::QueryResp(query_resp(&f)?),
+            "event" => Self::Event(event(&f)?),
+            "relay" => Self::Relay(relay(&f)?),
+            "relay_error" => Self::RelayError(RelayError {
+                target: f.node("target")?,
+                source: f.opt_node("source")?,
+                id: f.id()?,
+                error: WireError {
+                    code: f.text("code")?,
+                    message: f.long_text("message")?,
+                    retry_after_s: None,
+                    instance: None,
+                },
+            }),
+            "heartbeat" => Self::Heartbeat(Heartbeat { ask: f.opt_u64("ask")?, answer: f.opt_u64("answer")? }),
+            "bye" => Self::Bye(
+                f.opt_text("code")?.as_deref().and_then(CloseReason::from_wire),
+                f.opt_long_text("reason")?.unwrap_or_default(),
+            ),
+            other => Self::Unknown(other.to_owned()),
+        };
+        Ok(message)
+    }
+
+    /// The type as it stands on the wire.
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::Announce(..) => "announce",
+            Self::InterestUpdate(_) => "interest_update",
+            Self::Query(_) => "query",
+            Self::QueryResp(_) => "query_resp",
+            Self::Task(_) => "task",
+            Self::Accepted(_) => "accepted",
+            Self::Chunk(_) => "chunk",
+            Self::ChunkAck(_) => "chunk_ack",
+            Self::Result(_) => "result",
+            Self::Cancel(_) => "cancel",
+            Self::Event(_) => "event",
+            Self::Relay(_) => "relay",
+            Self::RelayError(_) => "relay_error",
+            Self::Heartbeat(_) => "heartbeat",
+            Self::Bye(..) => "bye",
+            Self::Unknown(kind) => kind,
+        }
+    }
+
+    /// The id of the task that the message is about, if it is about one.
+    pub fn task_id(&self) -> Option<&str> {
+        match self {
+            Self::Task(m) => Some(&m.id),
+            Self::Accepted(m) => Some(&m.id),
+            Self::Chunk(m) => Some(&m.id),
+            Self::ChunkAck(m) => Some(&m.id),
+            Self::Result(m) => Some(&m.id),
+            Self::Cancel(m) => Some(&m.id),
+            _ => None,
+        }
+    }
+}
+
+fn task(f: &Fields<'_>) -> Result<Task, Malformed> {
+    let target = match f.opt_text("target")?.as_deref() {
+        None | Some("") => None,
+        Some(_) => Some(f.node("target")?),
+    };
+    let capability = f.text("capability")?;
+    if !super::is_name(&capability) {
+        return Err(f.malformed(format!("capability: 1 to {MAX_NAME} characters without control characters")));
+    }
+    if let Some(protocol) = f.opt_text("protocol")?
+        && protocol != "elo.v1"
+    {
+        return Err(f.malformed("protocol: this node speaks elo.v1"));
+    }
+    let ttl_s = f.u64("ttl_s")?;
+    if ttl_s == 0 || ttl_s > MAX_TTL_S {
+        return Err(f.malformed(format!("ttl_s: 1 to {MAX_TTL_S} seconds")));
+    }
+    Ok(Task {
+        id: f.id()?,
+        target,
+        caller: f.node("caller")?,
+        capability,
+        payload: f.raw("payload")?,
+        timestamp: f.i64("timestamp")?,
+        ttl_s,
+        window: f.opt_u64("window")?,
+        instance: f.opt_text("instance")?,
+        object: f.object().clone(),
+    })
+}
+
+fn answer(f: &Fields<'_>) -> Result<TaskAnswer, Malformed> {
+    let body = match f.text("status")?.as_str() {
+        "success" => Ok(f.opt_raw("payload").unwrap_or_else(|| Bytes::from_static(b"null"))),
+        "error" => Err(match f.opt_raw("error") {
+            Some(_) => wire_error(f)?,
+            None => WireError { code: "INTERNAL".into(), message: String::new(), retry_after_s: None, instance: None },
+        }),
+        _ => return Err(f.malformed("status: \"success\" or \"error\"")),
+    };
+    Ok(TaskAnswer {
+        id: f.id()?,
+        body,
+        chunks: f.opt_u64("chunks")?,
+        responder: f.opt_node("responder")?,
+        object: f.object().clone(),
+    })
+}
+
+fn wire_error(f: &Fields<'_>) -> Result<WireError, Malformed> {
+    let child = f.child("error")?;
+    let e = Fields::inner(&child, f.kind());
+    let code = e.opt_text("code")?.unwrap_or_else(|| ErrorCode::Internal.as_str().to_owned());
+    Ok(WireError {
+        code,
+        message: e.opt_long_text("message")?.unwrap_or_default(),
+        retry_after_s: e.opt_f64("retry_after_s")?,
+        instance: e.opt_text("instance")?,
+    })
+}
+
+fn query(f: &Fields<'_>) -> Result<Query, Malformed> {
+    Ok(Query {
+        id: f.id()?,
+        capability: f.opt_text("capability")?.unwrap_or_default(),
+        node: f.opt_text("node")?.unwrap_or_default(),
+        ttl: f.opt_u64("ttl")?.unwrap_or(1).min(DEFAULT_TTL.into()) as u8,
+        origin: f.opt_node("origin")?,
+        timestamp: f.opt_i64("timestamp")?.unwrap_or_default(),
+        limit: f.opt_u64("limit")?.unwrap_or(8).clamp(1, MAX_RECORDS_PER_MESSAGE as u64),
+        object: f.object().clone(),
+    })
+}
+
+fn query_resp(f: &Fields<'_>) -> Result<QueryResp, Malformed> {
+    let nodes = f.children("nodes")?;
+    if nodes.len() > MAX_RECORDS_PER_MESSAGE {
+        return Err(f.malformed(format!("nodes: at most {MAX_RECORDS_PER_MESSAGE} records")));
+    }
+    // The Python package answers with its own short form, which proves nothing: it is passed over.
+    let nodes = nodes.iter().filter_map(|o| Record::parse(o).ok()).collect();
+    Ok(QueryResp {
+        id: f.id()?,
+        origin: f.opt_node("origin")?,
+        hops: f.opt_u64("hops")?.unwrap_or(1).clamp(1, 255) as u32,
+        nodes,
+        error: if f.opt_raw("error").is_some() { Some(wire_error(f)?) } else { None },
+    })
+}
+
+fn event(f: &Fields<'_>) -> Result<Event, Malformed> {
+    let event_type = f.text("event_type")?;
+    if !super::is_name(&event_type) {
+        return Err(f.malformed(format!("event_type: 1 to {MAX_NAME} characters without control characters")));
+    }
+    Ok(Event {
+        id: f.id()?,
+        event_type,
+        data: f.opt_raw("data").unwrap_or_else(|| Bytes::from_static(b"null")),
+        origin: f.opt_node("origin")?,
+        timestamp: f.i64("timestamp")?,
+        ttl: f.opt_u64("ttl")?.unwrap_or(1).min(DEFAULT_TTL.into()) as u8,
+        object: f.object().clone(),
+    })
+}
+
+fn relay(f: &Fields<'_>) -> Result<Relay, Malformed> {
+    let frame_object = f.child("frame")?;
+    let frame = Message::parse_at(&frame_object, true)?;
+    Ok(Relay {
+        target: f.node("target")?,
+        source: f.node("source")?,
+        hops: f.opt_u64("hops")?.unwrap_or(0).min(u8::MAX.into()) as u8,
+        frame: Box::new(frame),
+        frame_object,
+    })
+}

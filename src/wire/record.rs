@@ -1,0 +1,152 @@
+//! What a node says of itself, signed by it and passed on by others unchanged.
+
+use std::net::SocketAddr;
+
+use super::caps::Caps;
+use super::fields::Fields;
+use super::json::{Builder, Object, canonicalize_value};
+use super::message::Malformed;
+use crate::identity::{Identity, NodeId};
+use crate::limits::{MAX_ADDRS, MAX_RECORD, MAX_TRACKERS};
+use crate::node::TrackerRole;
+
+/// The longest validity a record may claim, in seconds: an hour. What is gone must be forgotten.
+pub const MAX_RECORD_TTL_S: u64 = 3600;
+
+/// What a node says of itself.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Whose record it is, and who signed it.
+    pub node_id: NodeId,
+    /// The name it gives itself; may be empty.
+    pub name: String,
+    /// What it provides.
+    pub caps: Caps,
+    /// What it wants to hear of.
+    pub interests: Vec<String>,
+    /// Where it can be dialled.
+    pub addrs: Vec<SocketAddr>,
+    /// Through whom it is reached.
+    pub trackers: Vec<NodeId>,
+    /// Whether it is a tracker.
+    pub tracker: TrackerRole,
+    /// What it can do beyond this version of the protocol.
+    pub features: Vec<String>,
+    /// Its program version.
+    pub version: String,
+    /// Which run of the node wrote it.
+    pub instance: Option<String>,
+    /// UNIX milliseconds when it was written; the highest wins.
+    pub seq: u64,
+    /// How long it is valid from then, in seconds.
+    pub ttl_s: u64,
+    /// As it came.
+    pub object: Object,
+}
+
+impl Record {
+    /// Reads a record's members. The signature is not looked at.
+    pub fn parse(object: &Object) -> Result<Self, Malformed> {
+        let f = Fields::new(object)?;
+        if f.kind() != "record" {
+            return Err(f.malformed("type: expected \"record\""));
+        }
+        if object.raw().len() > MAX_RECORD {
+            return Err(f.malformed(format!("longer than {MAX_RECORD} bytes")));
+        }
+        let caps = f.opt_raw("caps").ok_or_else(|| f.malformed("caps: missing"))?;
+        let caps = serde_json::from_slice(&caps).map_err(|_| f.malformed("caps: not readable"))?;
+        let tracker = match f.opt_text("tracker")?.as_deref() {
+            None => TrackerRole::None,
+            Some("public") => TrackerRole::Public,
+            Some("private") => TrackerRole::Private,
+            Some(_) => return Err(f.malformed("tracker: null, \"public\" or \"private\"")),
+        };
+        let name = f.opt_text("name")?.unwrap_or_default();
+        if !name.is_empty() && !super::is_name(&name) {
+            return Err(f.malformed("name: too long, or has control characters"));
+        }
+        let ttl_s = f.u64("ttl_s")?;
+        if ttl_s == 0 || ttl_s > MAX_RECORD_TTL_S {
+            return Err(f.malformed(format!("ttl_s: 1 to {MAX_RECORD_TTL_S} seconds")));
+        }
+        Ok(Self {
+            node_id: f.node("node_id")?,
+            name,
+            caps: Caps::from_value(&caps).map_err(|why| f.malformed(format!("caps: {why}")))?,
+            interests: f.names("interests")?,
+            addrs: f.addrs("addrs", MAX_ADDRS)?,
+            trackers: f.nodes("trackers", MAX_TRACKERS)?,
+            tracker,
+            features: f.names("features")?,
+            version: f.opt_text("version")?.unwrap_or_default(),
+            instance: f.opt_text("instance")?,
+            seq: f.u64("seq")?,
+            ttl_s,
+            object: object.clone(),
+        })
+    }
+
+    /// Whether one of its interests covers a name.
+    pub fn is_interested(&self, name: &str) -> bool {
+        self.interests.iter().any(|p| super::matches_pattern(p, name))
+    }
+
+    /// Whether one of its interests covers one of those capabilities.
+    pub fn is_interested_in(&self, caps: &Caps) -> bool {
+        !self.interests.is_empty() && caps.names().any(|n| self.is_interested(n))
+    }
+}
+
+/// A record before it is signed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordDraft {
+    /// See [`Record::name`].
+    pub name: String,
+    /// See [`Record::caps`].
+    pub caps: Caps,
+    /// See [`Record::interests`].
+    pub interests: Vec<String>,
+    /// See [`Record::addrs`].
+    pub addrs: Vec<SocketAddr>,
+    /// See [`Record::trackers`].
+    pub trackers: Vec<NodeId>,
+    /// See [`Record::tracker`].
+    pub tracker: TrackerRole,
+    /// See [`Record::features`].
+    pub features: Vec<String>,
+    /// See [`Record::version`].
+    pub version: String,
+    /// See [`Record::instance`].
+    pub instance: String,
+    /// See [`Record::seq`].
+    pub seq: u64,
+    /// See [`Record::ttl_s`].
+    pub ttl_s: u64,
+}
+
+impl RecordDraft {
+    /// Signs it. `None` when it is longer than a record may be.
+    pub fn sign(&self, identity: &Identity) -> Option<Record> {
+        let caps = canonicalize_value(&self.caps.to_value()).ok()?;
+        let strings = |list: &[String]| -> Vec<String> { list.to_vec() };
+        let builder = Builder::new("record")
+            .str("node_id", &identity.id().to_string())
+            .str("name", &self.name)
+            .raw("caps", &caps)
+            .strings("interests", &strings(&self.interests))
+            .strings("addrs", &self.addrs.iter().map(ToString::to_string).collect::<Vec<_>>())
+            .strings("trackers", &self.trackers.iter().map(ToString::to_string).collect::<Vec<_>>())
+            .strings("features", &strings(&self.features))
+            .str("version", &self.version)
+            .str("instance", &self.instance)
+            .u64("seq", self.seq)
+            .u64("ttl_s", self.ttl_s);
+        let builder = match self.tracker {
+            TrackerRole::None => builder.null("tracker"),
+            TrackerRole::Public => builder.str("tracker", "public"),
+            TrackerRole::Private => builder.str("tracker", "private"),
+        };
+        Record::parse(&builder.sign(identity, &[])).ok()
+    }
+}
