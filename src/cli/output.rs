@@ -20,7 +20,7 @@ const LAST_LINES: Duration = Duration::from_millis(500);
 /// A line to print, or `None`: print no more.
 type Line = Option<String>;
 
-static LOG: OnceLock<SyncSender<Line>> = OnceLock::new();
+static LOG: OnceLock<Lines> = OnceLock::new();
 
 fn colours(terminal: bool) -> bool {
     let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
@@ -110,7 +110,8 @@ impl Output {
         Self::write(&self.payload_text(payload, false))
     }
 
-    fn payload_text(&self, payload: &RawValue, pretty: bool) -> String {
+    /// The text of a payload, ended by a line end.
+    pub(super) fn payload_text(&self, payload: &RawValue, pretty: bool) -> String {
         let mut text = match serde_json::from_str::<String>(payload.get()) {
             Ok(text) if self.terminal => text::block(&text),
             Ok(text) => text,
@@ -171,8 +172,23 @@ impl Output {
 /// Prints a running node's lines on a thread of its own: a reader that is slow, stopped or gone holds up nothing.
 #[derive(Debug)]
 pub(super) struct Printer {
-    lines: SyncSender<Line>,
+    lines: Lines,
     done: Receiver<()>,
+}
+
+/// A way to a printer.
+#[derive(Clone, Debug)]
+pub(super) struct Lines(SyncSender<Line>);
+
+impl Lines {
+    /// Prints a line, or several; never waits.
+    pub(super) fn print(&self, mut lines: String) {
+        if !lines.ends_with('\n') {
+            lines.push('\n');
+        }
+        // When the reader is far behind newer lines are lost, rather than kept without end.
+        drop(self.0.try_send(Some(lines)));
+    }
 }
 
 impl Printer {
@@ -202,21 +218,17 @@ impl Printer {
             }
             drop(ended);
         })?;
-        Ok(Self { lines, done })
+        Ok(Self { lines: Lines(lines), done })
     }
 
-    /// Prints a line, or several; never waits.
-    pub(super) fn print(&self, mut lines: String) {
-        if !lines.ends_with('\n') {
-            lines.push('\n');
-        }
-        // The reader is far behind: newer lines are lost rather than kept without end.
-        drop(self.lines.try_send(Some(lines)));
+    /// A way for others to print.
+    pub(super) fn lines(&self) -> Lines {
+        self.lines.clone()
     }
 
     /// Lets the last lines be read, for a moment.
     pub(super) fn finish(self) {
-        if self.lines.try_send(None).is_ok() {
+        if self.lines.0.try_send(None).is_ok() {
             // Disconnected when the thread ended, a timeout when the reader doesn't read.
             drop(self.done.recv_timeout(LAST_LINES));
         }
@@ -229,7 +241,7 @@ pub(super) fn route_log(prompt: Option<&Printer>) -> io::Result<Option<Printer>>
     let own = if prompt.is_none() { Some(Printer::stderr()?) } else { None };
     if let Some(printer) = prompt.or(own.as_ref()) {
         // Only a node that runs routes its log, and a process runs one.
-        drop(LOG.set(printer.lines.clone()));
+        drop(LOG.set(printer.lines()));
     }
     Ok(own)
 }
@@ -241,7 +253,7 @@ pub(super) struct LogWriter;
 impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match LOG.get() {
-            Some(printer) => drop(printer.try_send(Some(String::from_utf8_lossy(line).into_owned()))),
+            Some(lines) => lines.print(String::from_utf8_lossy(line).into_owned()),
             None => io::stderr().lock().write_all(line)?,
         }
         Ok(line.len())
@@ -275,7 +287,7 @@ mod tests {
         let (_hold, never) = std::sync::mpsc::channel::<()>();
         let printer = Printer::start(move |_| never.recv().is_ok()).unwrap();
         for i in 0..10_000 {
-            printer.print(format!("line {i}"));
+            printer.lines().print(format!("line {i}"));
         }
         let start = std::time::Instant::now();
         printer.finish();

@@ -49,7 +49,7 @@ pub(super) fn pretty_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len() * 2);
     let mut depth = 0usize;
     let mut chars = json.chars().peekable();
-    let mut newline = |out: &mut String, depth: usize| {
+    let newline = |out: &mut String, depth: usize| {
         out.push('\n');
         out.extend(std::iter::repeat_n("  ", depth));
     };
