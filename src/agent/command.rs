@@ -63,13 +63,8 @@ pub fn split(command: &str) -> Result<Vec<String>, ExecError> {
                     return Err(ExecError::TrailingBackslash { command });
                 }
             },
-            '\'' | '"' => quoted(c, &mut chars, word.get_or_insert_default()).ok_or_else(|| {
-                ExecError::UnbalancedQuote {
-                    quote: c,
-                    at,
-                    command: command.to_owned(),
-                }
-            })?,
+            '\'' | '"' => quoted(c, &mut chars, word.get_or_insert_default())
+                .ok_or_else(|| ExecError::UnbalancedQuote { quote: c, at, command: command.to_owned() })?,
             c => word.get_or_insert_default().push(c),
         }
     }
@@ -78,11 +73,7 @@ pub fn split(command: &str) -> Result<Vec<String>, ExecError> {
 }
 
 /// Appends what stands between quotes; `None` if they aren't closed.
-fn quoted(
-    quote: char,
-    chars: &mut impl Iterator<Item = (char, usize)>,
-    word: &mut String,
-) -> Option<()> {
+fn quoted(quote: char, chars: &mut impl Iterator<Item = (char, usize)>, word: &mut String) -> Option<()> {
     loop {
         match chars.next()?.0 {
             c if c == quote => return Some(()),
@@ -103,10 +94,7 @@ pub fn find_program(program: &str) -> Result<PathBuf, ExecError> {
     if program.is_empty() {
         return Err(ExecError::Empty);
     }
-    let not_found = |searched: &str| ExecError::NotFound {
-        program: program.to_owned(),
-        searched: searched.to_owned(),
-    };
+    let not_found = |searched: &str| ExecError::NotFound { program: program.to_owned(), searched: searched.to_owned() };
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
     if program.contains(std::path::is_separator) {
         let path = absolute(PathBuf::from(program));
@@ -149,11 +137,7 @@ fn obstacle(path: &Path) -> Option<&'static str> {
 
 /// The names a program may go by: on Windows, `agent` may be `agent.exe`.
 fn candidates(path: PathBuf) -> impl Iterator<Item = PathBuf> {
-    let endings: &[&str] = if cfg!(windows) {
-        &[".exe", ".cmd", ".bat"]
-    } else {
-        &[]
-    };
+    let endings: &[&str] = if cfg!(windows) { &[".exe", ".cmd", ".bat"] } else { &[] };
     let with_ending = {
         let path = path.clone();
         endings.iter().map(move |ending| {

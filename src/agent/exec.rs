@@ -117,10 +117,7 @@ fn quote(stderr_tail: &str) -> String {
 impl From<Refused> for ExecFailure {
     fn from(refused: Refused) -> ExecFailure {
         match refused {
-            Refused::Overloaded { waiting } => ExecFailure::Overloaded {
-                waiting,
-                retry_after_s: RETRY_AFTER_S,
-            },
+            Refused::Overloaded { waiting } => ExecFailure::Overloaded { waiting, retry_after_s: RETRY_AFTER_S },
             Refused::Cancelled => ExecFailure::Cancelled,
             Refused::DeadlineExceeded => ExecFailure::DeadlineExceeded,
         }
@@ -143,11 +140,7 @@ impl Exec {
         } else if command.trim().is_empty() {
             return Err(ExecError::Empty);
         } else {
-            let (sh, flag) = if cfg!(windows) {
-                ("cmd", "/C")
-            } else {
-                ("sh", "-c")
-            };
+            let (sh, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
             [sh, flag, command].map(String::from).to_vec()
         };
         let mut words = words.into_iter();
@@ -206,9 +199,8 @@ impl Exec {
     pub async fn run(&self, task: ExecTask, chunks: impl ChunkSink) -> Result<Value, ExecFailure> {
         let _place = self.gate.enter(&task.cancelled, task.deadline).await?;
         let started = Process::start(self.command(&task));
-        let (mut process, pipes) = started.map_err(|error| {
-            ExecFailure::Spawn(format!("{}: {error}", self.program.path.display()))
-        })?;
+        let (mut process, pipes) =
+            started.map_err(|error| ExecFailure::Spawn(format!("{}: {error}", self.program.path.display())))?;
         let mut tail = Tail::default();
         let limit = self.max_output;
         let work = process.work(task.json, pipes, &mut tail, |stdout| async move {
@@ -228,17 +220,10 @@ impl Exec {
         let stderr_tail = tail.text();
         if !status.success() {
             let status = status.to_string();
-            return Err(ExecFailure::Failed {
-                status,
-                stderr_tail,
-            });
+            return Err(ExecFailure::Failed { status, stderr_tail });
         }
         if !stderr_tail.is_empty() {
-            tracing::debug!(
-                task = task.id,
-                stderr = stderr_tail,
-                "the program succeeded"
-            );
+            tracing::debug!(task = task.id, stderr = stderr_tail, "the program succeeded");
         }
         Ok(value)
     }
@@ -246,11 +231,9 @@ impl Exec {
     fn command(&self, task: &ExecTask) -> Command {
         let mut command = Command::new(&self.program.path);
         command.args(&self.program.args);
-        for (name, value) in [
-            ("ELO_TASK_ID", &task.id),
-            ("ELO_CAPABILITY", &task.capability),
-            ("ELO_CALLER", &task.caller),
-        ] {
+        for (name, value) in
+            [("ELO_TASK_ID", &task.id), ("ELO_CAPABILITY", &task.capability), ("ELO_CALLER", &task.caller)]
+        {
             // They come from the network, and the environment can't hold a NUL.
             command.env(name, value.replace('\0', "\u{FFFD}"));
         }

@@ -37,12 +37,7 @@ impl Gate {
     /// A gate for `max_tasks` at once (at least one) and `max_waiting` in the queue (none: refuse at once).
     pub fn new(max_tasks: usize, max_waiting: usize) -> Gate {
         let max_tasks = max_tasks.clamp(1, Semaphore::MAX_PERMITS);
-        Gate {
-            places: Semaphore::new(max_tasks),
-            max_tasks,
-            waiting: AtomicUsize::new(0),
-            max_waiting,
-        }
+        Gate { places: Semaphore::new(max_tasks), max_tasks, waiting: AtomicUsize::new(0), max_waiting }
     }
 
     /// How many may be inside at once.
@@ -62,17 +57,12 @@ impl Gate {
 
     /// How many are inside now.
     pub fn running(&self) -> usize {
-        self.max_tasks
-            .saturating_sub(self.places.available_permits())
+        self.max_tasks.saturating_sub(self.places.available_permits())
     }
 
     /// Waits for a place. A task that is cancelled or past its deadline leaves the queue, and one that is so already
     /// doesn't get in even if there is room.
-    pub async fn enter(
-        &self,
-        cancelled: &CancellationToken,
-        deadline: Instant,
-    ) -> Result<Permit<'_>, Refused> {
+    pub async fn enter(&self, cancelled: &CancellationToken, deadline: Instant) -> Result<Permit<'_>, Refused> {
         if cancelled.is_cancelled() {
             return Err(Refused::Cancelled);
         }

@@ -24,12 +24,7 @@ pub struct Tap<R> {
 impl<R: AsyncRead + Unpin> Tap<R> {
     /// Reads from `pipe`; `ended` says that nothing more is expected.
     pub fn new(pipe: R, ended: CancellationToken) -> Tap<R> {
-        Tap {
-            pipe,
-            ended,
-            left: PIPE_BUFFER,
-            piece: BytesMut::with_capacity(PIECE),
-        }
+        Tap { pipe, ended, left: PIPE_BUFFER, piece: BytesMut::with_capacity(PIECE) }
     }
 
     /// The next piece, empty at the end. An error in reading is an end like any other: the exit status tells more.
@@ -58,10 +53,7 @@ impl<R: AsyncRead + Unpin> Tap<R> {
 }
 
 /// Reads everything, up to `limit` bytes, into one value.
-pub async fn collect(
-    mut tap: Tap<impl AsyncRead + Unpin>,
-    limit: usize,
-) -> Result<Value, ExecFailure> {
+pub async fn collect(mut tap: Tap<impl AsyncRead + Unpin>, limit: usize) -> Result<Value, ExecFailure> {
     let mut all = Vec::new();
     loop {
         let piece = tap.next().await;
@@ -156,10 +148,6 @@ impl Tail {
         let broken = broken.take_while(|&&byte| byte & 0xC0 == 0x80).count();
         let text = String::from_utf8_lossy(&kept[broken..]);
         let text = text.trim_end();
-        if cut {
-            format!("…{text}")
-        } else {
-            text.to_owned()
-        }
+        if cut { format!("…{text}") } else { text.to_owned() }
     }
 }

@@ -37,11 +37,7 @@ impl Process {
     /// Starts the program in a process group of its own.
     pub fn start(mut command: Command) -> std::io::Result<(Process, Pipes)> {
         use std::process::Stdio;
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         #[cfg(unix)]
         command.process_group(0);
         let mut child = command.spawn()?;
@@ -153,8 +149,7 @@ impl Group {
 
     /// With the leader collected, the id is only safe to use while others are left.
     fn leader_collected(&mut self) {
-        let empty =
-            |group| rustix::process::test_kill_process_group(group) == Err(rustix::io::Errno::SRCH);
+        let empty = |group| rustix::process::test_kill_process_group(group) == Err(rustix::io::Errno::SRCH);
         self.0 = self.0.filter(|&group| !empty(group));
     }
 

@@ -165,7 +165,8 @@ fn failed(action: &'static str, path: &Path, source: io::Error) -> IdentityError
     IdentityError::Io { action, path: path.into(), source }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 

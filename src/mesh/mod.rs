@@ -17,6 +17,7 @@ mod seen;
 mod state;
 mod table;
 mod tasks;
+mod view;
 
 pub use action::{Action, CallDone, CallEvent, OnFull, TaskKey, TaskToRun, What};
 pub use calls::CallSpec;
@@ -26,3 +27,4 @@ pub use peers::Arrival;
 pub use queries::Purpose;
 pub use state::{Config, Counters, State, Timer};
 pub use tasks::ChunkRefused;
+pub use view::View;

@@ -84,6 +84,8 @@ pub struct State {
     pub(super) me: NodeId,
     pub(super) config: Config,
     pub(super) caps: Caps,
+    /// Capabilities with a handler of their own: answered whether they are announced or not.
+    pub(super) handled: HashSet<String>,
     pub(super) interests: BTreeMap<String, usize>,
     pub(super) record: Option<Arc<Record>>,
     pub(super) trackers: Vec<NodeId>,
@@ -131,6 +133,7 @@ impl State {
         let mut state = Self {
             me,
             caps: Caps::default(),
+            handled: HashSet::new(),
             interests: BTreeMap::new(),
             record: None,
             trackers: Vec::new(),
@@ -271,6 +274,11 @@ impl State {
         let done = self.caps.remove(name);
         self.mark_changed(done, now, out);
         done
+    }
+
+    /// Answers tasks for that capability, announced or not.
+    pub fn handles(&mut self, capability: &str) {
+        self.handled.insert(capability.to_owned());
     }
 
     /// Is interested once more. `false`: no room.
@@ -508,7 +516,7 @@ impl State {
 
     /// Whether this node answers tasks for that capability by itself.
     pub(super) fn provides(&self, capability: &str) -> bool {
-        matches!(capability, "ping" | "health") || self.caps.provides(capability)
+        matches!(capability, "ping" | "health") || self.caps.provides(capability) || self.handled.contains(capability)
     }
 
     /// What a peer's bad or unwanted message is answered with, when it was about a task.

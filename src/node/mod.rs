@@ -15,6 +15,7 @@ use serde_json::Value;
 pub use builder::{Builder, Tracker};
 pub use call::{Call, CallHandle, Outcome, Route, Timings};
 pub use context::{ChunkError, Context};
+pub(crate) use info::millis;
 pub use info::{Activity, CapabilityInfo, Event, FoundNode, Metrics, PeerInfo, Status, TrackerRole};
 pub use task::{Task, TaskError, TaskResult};
 

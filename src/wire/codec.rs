@@ -174,3 +174,92 @@ pub fn encode(framing: Framing, payload: &[u8], out: &mut BytesMut) {
 fn is_blank(line: &[u8]) -> bool {
     line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(codec: &mut Codec, input: &[u8]) -> Result<Vec<Bytes>, CodecError> {
+        let mut buffer = BytesMut::from(input);
+        let mut messages = Vec::new();
+        while let Some(message) = codec.decode_eof(&mut buffer)? {
+            messages.push(message);
+        }
+        assert!(buffer.is_empty());
+        Ok(messages)
+    }
+
+    fn lines(max: usize, input: &[u8]) -> Result<Vec<Bytes>, CodecError> {
+        all(&mut Codec::new(Framing::Line, max), input)
+    }
+
+    #[test]
+    fn the_first_byte_tells_the_framing() {
+        for byte in 0..=255 {
+            let expected = match byte {
+                b'{' | b' ' | b'\t' | b'\r' | b'\n' => Some(Framing::Line),
+                0 => Some(Framing::Length),
+                _ => None,
+            };
+            assert_eq!(Framing::detect(byte), expected);
+        }
+    }
+
+    #[test]
+    fn lines_end_in_either_way_and_blank_ones_are_skipped() {
+        let found = lines(9, b"{\"a\":1}\n\r\n \t\n{}\r\n\n  ").unwrap();
+        assert_eq!(found, [&b"{\"a\":1}"[..], b"{}"]);
+    }
+
+    #[test]
+    fn the_limit_is_exact() {
+        assert_eq!(lines(4, b"1234\n1234\r\n").unwrap().len(), 2);
+        for long in [&b"12345\n"[..], b"12345", b"12345\r\n", b"     \n", b"1234\r5"] {
+            let result = lines(4, long);
+            assert!(matches!(result, Err(CodecError::TooLarge { max: 4 })), "{long:?}");
+        }
+        let frames = |input: &[u8]| all(&mut Codec::new(Framing::Length, 4), input);
+        assert_eq!(frames(b"\0\0\0\x041234\0\0\0\0").unwrap(), [&b"1234"[..], b""]);
+        for long in [&b"\0\0\0\x05"[..], b"\xff\xff\xff\xff", b"{\"a\""] {
+            let result = frames(long);
+            assert!(matches!(result, Err(CodecError::TooLarge { max: 4 })), "{long:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_cut_short_is_told() {
+        for (framing, cut) in
+            [(Framing::Line, &b"{}\n{"[..]), (Framing::Length, b"\0\0\0\x02{}\0"), (Framing::Length, b"\0\0\0\x02{")]
+        {
+            let result = all(&mut Codec::new(framing, 9), cut);
+            assert!(matches!(result, Err(CodecError::Truncated { .. })), "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn the_limit_can_grow_between_messages() {
+        let mut codec = Codec::new(Framing::Line, 2);
+        let mut buffer = BytesMut::from(&b"{}\n{\"a\":1}\n"[..]);
+        assert_eq!(codec.decode(&mut buffer).unwrap().unwrap(), "{}");
+        codec.set_max(7);
+        assert_eq!(codec.decode(&mut buffer).unwrap().unwrap(), "{\"a\":1}");
+    }
+
+    #[test]
+    fn nothing_is_allocated_for_what_is_only_declared() {
+        let mut codec = Codec::new(Framing::Length, usize::MAX);
+        let mut buffer = BytesMut::from(&b"\xff\xff\xff\xff{"[..]);
+        assert!(codec.decode(&mut buffer).unwrap().is_none());
+        assert!(buffer.capacity() < 1024);
+    }
+
+    #[test]
+    fn a_message_of_several_lines_is_sent_as_one() {
+        let mut out = BytesMut::from(&b"before\n"[..]);
+        encode(Framing::Line, b"{\r\n\"a\":1\n}", &mut out);
+        assert_eq!(out, "before\n{\r \"a\":1 }\n");
+        out.clear();
+        encode(Framing::Length, b"{\n}", &mut out);
+        assert_eq!(out, "\0\0\0\x03{\n}");
+    }
+}

@@ -30,10 +30,7 @@ fn words_are_split_as_a_shell_splits_them() {
         ("\"a\\\nb\"", &["ab"]),
         ("\"it's\" 'say \"hi\"'", &["it's", "say \"hi\""]),
         ("jq '.payload | keys'", &["jq", ".payload | keys"]),
-        (
-            "a $HOME *.rs | b > c",
-            &["a", "$HOME", "*.rs", "|", "b", ">", "c"],
-        ),
+        ("a $HOME *.rs | b > c", &["a", "$HOME", "*.rs", "|", "b", ">", "c"]),
         ("naïve 'œuf 🥚'", &["naïve", "œuf 🥚"]),
     ];
     for (command, words) in table {

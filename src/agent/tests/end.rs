@@ -11,8 +11,7 @@ use crate::agent::{Exec, ExecFailure, GRACE};
 use super::{NoChunks, alive, chunks, exists, pid, sh, soon, task, until};
 
 /// Tells its own id and that of a grandchild, then works for ever. Neither minds being asked to stop.
-const FAMILY: &str =
-    "trap '' TERM INT HUP; sleep 300 & echo $$; echo $!; while :; do sleep 300; done";
+const FAMILY: &str = "trap '' TERM INT HUP; sleep 300 & echo $$; echo $!; while :; do sleep 300; done";
 
 async fn pids(got: &mut Receiver<Value>) -> [rustix::process::Pid; 2] {
     let mut next = async || pid(&soon(got.recv()).await.expect("a process id"));
@@ -138,10 +137,7 @@ async fn a_process_that_left_the_group_does_not_hold_the_task() {
     if Exec::new("setsid", false).is_err() {
         return;
     }
-    for (script, stream) in [
-        ("setsid sleep 300 & echo $!", false),
-        ("setsid yes & echo $!", true),
-    ] {
+    for (script, stream) in [("setsid sleep 300 & echo $!", false), ("setsid yes & echo $!", true)] {
         let (sink, mut got) = chunks();
         let exec = sh(script).stream(stream);
         let first = async {
@@ -152,8 +148,7 @@ async fn a_process_that_left_the_group_does_not_hold_the_task() {
             }
             escaped
         };
-        let (result, escaped) =
-            soon(async { tokio::join!(exec.run(task("null"), sink), first) }).await;
+        let (result, escaped) = soon(async { tokio::join!(exec.run(task("null"), sink), first) }).await;
         let result = result.unwrap();
         let escaped = escaped.unwrap_or_else(|| pid(&result));
         // `yes` dies of the closed pipe; a sleeper is ours to stop.
@@ -169,16 +164,10 @@ async fn a_cancelled_task_starts_nothing() {
     let exec = Exec::new(&format!("touch '{}'", mark.display()), false).unwrap();
     let cancelled = task("null");
     cancelled.cancelled.cancel();
-    assert_eq!(
-        exec.run(cancelled, NoChunks).await,
-        Err(ExecFailure::Cancelled)
-    );
+    assert_eq!(exec.run(cancelled, NoChunks).await, Err(ExecFailure::Cancelled));
     let mut late = task("null");
     late.deadline = Instant::now();
-    assert_eq!(
-        exec.run(late, NoChunks).await,
-        Err(ExecFailure::DeadlineExceeded)
-    );
+    assert_eq!(exec.run(late, NoChunks).await, Err(ExecFailure::DeadlineExceeded));
     assert!(!mark.exists());
     assert_eq!(exec.run(task("null"), NoChunks).await, Ok(json!("")));
     assert!(mark.exists());

@@ -33,11 +33,7 @@ async fn output_is_json_if_it_parses_else_text() {
         ("printf 'caf\\351\\n'", json!("caf\u{FFFD}")),
         (":", json!("")),
     ] {
-        assert_eq!(
-            sh(script).run(task("null"), NoChunks).await.unwrap(),
-            expected,
-            "{script}"
-        );
+        assert_eq!(sh(script).run(task("null"), NoChunks).await.unwrap(), expected, "{script}");
     }
     // Nested too deeply to be parsed: text, and no overflow.
     let deep = "[".repeat(100_000);
@@ -46,9 +42,7 @@ async fn output_is_json_if_it_parses_else_text() {
 
 #[tokio::test]
 async fn the_environment_tells_what_the_task_is() {
-    let exec = sh(
-        "printf '%s|%s|%s' \"$ELO_TASK_ID\" \"$ELO_CAPABILITY\" \"$ELO_CALLER\"; test -n \"$PATH\"",
-    );
+    let exec = sh("printf '%s|%s|%s' \"$ELO_TASK_ID\" \"$ELO_CAPABILITY\" \"$ELO_CALLER\"; test -n \"$PATH\"");
     let mut odd = task("null");
     odd.capability = "a\0b $(id) 'é\n".into();
     let result = exec.run(odd, NoChunks).await.unwrap();
@@ -58,20 +52,13 @@ async fn the_environment_tells_what_the_task_is() {
 #[tokio::test]
 async fn without_a_shell_nothing_is_expanded() {
     let exec = Exec::new("echo '$HOME' * ';' \"a  b\"", false).unwrap();
-    assert_eq!(
-        exec.run(task("null"), NoChunks).await.unwrap(),
-        "$HOME * ; a  b"
-    );
+    assert_eq!(exec.run(task("null"), NoChunks).await.unwrap(), "$HOME * ; a  b");
 }
 
 #[tokio::test]
 async fn a_program_may_ignore_its_input() {
     let input = format!("\"{}\"", "x".repeat(2 << 20));
-    for script in [
-        "echo ok",
-        "exec <&-; echo ok",
-        "head -c 1 >/dev/null; echo ok",
-    ] {
+    for script in ["echo ok", "exec <&-; echo ok", "head -c 1 >/dev/null; echo ok"] {
         let result = soon(sh(script).run(task(input.clone()), NoChunks)).await;
         assert_eq!(result.unwrap(), "ok", "{script}");
     }
@@ -90,31 +77,20 @@ async fn much_in_and_much_out_at_once_do_not_deadlock() {
 async fn failure_quotes_the_end_of_stderr() {
     let failed = |script: &'static str| async move {
         match sh(script).run(task("null"), NoChunks).await.unwrap_err() {
-            ExecFailure::Failed {
-                status,
-                stderr_tail,
-            } => (status, stderr_tail),
+            ExecFailure::Failed { status, stderr_tail } => (status, stderr_tail),
             other => panic!("{other}"),
         }
     };
     let (status, tail) = failed("echo partial; echo 'no such model' >&2; exit 3").await;
-    assert_eq!(
-        (status.as_str(), tail.as_str()),
-        ("exit status: 3", "no such model")
-    );
+    assert_eq!((status.as_str(), tail.as_str()), ("exit status: 3", "no such model"));
     let (status, tail) = failed("kill -9 $$").await;
     assert!(status.contains("signal: 9"), "{status}");
     assert_eq!(tail, "");
     let (_, tail) = failed("seq 1 100000 >&2; exit 1").await;
-    assert!(
-        tail.starts_with('…') && tail.ends_with("\n99999\n100000"),
-        "{tail}"
-    );
+    assert!(tail.starts_with('…') && tail.ends_with("\n99999\n100000"), "{tail}");
     assert!(tail.len() <= 2048 + '…'.len_utf8());
 
-    let text = sh("echo boom >&2; exit 1")
-        .run(task("null"), NoChunks)
-        .await;
+    let text = sh("echo boom >&2; exit 1").run(task("null"), NoChunks).await;
     let text = text.unwrap_err().to_string();
     assert_eq!(text, "the program failed with exit status: 1: boom");
 }
@@ -129,10 +105,7 @@ fn stderr_is_cut_between_characters() {
         }
         tail.push(&b"abc"[..shift.min(3)]);
         let text = tail.text();
-        assert!(
-            text.starts_with("…🥚") && !text.contains('\u{FFFD}'),
-            "{text}"
-        );
+        assert!(text.starts_with("…🥚") && !text.contains('\u{FFFD}'), "{text}");
     }
     let mut tail = Tail::default();
     tail.push(&[0x80, 0x80, b'a']);
@@ -142,10 +115,7 @@ fn stderr_is_cut_between_characters() {
 #[tokio::test]
 async fn too_much_output_ends_the_program() {
     let just = sh("head -c 1000 /dev/zero | tr '\\0' x").max_output(1000);
-    assert_eq!(
-        just.run(task("null"), NoChunks).await.unwrap(),
-        "x".repeat(1000)
-    );
+    assert_eq!(just.run(task("null"), NoChunks).await.unwrap(), "x".repeat(1000));
     for script in ["head -c 1001 /dev/zero", "yes", "yes & wait"] {
         let exec = sh(script).max_output(1000);
         let failure = soon(exec.run(task("null"), NoChunks)).await.unwrap_err();
@@ -193,15 +163,9 @@ async fn a_line_has_a_limit_and_their_sum_has_none() {
     assert_eq!((result.unwrap(), count), (json!({"lines": 5000}), 5000));
 
     let (sink, got) = chunks();
-    let exec = sh("echo 1234567; echo 12345678; sleep 300")
-        .stream(true)
-        .max_output(7);
-    let (result, count) =
-        soon(async { tokio::join!(exec.run(task("null"), sink), drain(got)) }).await;
-    assert_eq!(
-        (result, count),
-        (Err(ExecFailure::TooLarge { limit: 7 }), 1)
-    );
+    let exec = sh("echo 1234567; echo 12345678; sleep 300").stream(true).max_output(7);
+    let (result, count) = soon(async { tokio::join!(exec.run(task("null"), sink), drain(got)) }).await;
+    assert_eq!((result, count), (Err(ExecFailure::TooLarge { limit: 7 }), 1));
 }
 
 #[tokio::test]
@@ -209,10 +173,7 @@ async fn a_failing_program_may_have_streamed() {
     let (sink, mut got) = chunks();
     let exec = sh("echo half; echo why >&2; exit 7").stream(true);
     let failure = exec.run(task("null"), sink).await.unwrap_err();
-    assert!(
-        failure.to_string().ends_with("exit status: 7: why"),
-        "{failure}"
-    );
+    assert!(failure.to_string().ends_with("exit status: 7: why"), "{failure}");
     assert_eq!(got.recv().await.unwrap(), "half");
 }
 

@@ -33,21 +33,11 @@ async fn tasks_beyond_the_places_wait_and_beyond_the_queue_are_refused() {
     }
     until(|| exec.running() == 2 && exec.waiting() == 3).await;
     let refused = exec.run(task("9"), NoChunks).await.unwrap_err();
-    let expected = ExecFailure::Overloaded {
-        waiting: 3,
-        retry_after_s: 1,
-    };
+    let expected = ExecFailure::Overloaded { waiting: 3, retry_after_s: 1 };
     assert_eq!(refused, expected);
-    assert_eq!(
-        refused.to_string(),
-        "overloaded: 3 tasks wait already; try again in 1 s"
-    );
+    assert_eq!(refused.to_string(), "overloaded: 3 tasks wait already; try again in 1 s");
     release(&folder);
-    let mut results: Vec<_> = soon(runs.join_all())
-        .await
-        .into_iter()
-        .map(|r| r.unwrap())
-        .collect();
+    let mut results: Vec<_> = soon(runs.join_all()).await.into_iter().map(|r| r.unwrap()).collect();
     results.sort_by_key(|value| value.as_i64());
     assert_eq!(results, [0, 1, 2, 3, 4].map(|n| json!(n)));
     assert_eq!((exec.running(), exec.waiting()), (0, 0));
@@ -99,13 +89,7 @@ async fn without_a_queue_a_busy_program_refuses() {
     };
     let (first, refused) = soon(async { tokio::join!(exec.run(task("1"), NoChunks), act) }).await;
     assert_eq!(first, Ok(json!(1)));
-    assert_eq!(
-        refused,
-        Err(ExecFailure::Overloaded {
-            waiting: 0,
-            retry_after_s: 1
-        })
-    );
+    assert_eq!(refused, Err(ExecFailure::Overloaded { waiting: 0, retry_after_s: 1 }));
 }
 
 #[tokio::test]

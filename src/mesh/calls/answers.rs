@@ -68,7 +68,7 @@ impl State {
             // The responder did not hear that we have it.
             let next = call.taken;
             self.ack_chunks(&id, next, out);
-        } else if chunk.seq - call.next_chunk <= WINDOW {
+        } else if chunk.seq < call.taken + WINDOW {
             call.early.insert(chunk.seq, chunk.data);
             while let Some(data) = call.early.remove(&call.next_chunk) {
                 call.next_chunk += 1;

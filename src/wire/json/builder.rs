@@ -190,3 +190,98 @@ fn write_object(value: &Object, out: &mut Vec<u8>) {
 fn is_canonical(text: &[u8]) -> bool {
     super::scan::value(text).is_ok_and(|scan| scan.canonical)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::wire::json::{SignatureError, verify_object};
+
+    fn sample() -> Builder {
+        let loose = Object::parse(Bytes::from_static(br#"{"b":1, "a":"\u0041"}"#)).unwrap();
+        Builder::new("task")
+            .u64("timestamp", u64::MAX)
+            .i64("offset", i64::MIN)
+            .str("é", "ü\n")
+            .opt_str("there", Some("x"))
+            .opt_str("absent", None)
+            .bool("yes", true)
+            .bool("no", false)
+            .null("none")
+            .strings("list", &["b", "a"])
+            .raw("payload", br#"{"k":[1.50]}"#)
+            .array("texts", [&b"1"[..], b"[]"])
+            .object("loose", &loose)
+            .objects("all", [&loose, &loose])
+            .str("there", "again")
+    }
+
+    #[test]
+    fn output_is_canonical_and_indexed() {
+        let built = sample().build();
+        let expected = concat!(
+            r#"{"all":[{"a":"A","b":1},{"a":"A","b":1}],"list":["b","a"],"loose":{"a":"A","b":1},"#,
+            r#""no":false,"none":null,"offset":-9223372036854775808,"payload":{"k":[1.50]},"#,
+            r#""texts":[1,[]],"there":"again","timestamp":18446744073709551615,"type":"task","#,
+            r#""yes":true,"\u00e9":"\u00fc\n"}"#
+        );
+        assert_eq!(std::str::from_utf8(built.raw()).unwrap(), expected);
+        let parsed = Object::parse(built.raw().clone()).unwrap();
+        assert!(parsed.is_canonical() && built.is_canonical());
+        assert!(parsed.members().eq(built.members()));
+        assert_eq!(Builder::untyped().build().raw(), "{}");
+    }
+
+    #[test]
+    fn signatures_cover_all_but_what_is_named() {
+        let identity = Identity::from_seed([1; 32]);
+        let id = identity.id();
+        let signed = sample().u64("ttl", 5).sign(&identity, &["ttl"]);
+        let check = |object: &Object, uncovered: &[&str]| verify_object(object, &id, uncovered);
+        assert_eq!(check(&signed, &["ttl"]), Ok(()));
+        assert_eq!(check(&signed, &[]), Err(SignatureError::Invalid));
+        let fewer = signed.with_member("ttl", b"4");
+        assert_eq!(check(&fewer, &["ttl"]), Ok(()));
+        let changed = signed.with_member("yes", b"false");
+        assert_eq!(check(&changed, &["ttl"]), Err(SignatureError::Invalid));
+        let added = signed.with_member("extra", b"1");
+        assert_eq!(check(&added, &["ttl"]), Err(SignatureError::Invalid));
+        let other = Identity::from_seed([2; 32]).id();
+        assert_eq!(verify_object(&signed, &other, &["ttl"]), Err(SignatureError::Invalid));
+        assert_eq!(check(&sample().build(), &[]), Err(SignatureError::Missing));
+    }
+
+    #[test]
+    fn signing_again_replaces_the_signature() {
+        let identity = Identity::from_seed([1; 32]);
+        let once = sample().sign(&identity, &[]);
+        let twice = sample().str("signature", "old").sign(&identity, &[]);
+        assert_eq!(once, twice);
+    }
+
+    #[test]
+    fn malformed_signatures_are_told_apart() {
+        let identity = Identity::from_seed([1; 32]);
+        let signed = Builder::new("x").sign(&identity, &[]);
+        let text = signed.str("signature").unwrap().unwrap();
+        assert_eq!(text.len(), 86);
+        // 64 bytes leave four bits of the last character unused; `B` sets one of them.
+        let loose_bits = format!("\"{}B\"", &text[..85]);
+        for malformed in [
+            "\"\"".to_owned(),
+            "7".to_owned(),
+            format!("\"{text}==\""),
+            format!("\"{}\"", &text[..84]),
+            format!("\"{text}AAAA\""),
+            format!("\"+{}\"", &text[1..]),
+            loose_bits,
+        ] {
+            let object = signed.with_member("signature", malformed.as_bytes());
+            let result = verify_object(&object, &identity.id(), &[]);
+            assert_eq!(result, Err(SignatureError::Malformed), "{malformed}");
+        }
+        let null = signed.with_member("signature", b"null");
+        assert_eq!(verify_object(&null, &identity.id(), &[]), Err(SignatureError::Missing));
+    }
+}

@@ -12,6 +12,7 @@
 mod builder;
 mod canonical;
 mod error;
+mod fields;
 mod number;
 mod object;
 mod scan;

@@ -49,11 +49,20 @@ pub(super) fn parse(number: &[u8]) -> Option<f64> {
     std::str::from_utf8(number).ok()?.parse().ok()
 }
 
+/// The fewest digits that read back as this float, in the layout `-1.25e-7`.
+fn shortest(value: f64) -> String {
+    let shortest = format!("{value:e}");
+    // Where the value lies exactly between two decimals that both read back (569552529327416.25), Rust takes the upper
+    // one and Python the even one. Rounding to so many digits takes the even one too.
+    let digits = shortest.bytes().take_while(|&byte| byte != b'e').filter(u8::is_ascii_digit).count();
+    let even = format!("{value:.*e}", digits.saturating_sub(1));
+    if even.parse() == Ok(value) { even } else { shortest }
+}
+
 /// Writes a finite float as Python's `repr` does: the fewest digits that read back as the same float, an exponent
 /// below 1e-4 and from 1e16 on.
 pub(super) fn write_f64(value: f64, out: &mut Vec<u8>) {
-    // Rust finds the same shortest digits; only the layout differs. `{:e}` gives them as `-1.25e-7`.
-    let scientific = format!("{value:e}");
+    let scientific = shortest(value);
     let (sign, scientific) = match scientific.strip_prefix('-') {
         Some(rest) => ("-", rest),
         None => ("", scientific.as_str()),
@@ -107,6 +116,8 @@ mod tests {
             (1e-7, "1e-07"),
             (1.25e-7, "1.25e-07"),
             (123456.789, "123456.789"),
+            (569552529327416.0 + 0.25, "569552529327416.2"),
+            (569552529327416.0 + 0.75, "569552529327416.8"),
             (1e15, "1000000000000000.0"),
             (9999999999999998.0, "9999999999999998.0"),
             (1e16, "1e+16"),

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::error::{FieldError, JsonError};
+use super::error::JsonError;
 use super::scan::{self, Member, Span};
-use super::{canonical, number, strings, walk};
+use super::{canonical, strings, walk};
 
 /// A checked JSON object in the bytes it arrived as. Cloning is cheap.
 ///
@@ -106,96 +106,6 @@ impl Object {
             return Ok(Self::from_canonical(raw, members));
         }
         Self::parse(raw)
-    }
-
-    /// A member that is a string. Absent or null: `None`.
-    ///
-    /// # Errors
-    ///
-    /// When it is something else.
-    pub fn str(&self, key: &str) -> Result<Option<String>, FieldError> {
-        Ok(self.text(key)?.map(Cow::into_owned))
-    }
-
-    /// Like [`str`](Self::str), borrowed from the bytes where the string has no escapes.
-    ///
-    /// # Errors
-    ///
-    /// When it is something else.
-    pub fn text(&self, key: &str) -> Result<Option<Cow<'_, str>>, FieldError> {
-        self.field(key, "a string", unquote)
-    }
-
-    /// A member that is a whole number from 0 to 2^64 - 1, without fraction or exponent. Absent or null: `None`.
-    ///
-    /// # Errors
-    ///
-    /// When it is something else.
-    pub fn u64(&self, key: &str) -> Result<Option<u64>, FieldError> {
-        self.field(key, "a whole number from 0 to 2^64 - 1", parse_plain)
-    }
-
-    /// A member that is a whole number of 64 bits, without fraction or exponent. Absent or null: `None`.
-    ///
-    /// # Errors
-    ///
-    /// When it is something else.
-    pub fn i64(&self, key: &str) -> Result<Option<i64>, FieldError> {
-        self.field(key, "a whole number of 64 bits", parse_plain)
-    }
-
-    /// A member that is any number, as the nearest finite float. Absent or null: `None`.
-    ///
-    /// # Errors
-    ///
-    /// When it is something else, or an integer too large for a float.
-    pub fn f64(&self, key: &str) -> Result<Option<f64>, FieldError> {
-        self.field(key, "a number", |raw| match raw.first() {
-            Some(b'-' | b'0'..=b'9') => number::parse(raw).filter(|value| value.is_finite()),
-            _ => None,
-        })
-    }
-
-    /// A member that is true or false. Absent or null: `None`.
-    ///
-    /// # Errors
-    ///
-    /// When it is something else.
-    pub fn bool(&self, key: &str) -> Result<Option<bool>, FieldError> {
-        self.field(key, "true or false", |raw| match raw {
-            b"true" => Some(true),
-            b"false" => Some(false),
-            _ => None,
-        })
-    }
-
-    /// A member that is an array of strings. Absent or null: `None`.
-    ///
-    /// # Errors
-    ///
-    /// When it, or an element, is something else.
-    pub fn strings(&self, key: &str) -> Result<Option<Vec<String>>, FieldError> {
-        self.field(key, "an array of strings", |raw| {
-            if raw.first() != Some(&b'[') {
-                return None;
-            }
-            walk::elements(raw).into_iter().map(|span| unquote(span.of(raw)).map(Cow::into_owned)).collect()
-        })
-    }
-
-    fn field<'a, T>(
-        &'a self,
-        key: &str,
-        expected: &'static str,
-        read: impl FnOnce(&'a [u8]) -> Option<T>,
-    ) -> Result<Option<T>, FieldError> {
-        match self.get(key) {
-            None | Some(b"null") => Ok(None),
-            Some(raw) => match read(raw) {
-                Some(value) => Ok(Some(value)),
-                None => Err(FieldError::new(key, expected)),
-            },
-        }
     }
 
     /// The canonical form of the whole object.
@@ -334,12 +244,91 @@ impl fmt::Debug for Object {
     }
 }
 
-/// What the JSON text of a string means; `None` if it is the text of something else.
-fn unquote(raw: &[u8]) -> Option<Cow<'_, str>> {
-    let inner = raw.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-    Some(strings::decode(inner))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn parse_plain<T: std::str::FromStr>(raw: &[u8]) -> Option<T> {
-    std::str::from_utf8(raw).ok()?.parse().ok()
+    fn parse(text: &str) -> Object {
+        Object::parse(Bytes::copy_from_slice(text.as_bytes())).unwrap()
+    }
+
+    fn text(bytes: &[u8]) -> &str {
+        std::str::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn nested_objects_share_the_bytes() {
+        for text in [
+            r#"{"a":[{"x":{"y":[1,"}"]}},{}],"o":{"k":"v","l":[{}]}}"#,
+            r#"{ "o" : {"l":[{}], "k":"v"}, "a": [ {"x":{"y":[1,"}"]}} , {} ] }"#,
+        ] {
+            let object = parse(text);
+            let inner = object.child("o").unwrap().unwrap();
+            assert_eq!(inner.str("k").unwrap().unwrap(), "v");
+            assert!(object.raw().as_ptr_range().contains(&inner.raw().as_ptr()));
+            assert_eq!(inner.children("l").unwrap().unwrap().len(), 1);
+            let elements = object.children("a").unwrap().unwrap();
+            assert_eq!(elements.len(), 2);
+            let x = elements[0].child("x").unwrap().unwrap();
+            assert_eq!(x.get("y"), Some(&br#"[1,"}"]"#[..]));
+            assert!(x.is_canonical() && elements[1].is_canonical());
+            assert_eq!(inner.is_canonical(), object.is_canonical());
+            assert!(object.detached().raw().as_ptr() != object.raw().as_ptr());
+            assert_eq!(object.detached(), object);
+        }
+        let object = parse(r#"{"a":[{},7],"b":{},"c":[]}"#);
+        let error = object.children("a").unwrap().unwrap_err();
+        assert_eq!(error, JsonError::NotAnObject { offset: 9 });
+        let error = object.children("b").unwrap().unwrap_err();
+        assert_eq!(error, JsonError::NotAnObject { offset: 16 });
+        assert!(object.child("c").unwrap().is_err());
+        assert!(object.children("c").unwrap().unwrap().is_empty());
+    }
+
+    #[test]
+    fn bytes_to_sign_leave_members_out() {
+        let canonical = parse(r#"{"a":1,"b":{"c":2},"signature":"x","ttl":3}"#);
+        assert!(canonical.is_canonical());
+        assert!(matches!(canonical.signing_bytes(&[]), Cow::Borrowed(_)));
+        assert!(matches!(canonical.signing_bytes(&["none"]), Cow::Borrowed(_)));
+        let loose = parse(r#"{"ttl":3, "b":{"c":2},"signatur\u0065":"x","a":1}"#);
+        assert!(!loose.is_canonical());
+        assert_eq!(loose.canonical(), canonical.canonical());
+        for (without, expected) in [
+            (&["signature"][..], r#"{"a":1,"b":{"c":2},"ttl":3}"#),
+            (&["ttl", "signature"], r#"{"a":1,"b":{"c":2}}"#),
+            (&["a"], r#"{"b":{"c":2},"signature":"x","ttl":3}"#),
+            (&["a", "b", "signature", "ttl"], "{}"),
+        ] {
+            assert_eq!(text(&canonical.signing_bytes(without)), expected);
+            assert_eq!(text(&loose.signing_bytes(without)), expected);
+        }
+    }
+
+    #[test]
+    fn replacing_and_adding_members_keeps_the_rest() {
+        for (before, key, value, after) in [
+            (r#"{}"#, "k", "1", r#"{"k":1}"#),
+            (r#"{"b":1}"#, "a", "2", r#"{"a":2,"b":1}"#),
+            (r#"{"b":1}"#, "c", "2", r#"{"b":1,"c":2}"#),
+            (r#"{"a":[1],"c":{"d":2}}"#, "b", "null", r#"{"a":[1],"b":null,"c":{"d":2}}"#),
+            (r#"{"a":1,"ttl":5,"z":9}"#, "ttl", "10", r#"{"a":1,"ttl":10,"z":9}"#),
+            (r#"{"a":1}"#, "é", "2", r#"{"a":1,"\u00e9":2}"#),
+            (r#" { "z":1, "a":2 } "#, "m", "3", r#" {"m":3, "z":1, "a":2 } "#),
+            (r#" { "z":1, "a":2 } "#, "z", "[3]", r#" { "z":[3], "a":2 } "#),
+        ] {
+            let old = parse(before);
+            let new = old.with_member(key, value.as_bytes());
+            assert_eq!(text(new.raw()), after);
+            let again = parse(after);
+            assert_eq!(new.is_canonical(), again.is_canonical());
+            assert!(new.members().eq(again.members()), "{before} {key}");
+        }
+    }
+
+    #[test]
+    fn debug_keeps_values_to_itself() {
+        let shown = format!("{:?}", parse(r#"{"payload":"secret"}"#));
+        assert!(shown.contains("payload") && !shown.contains("secret"));
+    }
 }

@@ -73,16 +73,24 @@ fn write_escape(character: char, out: &mut Vec<u8>) {
 
 /// What a checked string means. `inner` is the text between its quotes.
 pub(super) fn decode(inner: &[u8]) -> Cow<'_, str> {
-    if inner.contains(&b'\\') {
-        let bytes: Vec<u8> = Decoded::new(inner).collect();
-        Cow::Owned(match String::from_utf8_lossy(&bytes) {
-            // Checked text decodes to valid UTF-8, so this is the branch taken.
-            Cow::Borrowed(text) => text.to_owned(),
-            Cow::Owned(text) => text,
-        })
-    } else {
-        String::from_utf8_lossy(inner)
+    if !inner.contains(&b'\\') {
+        return String::from_utf8_lossy(inner);
     }
+    let mut bytes = Vec::with_capacity(inner.len());
+    let mut decoded = Decoded::new(inner);
+    loop {
+        // Runs without escapes are copied whole.
+        let plain = plain_prefix(decoded.rest);
+        let (run, rest) = decoded.rest.split_at(plain);
+        bytes.extend_from_slice(run);
+        decoded.rest = rest;
+        let Some(byte) = decoded.next() else { break };
+        bytes.push(byte);
+        bytes.extend_from_slice(&decoded.pending[decoded.given..decoded.length]);
+        decoded.given = decoded.length;
+    }
+    // What was checked decodes to valid UTF-8, so nothing is lost.
+    Cow::Owned(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 /// The UTF-8 bytes a checked string stands for, one after the other and without allocating. Their order is the order

@@ -1,0 +1,95 @@
+//! What a message costs on its way in and out: framing, parsing, the canonical form, signatures.
+//!
+//! `cargo bench --bench codec`
+
+use std::hint::black_box;
+
+use bytes::BytesMut;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use elo::Identity;
+use elo::wire::codec::encode;
+use elo::wire::{Builder, Codec, Framing, Object, verify_object};
+use tokio_util::codec::Decoder;
+
+/// A signed task of about `size` bytes.
+fn task(identity: &Identity, size: usize) -> Object {
+    let payload = Builder::untyped().str("text", &prose(size)).build();
+    builder(identity, &payload).sign(identity, &[])
+}
+
+fn builder(identity: &Identity, payload: &Object) -> Builder {
+    let id = identity.id().to_string();
+    Builder::new("task")
+        .str("id", "6f9619ff-8b86-4d01-b42d-00cf4fc964ff")
+        .str("target", &id)
+        .str("caller", &id)
+        .str("capability", "translate")
+        .object("payload", payload)
+        .str("protocol", "elo.v1")
+        .u64("timestamp", 1_700_000_000)
+        .u64("ttl_s", 30)
+}
+
+/// What agents send each other: mostly plain text, with a line end now and then.
+fn prose(size: usize) -> String {
+    "It was a bright cold day in April, and the clocks were striking thirteen.\n".chars().cycle().take(size).collect()
+}
+
+/// The same message as another implementation might have written it: white space, Unicode as itself.
+fn respelled(canonical: &Object) -> Object {
+    let value: serde_json::Value = serde_json::from_slice(canonical.raw()).expect("valid");
+    let text = serde_json::to_vec_pretty(&value).expect("valid");
+    Object::parse(text.into()).expect("valid")
+}
+
+fn codec(criterion: &mut Criterion) {
+    let identity = Identity::from_seed([1; 32]);
+    // The empty task is some 430 bytes by itself: two ids, a signature.
+    for (name, size) in [("small", 0), ("16KiB", 16 << 10), ("512KiB", 512 << 10)] {
+        let message = task(&identity, size);
+        let loose = respelled(&message);
+        let payload = message.child("payload").expect("there").expect("an object");
+        let mut group = criterion.benchmark_group(format!("{name} ({} bytes)", message.raw().len()));
+        group.throughput(Throughput::Bytes(message.raw().len() as u64));
+        group.sample_size(30);
+        group.bench_function("parse", |b| {
+            b.iter(|| Object::parse(black_box(message.raw().clone())).is_ok());
+        });
+        group.bench_function("parse, not canonical", |b| {
+            b.iter(|| Object::parse(black_box(loose.raw().clone())).is_ok());
+        });
+        group.bench_function("serde_json parse", |b| {
+            b.iter(|| serde_json::from_slice::<serde_json::Value>(black_box(message.raw())).is_ok());
+        });
+        group.bench_function("signing bytes", |b| {
+            b.iter(|| black_box(&message).signing_bytes(&["signature"]).len());
+        });
+        group.bench_function("signing bytes, not canonical", |b| {
+            b.iter(|| black_box(&loose).signing_bytes(&["signature"]).len());
+        });
+        group.bench_function("verify", |b| {
+            b.iter(|| verify_object(black_box(&message), &identity.id(), &[]));
+        });
+        group.bench_function("verify, not canonical", |b| {
+            b.iter(|| verify_object(black_box(&loose), &identity.id(), &[]));
+        });
+        group.bench_function("build", |b| {
+            b.iter(|| builder(&identity, black_box(&payload)).build());
+        });
+        group.bench_function("build and sign", |b| {
+            b.iter(|| builder(&identity, black_box(&payload)).sign(&identity, &[]));
+        });
+        for framing in [Framing::Line, Framing::Length] {
+            let mut stream = BytesMut::new();
+            encode(framing, message.raw(), &mut stream);
+            group.bench_function(format!("decode {framing:?}"), |b| {
+                let mut codec = Codec::new(framing, 1 << 20);
+                b.iter(|| codec.decode(&mut black_box(stream.clone())).is_ok());
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, codec);
+criterion_main!(benches);

@@ -1,0 +1,238 @@
+//! The golden vectors in `tests/vectors/`: what other implementations check themselves against, and that ours never
+//! changes by accident. `tests/check_vectors.py` checks them independently.
+//!
+//! To write them anew after a change of the protocol: `ELO_WRITE_VECTORS=1 cargo test --test vectors`.
+
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use elo::wire::{Builder, JsonError, Object, SignatureError, canonicalize_json, verify_object};
+use elo::{Identity, NodeId};
+use serde_json::{Value, json};
+
+/// The keys the vectors are signed with. Known to everyone: for tests only.
+fn alice() -> Identity {
+    Identity::from_seed([1; 32])
+}
+
+fn bob() -> Identity {
+    Identity::from_seed([2; 32])
+}
+
+/// The stored vectors, or what they should be if they are to be written.
+fn vectors(name: &str, now: Value) -> Vec<Value> {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/vectors", name].iter().collect();
+    if std::env::var_os("ELO_WRITE_VECTORS").is_some() {
+        let text = serde_json::to_string_pretty(&now).unwrap() + "\n";
+        std::fs::write(&path, text).unwrap();
+    }
+    let stored: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(stored, now, "{name} is not what this code would write");
+    stored.as_array().unwrap().clone()
+}
+
+fn text<'a>(vector: &'a Value, key: &str) -> &'a str {
+    vector[key].as_str().unwrap()
+}
+
+#[test]
+fn canonical_form() {
+    let inputs = [
+        ("empty object", "{ }"),
+        ("white space", " {\t\"b\" : [ 1 , 2 ] ,\r\n\"a\" : { } }\n"),
+        ("members sort by code point", r#"{"b":1,"a":2,"B":3,"_":4,"":5,"aa":6,"10":7,"9":8}"#),
+        ("astral names sort after all others", "{\"\u{1f600}\":1,\"\u{ffff}\":2,\"\u{e9}\":3,\"z\":4}"),
+        ("escaped names sort by what they mean", r#"{"\u00e9":1,"\u007a":2,"a":3}"#),
+        ("nested objects sort too", r#"{"z":[{"y":{"b":1,"a":[{"d":1,"c":2}]}}],"a":0}"#),
+        ("short escapes", r#"{"a":"\u0008\u0009\u000a\u000c\u000d\u0022\u005c\/"}"#),
+        ("other control characters", r#"{"a":"\u0000\u001F\u007F"}"#),
+        ("escapes of printable characters are dropped", r#"{"a":"\u0041\u007e\u0020"}"#),
+        ("Unicode is escaped", "{\"a\":\"Grüße, 世界\u{2028}\u{fffd}\"}"),
+        ("surrogate pairs", "{\"a\":\"\u{1f600}\u{10ffff}\\uD83D\\uDE00\"}"),
+        ("Unicode is not normalised", "{\"e\u{301}\":1,\"\u{e9}\":2}"),
+        ("integers of any length", r#"{"a":[0,-0,18446744073709551616,-123456789012345678901234567890]}"#),
+        ("numbers keep their digits", r#"{"a":[1.0,1.50,1E5,1e+05,0.1e-7,-0.0,100000000000000000000.0]}"#),
+        ("floats as Python writes them", r#"{"a":[1e-07,1e+16,0.0001,1.7976931348623157e+308,5e-324]}"#),
+        ("literals", r#"{"a":[true,false,null,"",[],{}]}"#),
+    ];
+    let now = inputs.map(|(name, input)| {
+        let canonical = canonicalize_json(input.as_bytes()).unwrap();
+        json!({"name": name, "input": input, "canonical": String::from_utf8(canonical).unwrap()})
+    });
+    for vector in vectors("canonical.json", Value::from(now.to_vec())) {
+        let object = Object::parse(text(&vector, "input").to_owned().into()).unwrap();
+        let canonical = text(&vector, "canonical");
+        assert_eq!(object.canonical(), canonical, "{}", vector["name"]);
+        let again = Object::parse(canonical.to_owned().into()).unwrap();
+        assert!(again.is_canonical());
+    }
+}
+
+fn hello() -> Builder {
+    Builder::new("hello")
+        .str("node_id", &alice().id().to_string())
+        .str("version", "1")
+        .str("nonce", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8")
+        .u64("timestamp", 1_700_000_000)
+        .strings("features", &["tls"])
+}
+
+fn record() -> Builder {
+    Builder::new("record")
+        .str("node_id", &alice().id().to_string())
+        .str("name", "Zoë 🐧")
+        .raw("caps", br#"{"agents":[{"name":"translate"}],"models":[],"tools":[]}"#)
+        .strings("interests", &["summarize"])
+        .strings("addrs", &["192.0.2.7:7878", "[2001:db8::7]:7878"])
+        .strings("trackers", &[bob().id().to_string()])
+        .null("tracker")
+        .strings::<&str>("features", &[])
+        .str("version", "1")
+        .u64("seq", 1_700_000_000_123)
+        .u64("ttl_s", 300)
+}
+
+fn task() -> Builder {
+    Builder::new("task")
+        .str("id", "6f9619ff-8b86-4d01-b42d-00cf4fc964ff")
+        .str("target", &bob().id().to_string())
+        .str("caller", &alice().id().to_string())
+        .str("capability", "translate")
+        .raw("payload", br#"{"n":12345678901234567890,"ratio":0.1,"text":"Gr\u00fc\u00dfe \ud83d\ude00\n"}"#)
+        .str("protocol", "elo.v1")
+        .u64("timestamp", 1_700_000_000)
+        .u64("ttl_s", 30)
+}
+
+fn result() -> Builder {
+    Builder::new("result")
+        .str("id", "6f9619ff-8b86-4d01-b42d-00cf4fc964ff")
+        .str("status", "success")
+        .raw("payload", br#"{"text":"Greetings","took_s":1.5e-05}"#)
+        .str("protocol", "elo.v1")
+        .str("responder", &bob().id().to_string())
+}
+
+fn query() -> Builder {
+    Builder::new("query")
+        .str("id", "q-1")
+        .str("capability", "translate")
+        .str("node", "")
+        .u64("ttl", 5)
+        .str("origin", &alice().id().to_string())
+        .u64("timestamp", 1_700_000_000)
+        .u64("limit", 8)
+}
+
+/// The task as another implementation might spell it: other order, white space, Unicode as itself.
+fn respelled(signed: &Object) -> Object {
+    let signature = signed.str("signature").unwrap().unwrap();
+    let text = format!(
+        "{{ \"type\": \"task\", \"signature\": \"{signature}\", \"ttl_s\": 30, \"timestamp\": 1700000000,\
+         \"protocol\": \"elo\\u002ev1\", \"capability\": \"translate\", \"target\": \"{}\", \"caller\": \"{}\",\
+         \"id\": \"6f9619ff-8b86-4d01-b42d-00cf4fc964ff\",\
+         \"payload\": {{\"text\": \"Grüße 😀\\n\", \"ratio\": 0.1, \"n\": 12345678901234567890}} }}",
+        bob().id(),
+        alice().id(),
+    );
+    Object::parse(text.into()).unwrap()
+}
+
+fn as_text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn signed_messages() {
+    let (alice, bob) = (alice(), bob());
+    let signed_task = task().sign(&alice, &[]);
+    let signed_query = query().sign(&alice, &["ttl"]);
+    let cases: [(&str, Object, &Identity, &[&str]); 8] = [
+        ("hello", hello().sign(&alice, &[]), &alice, &[]),
+        ("record", record().sign(&alice, &[]), &alice, &[]),
+        ("task", signed_task.clone(), &alice, &[]),
+        ("task, spelled in another way", respelled(&signed_task), &alice, &[]),
+        ("task with an unknown member", task().str("x_trace", "abc").sign(&alice, &[]), &alice, &[]),
+        ("result", result().sign(&bob, &[]), &bob, &[]),
+        ("query", signed_query.clone(), &alice, &["ttl"]),
+        ("query on its second hop", signed_query.with_member("ttl", b"4"), &alice, &["ttl"]),
+    ];
+    let now = cases.map(|(name, message, signer, uncovered)| {
+        let mut without = vec!["signature"];
+        without.extend_from_slice(uncovered);
+        json!({
+            "name": name,
+            "seed_hex": if signer.id() == alice.id() { "01".repeat(32) } else { "02".repeat(32) },
+            "signer": signer.id().to_string(),
+            "uncovered": uncovered,
+            "message": as_text(message.raw()),
+            "signing_bytes": as_text(&message.signing_bytes(&without)),
+            "signature": message.str("signature").unwrap(),
+        })
+    });
+    for vector in vectors("signed.json", Value::from(now.to_vec())) {
+        let name = &vector["name"];
+        let message = Object::parse(text(&vector, "message").to_owned().into()).unwrap();
+        let signer: NodeId = text(&vector, "signer").parse().unwrap();
+        let uncovered: Vec<&str> =
+            vector["uncovered"].as_array().unwrap().iter().map(|key| key.as_str().unwrap()).collect();
+        assert_eq!(verify_object(&message, &signer, &uncovered), Ok(()), "{name}");
+        let without = [&["signature"][..], &uncovered].concat();
+        assert_eq!(as_text(&message.signing_bytes(&without)), text(&vector, "signing_bytes"));
+    }
+}
+
+/// What became of a message that must be refused.
+fn refusal(message: &str, signer: &NodeId) -> &'static str {
+    let object = match Object::parse(Bytes::copy_from_slice(message.as_bytes())) {
+        Ok(object) => object,
+        Err(JsonError::Duplicate { .. }) => return "duplicate member",
+        Err(_) => return "not acceptable JSON",
+    };
+    match verify_object(&object, signer, &[]) {
+        Ok(()) => "accepted",
+        Err(SignatureError::Missing) => "signature missing",
+        Err(SignatureError::Malformed) => "signature malformed",
+        Err(SignatureError::Invalid) => "signature invalid",
+    }
+}
+
+#[test]
+fn refused_messages() {
+    let (alice, bob) = (alice(), bob());
+    let task = as_text(task().sign(&alice, &[]).raw());
+    let edit = |from: &str, to: &str| {
+        assert!(task.contains(from), "{from}");
+        task.replacen(from, to, 1)
+    };
+    let signature = Object::parse(task.clone().into()).unwrap().str("signature").unwrap().unwrap();
+    let cases = [
+        ("one bit of the payload flipped", edit("0.1", "0.3"), alice.id(), "signature invalid"),
+        ("a number in other digits", edit("0.1", "0.10"), alice.id(), "signature invalid"),
+        ("a member added", edit("{", "{\"added\":1,"), alice.id(), "signature invalid"),
+        ("a member removed", edit("\"ttl_s\":30,", ""), alice.id(), "signature invalid"),
+        ("another node's key", task.clone(), bob.id(), "signature invalid"),
+        ("a name that is no curve point", task.clone(), NodeId::from_bytes([0xff; 32]), "signature invalid"),
+        ("a member twice", edit("{", "{\"capability\":\"x\","), alice.id(), "duplicate member"),
+        ("a member twice, once escaped", edit("{", r#"{"\u0063apability":"x","#), alice.id(), "duplicate member"),
+        ("a member twice inside", edit(r#""ratio""#, r#""n":1,"ratio""#), alice.id(), "duplicate member"),
+        ("no signature", edit("\"signature\"", "\"signatura\""), alice.id(), "signature missing"),
+        ("a padded signature", edit(&signature, &format!("{signature}==")), alice.id(), "signature malformed"),
+        ("a number that is not finite", edit("0.1", "1e999"), alice.id(), "not acceptable JSON"),
+        ("NaN", edit("0.1", "NaN"), alice.id(), "not acceptable JSON"),
+        ("half a surrogate pair", edit(r"\ude00", ""), alice.id(), "not acceptable JSON"),
+        ("bytes after the end", format!("{task}{{}}"), alice.id(), "not acceptable JSON"),
+        ("an array", format!("[{task}]"), alice.id(), "not acceptable JSON"),
+    ];
+    let now = cases.map(|(name, message, signer, because)| {
+        json!({"name": name, "signer": signer.to_string(), "message": message, "because": because})
+    });
+    for vector in vectors("refused.json", Value::from(now.to_vec())) {
+        let signer = text(&vector, "signer").parse().unwrap();
+        let because = refusal(text(&vector, "message"), &signer);
+        assert_eq!(because, text(&vector, "because"), "{}", vector["name"]);
+    }
+}
