@@ -13,6 +13,9 @@ use super::App;
 use super::failure::{Failure, NOT_DELIVERED, OK};
 use super::{mesh, render, values};
 
+/// What every node provides.
+pub(super) const BUILT_IN: &[&str] = &["ping", "health"];
+
 const AFTER_HELP: &str = "\
 Examples:
   elo call summarise 'some text'             the payload is text
@@ -73,13 +76,14 @@ async fn call(app: &App, args: CallArgs, payload: Box<RawValue>, timeout: Durati
     let mut way = mesh::any(app, &args.peer, timeout).await?;
     let left = timeout.saturating_sub(start.elapsed()).max(Duration::from_millis(1));
     let request = Request {
-        capability: args.capability,
         payload,
         to: args.to,
         via: args.via,
         timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
         stream: args.stream,
-        local: false,
+        // Who calls what the node of this home provides, means it. A ping to oneself tells nothing.
+        local: way.is_of_a_home() && !BUILT_IN.contains(&args.capability.as_str()),
+        capability: args.capability,
     };
     let mut seq = 0u64;
     let asked = tokio::select! {

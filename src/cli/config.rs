@@ -13,8 +13,25 @@ const MAX_FILE: u64 = 1024 * 1024;
 
 /// Every key there is.
 const KEYS: &[&str] = &[
-    "name", "port", "bind", "no-listen", "advertise", "peer", "agent", "tool", "model", "interest", "exec",
-    "exec-stream", "exec-shell", "max-tasks", "tracker", "private", "allow", "legacy", "timeout",
+    "name",
+    "port",
+    "bind",
+    "no-listen",
+    "advertise",
+    "peer",
+    "agent",
+    "tool",
+    "model",
+    "interest",
+    "exec",
+    "exec-stream",
+    "exec-shell",
+    "max-tasks",
+    "tracker",
+    "private",
+    "allow",
+    "legacy",
+    "timeout",
 ];
 
 #[derive(Debug)]
@@ -35,9 +52,8 @@ impl FileSettings {
     /// Reads the file named, which then must be there, or `elo.toml` of the home if there is one.
     pub(super) fn load(home: &Path, named: Option<&Path>) -> Result<Self, Failure> {
         let path = named.map_or_else(|| home.join("elo.toml"), Path::to_owned);
-        let unreadable = |e: std::io::Error| {
-            Failure::usage(format!("can't read the settings file {}: {e}", path.display()))
-        };
+        let unreadable =
+            |e: std::io::Error| Failure::usage(format!("can't read the settings file {}: {e}", path.display()));
         match std::fs::metadata(&path) {
             Ok(meta) if meta.len() > MAX_FILE => {
                 return Err(Failure::usage(format!("the settings file {} has more than 1 MiB", path.display())));
@@ -60,7 +76,8 @@ impl FileSettings {
             let word: &str = key.get_ref();
             let Some(key) = KEYS.iter().find(|k| **k == word).copied() else {
                 let near = text::closest(word, KEYS);
-                let advice = near.map_or_else(|| format!("the keys are {}", KEYS.join(", ")), |k| format!("did you mean {k:?}?"));
+                let advice = near
+                    .map_or_else(|| format!("the keys are {}", KEYS.join(", ")), |k| format!("did you mean {k:?}?"));
                 return Err(at(line, format!("unknown key {word:?}; {advice}")));
             };
             let item = Item::read(value.get_ref()).map_err(|e| at(line, format!("{key}: {e}")))?;
@@ -160,11 +177,9 @@ mod tests {
 
     #[test]
     fn faults_name_the_line() {
-        for (source, place) in [
-            ("name = 'a'\nname = 'b'", "elo.toml:2"),
-            ("name = ", "elo.toml:1"),
-            ("\n[name]\nx=1", "elo.toml:2: name"),
-        ] {
+        for (source, place) in
+            [("name = 'a'\nname = 'b'", "elo.toml:2"), ("name = ", "elo.toml:1"), ("\n[name]\nx=1", "elo.toml:2: name")]
+        {
             let failure = parse(source).unwrap_err();
             assert_eq!(failure.exit, 2);
             assert!(failure.message.starts_with(place), "{}", failure.message);

@@ -92,6 +92,8 @@ impl Failure {
         let exit = match detail.get("delivery").and_then(Value::as_str) {
             Some("not_sent" | "unconfirmed") => NOT_DELIVERED,
             Some("accepted") => UNANSWERED,
+            // The responder gave up at the deadline, and said so a moment before we did.
+            Some("answered") if code == "TIMEOUT" => UNANSWERED,
             Some(_) => FAILED,
             None if code == "BAD_REQUEST" => USAGE,
             None => FAILED,
@@ -163,11 +165,12 @@ mod tests {
     #[test]
     fn delivery_decides_the_exit_code() {
         for (delivery, exit) in [("not_sent", 3), ("unconfirmed", 3), ("accepted", 4), ("answered", 1)] {
-            let failure =
-                Failure::from_reply(json!({"code": "PEER_GONE", "message": "it left", "delivery": delivery}));
+            let failure = Failure::from_reply(json!({"code": "PEER_GONE", "message": "it left", "delivery": delivery}));
             assert_eq!(failure.exit, exit, "{delivery}");
             assert_eq!(failure.message, "PEER_GONE: it left");
         }
+        let late = json!({"code": "TIMEOUT", "message": "late", "delivery": "answered"});
+        assert_eq!(Failure::from_reply(late).exit, UNANSWERED);
         assert_eq!(Failure::from_reply(json!({"code": "BAD_REQUEST", "message": "no"})).exit, USAGE);
         assert_eq!(Failure::from_reply(json!({"code": "INTERNAL", "message": "no"})).exit, FAILED);
         assert_eq!(Failure::from_reply(json!(7)).exit, FAILED);

@@ -39,7 +39,9 @@ pub(super) struct FindArgs {
 
 pub(super) fn run(app: &App, args: FindArgs) -> Result<u8, Failure> {
     if args.timeout > LONGEST {
-        return Err(Failure::usage("--timeout is longer than 30s").hint("the answers come within seconds; ask again later"));
+        return Err(
+            Failure::usage("--timeout is longer than 30s").hint("the answers come within seconds; ask again later")
+        );
     }
     app.block_on(async {
         tokio::select! {

@@ -22,7 +22,11 @@ pub(super) struct IdArgs {}
 
 pub(super) fn run(app: &App, _args: IdArgs) -> Result<u8, Failure> {
     let id = load(app)?.id().to_string();
-    if app.out.json { app.out.json(&json!({ "node_id": id }))? } else { app.out.line(&id)? }
+    if app.out.json {
+        app.out.json(&json!({ "node_id": id }))?
+    } else {
+        app.out.line(&id)?
+    }
     Ok(OK)
 }
 

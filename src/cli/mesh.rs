@@ -192,6 +192,11 @@ async fn next_fault(activity: &mut ActivityStream) -> Option<(String, String)> {
 }
 
 impl Way {
+    /// Whether a person's own agents answer here: it is the node of a home, not one made for a command.
+    pub(super) fn is_of_a_home(&self) -> bool {
+        self.own.is_none()
+    }
+
     /// Asks, and hands each item to `each`; gives what ends the answer.
     pub(super) async fn ask(
         &mut self,

@@ -159,7 +159,8 @@ impl Output {
         let text = error.render().to_string();
         let text = text.trim_end().strip_prefix("error: ").unwrap_or(&text);
         if self.json {
-            self.note(&Failure::usage(text.split("\n\nUsage").next().unwrap_or(text)).to_json().to_string());
+            let end = ["\n\nUsage", "\n\nFor more"].iter().filter_map(|s| text.find(s)).min().unwrap_or(text.len());
+            self.note(&Failure::usage(&text[..end]).to_json().to_string());
         } else if text.starts_with("A peer-to-peer mesh") {
             self.note(text);
         } else {
@@ -230,7 +231,7 @@ impl Printer {
     pub(super) fn finish(self) {
         if self.lines.0.try_send(None).is_ok() {
             // Disconnected when the thread ended, a timeout when the reader doesn't read.
-            drop(self.done.recv_timeout(LAST_LINES));
+            let _ = self.done.recv_timeout(LAST_LINES);
         }
     }
 }

@@ -141,18 +141,33 @@ pub(super) fn status(status: &Value) -> String {
         ("tracker", text_of(status, "tracker").to_owned()),
         (
             "peers",
-            format!("{} proven, {} unproven, {} connections", number(m, "peers"), number(m, "unproven_peers"), number(m, "connections")),
+            format!(
+                "{} proven, {} unproven, {} connections",
+                number(m, "peers"),
+                number(m, "unproven_peers"),
+                number(m, "connections")
+            ),
         ),
         ("known", format!("{} records of other nodes", number(m, "records"))),
         ("provides", capabilities(&status["capabilities"])),
         ("interests", strings(&status["interests"])),
         (
             "tasks",
-            format!("{} running, {} done, {} failed", number(m, "tasks_running"), number(m, "tasks_done"), number(m, "tasks_failed")),
+            format!(
+                "{} running, {} done, {} failed",
+                number(m, "tasks_running"),
+                number(m, "tasks_done"),
+                number(m, "tasks_failed")
+            ),
         ),
         (
             "calls",
-            format!("{} running, {} done, {} failed", number(m, "calls_running"), number(m, "calls_done"), number(m, "calls_failed")),
+            format!(
+                "{} running, {} done, {} failed",
+                number(m, "calls_running"),
+                number(m, "calls_done"),
+                number(m, "calls_failed")
+            ),
         ),
         (
             "traffic",
@@ -178,7 +193,12 @@ pub(super) fn activity(what: &Value) -> (Tone, String) {
         "peer_connected" => {
             let direction = if what["inbound"] == true { "from" } else { "to" };
             let unproven = if what["proven"] == false { ", unproven" } else { "" };
-            let line = format!("peer {} connected {direction} {} ({}{unproven})", who(what, "node_id"), text_of(what, "addr"), id("node_id"));
+            let line = format!(
+                "peer {} connected {direction} {} ({}{unproven})",
+                who(what, "node_id"),
+                text_of(what, "addr"),
+                id("node_id")
+            );
             (Tone::Good, line)
         }
         "peer_lost" => {
@@ -186,16 +206,23 @@ pub(super) fn activity(what: &Value) -> (Tone, String) {
             (Tone::Dim, format!("peer {} left{reason} ({})", who(what, "node_id"), id("node_id")))
         }
         "refused" => {
-            let line = format!("refused {}: {} {}", text_of(what, "addr"), text_of(what, "reason"), text_of(what, "message"));
+            let line =
+                format!("refused {}: {} {}", text_of(what, "addr"), text_of(what, "reason"), text_of(what, "message"));
             (Tone::Bad, line)
         }
         "dial_failed" => {
             let retry = text::millis(what["retry_in_ms"].as_f64().unwrap_or_default());
-            (Tone::Dim, format!("can't reach {}: {} (again in {retry})", text_of(what, "peer"), text_of(what, "message")))
+            (
+                Tone::Dim,
+                format!("can't reach {}: {} (again in {retry})", text_of(what, "peer"), text_of(what, "message")),
+            )
         }
         "task_received" => {
             let via = what["via"].as_str().map(|via| format!(" via {}", short(via))).unwrap_or_default();
-            (Tone::Plain, format!("task {} from {}{via} ({})", text_of(what, "capability"), id("caller"), text_of(what, "id")))
+            (
+                Tone::Plain,
+                format!("task {} from {}{via} ({})", text_of(what, "capability"), id("caller"), text_of(what, "id")),
+            )
         }
         "task_finished" => {
             let took = text::millis(what["took_ms"].as_f64().unwrap_or_default());

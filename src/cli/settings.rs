@@ -99,13 +99,19 @@ impl Settings {
             );
         }
         if private && !tracker {
-            return wrong("--private needs --tracker", "only a tracker has an allowlist: `--tracker --private --allow ID`");
+            return wrong(
+                "--private needs --tracker",
+                "only a tracker has an allowlist: `--tracker --private --allow ID`",
+            );
         }
         if !allow.is_empty() && !private {
             return wrong("--allow needs --private", "say `--tracker --private --allow ID`, or leave --allow out");
         }
         if private && allow.is_empty() {
-            return wrong("--private without --allow admits nobody", "add `--allow ID` for each node (`elo id` prints it)");
+            return wrong(
+                "--private without --allow admits nobody",
+                "add `--allow ID` for each node (`elo id` prints it)",
+            );
         }
         if command.is_none() && (stream || shell || max.is_some()) {
             return wrong(
@@ -145,5 +151,80 @@ impl Settings {
             },
             legacy: flag(args.legacy, "legacy")?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ServeArgs,
+    }
+
+    fn merge(line: &str, file: &str) -> Result<Settings, Failure> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("elo.toml");
+        std::fs::write(&path, file).unwrap();
+        let file = FileSettings::load(Path::new("/nowhere"), Some(&path))?;
+        let args = Line::parse_from(std::iter::once("elo").chain(line.split_whitespace())).args;
+        Settings::merge(args, &file)
+    }
+
+    #[test]
+    fn defaults() {
+        let s = merge("", "").unwrap();
+        assert_eq!(s.listen, Some("0.0.0.0:7878".parse().unwrap()));
+        assert_eq!((s.name, s.answer, s.tracker, s.legacy), (None, Answer::Echo, Tracker::Off, false));
+        assert!(s.peers.is_empty() && s.capabilities.is_empty() && s.advertise.is_empty());
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = "name = 'file'\nport = 1\nbind = '127.0.0.1'\npeer = ['a', 'b']\nagent = 'x'\ntracker = true\n";
+        let s = merge("", file).unwrap();
+        assert_eq!(s.name.as_deref(), Some("file"));
+        assert_eq!(s.listen, Some("127.0.0.1:1".parse().unwrap()));
+        assert_eq!(s.peers, ["a:7878", "b:7878"]);
+        assert_eq!(s.tracker, Tracker::Public);
+        let s = merge("--name flag --port 2 --peer c --agent y,z --tracker=false", file).unwrap();
+        assert_eq!(s.name.as_deref(), Some("flag"));
+        assert_eq!(s.listen, Some("127.0.0.1:2".parse().unwrap()));
+        assert_eq!(s.peers, ["c:7878"]);
+        assert_eq!(s.capabilities, [Capability::agent("y"), Capability::agent("z")]);
+        assert_eq!(s.tracker, Tracker::Off);
+    }
+
+    #[test]
+    fn a_program_has_its_settings() {
+        let s = merge("--exec cat --tool t --exec-stream --max-tasks 3", "exec-shell = true").unwrap();
+        let answer = Answer::Exec { command: "cat".into(), shell: true, stream: true, max_tasks: Some(3) };
+        assert_eq!(s.answer, answer);
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_said() {
+        for (line, file, said) in [
+            ("--private", "", "--private needs --tracker"),
+            ("--tracker --private", "", "admits nobody"),
+            ("--no-listen --port 1", "", "--no-listen"),
+            ("--no-listen", "bind = '::1'", "--no-listen"),
+            ("--exec-stream", "", "need --exec"),
+            ("--max-tasks 2", "", "need --exec"),
+            ("--exec cat", "", "without a capability"),
+            ("", "port = 70000", "elo.toml:1: port"),
+            ("", "peer = ['http://x']", "elo.toml:1: peer"),
+            ("", "max-tasks = 0", "elo.toml:1: max-tasks"),
+        ] {
+            let failure = merge(line, file).unwrap_err();
+            assert_eq!(failure.exit, 2, "{line} {file}");
+            assert!(failure.message.contains(said), "{line} {file}: {}", failure.message);
+        }
     }
 }

@@ -30,7 +30,11 @@ pub(super) fn run(app: &App, _args: StopArgs) -> Result<u8, Failure> {
             Err(failure) if failure.exit == NOT_DELIVERED => {}
             Err(failure) => return Err(failure),
         }
-        if app.out.json { app.out.json(&json!({ "stopped": true }))? } else { app.out.line("stopped")? }
+        if app.out.json {
+            app.out.json(&json!({ "stopped": true }))?
+        } else {
+            app.out.line("stopped")?
+        }
         Ok(OK)
     })
 }

@@ -39,6 +39,9 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 /// A peer: `[ID@]HOST[:PORT]`, with the default port put in where none is said.
 pub(super) fn peer(text: &str) -> Result<String, String> {
+    if text.contains("://") {
+        return Err("a peer is no URL: say it as HOST, HOST:PORT or ID@HOST:PORT".to_owned());
+    }
     let (id, address) = match text.split_once('@') {
         Some((id, address)) => {
             let id = NodeId::from_str(id).map_err(|e| format!("before the @ stands no node id: {e}"))?;
@@ -143,7 +146,8 @@ fn read_bounded(input: impl Read) -> Result<String, Failure> {
         return Err(too_large());
     }
     String::from_utf8(bytes).map_err(|_| {
-        Failure::usage("the payload on stdin is not UTF-8 text").hint("encode binary data first, with base64 for example")
+        Failure::usage("the payload on stdin is not UTF-8 text")
+            .hint("encode binary data first, with base64 for example")
     })
 }
 
@@ -160,7 +164,8 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, ms) in [("500ms", 500), ("10s", 10_000), ("2m", 120_000), ("1h", 3_600_000), ("3", 3000), ("1.5", 1500)]
+        for (text, ms) in
+            [("500ms", 500), ("10s", 10_000), ("2m", 120_000), ("1h", 3_600_000), ("3", 3000), ("1.5", 1500)]
         {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
@@ -181,7 +186,8 @@ mod tests {
         ] {
             assert_eq!(peer(text).as_deref(), Ok(address), "{text}");
         }
-        for text in ["", ":7878", "box:", "box:0", "box:70000", "box:x", "[::1", "[::1]x", "a b", "http://box", "x@box"] {
+        for text in ["", ":7878", "box:", "box:0", "box:70000", "box:x", "[::1", "[::1]x", "a b", "http://box", "x@box"]
+        {
             assert!(peer(text).is_err(), "{text}");
         }
     }

@@ -20,7 +20,9 @@ pub(crate) enum ControlError {
     #[error("the node went away before it answered")]
     Gone,
     /// The other side is another program version.
-    #[error("the running node speaks control version {0}, this command {VERSION}: use the same version of elo for both")]
+    #[error(
+        "the running node speaks control version {0}, this command {VERSION}: use the same version of elo for both"
+    )]
     Version(u32),
     /// Not what was agreed.
     #[error("the node's answer can't be read: {0}")]

@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, duplex, split};
@@ -17,9 +17,7 @@ use crate::node::{Node, Outcome};
 
 use super::client::Client;
 use super::framing::{hung_up, read_line};
-use super::protocol::{
-    Answer, CallArgs, EventsArgs, FindArgs, Kind, MAX_REQUEST, PublishArgs, Request, VERSION, op,
-};
+use super::protocol::{Answer, CallArgs, EventsArgs, FindArgs, Kind, MAX_REQUEST, PublishArgs, Request, VERSION, op};
 
 /// How long a client may take to say what it wants: a program does it at once, and a silent one takes up a place.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);

@@ -20,7 +20,10 @@ pub(super) fn install(builder: Builder, answer: Answer) -> Result<Builder, Failu
         Answer::Exec { command, shell, stream, max_tasks } => (command, shell, stream, max_tasks),
     };
     let mut exec = Exec::new(&command, shell)
-        .map_err(|e| Failure::usage(format!("--exec {command:?}: {e}")).hint("the program and its path are looked up now, before the node starts"))?
+        .map_err(|e| {
+            Failure::usage(format!("--exec {command:?}: {e}"))
+                .hint("the program and its path are looked up now, before the node starts")
+        })?
         .stream(stream);
     if let Some(max_tasks) = max_tasks {
         exec = exec.max_tasks(max_tasks);

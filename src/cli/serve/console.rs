@@ -59,16 +59,19 @@ impl Console {
         let listen = node.listen_addrs();
         let control = door.map(|door| door.path().display().to_string());
         if self.out.json {
-            let ready = json!({ "event": "ready", "node_id": id, "name": node.name(), "listen": listen, "control": control });
+            let ready =
+                json!({ "event": "ready", "node_id": id, "name": node.name(), "listen": listen, "control": control });
             self.lines.print(ready.to_string());
             return;
         }
         let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
-        let place = if listen.is_empty() { "not listening".to_owned() } else { format!("listening on {}", listen.join(", ")) };
+        let place =
+            if listen.is_empty() { "not listening".to_owned() } else { format!("listening on {}", listen.join(", ")) };
         self.lines.print(self.out.toned(Tone::Good, &format!("ready: {} {place}", node.name())));
         self.lines.print(self.out.toned(Tone::Plain, &format!("node id {id}")));
         if self.prompt.is_some() {
-            self.lines.print(self.out.toned(Tone::Dim, "`help` lists the commands, Tab completes, Ctrl-C stops the node"));
+            self.lines
+                .print(self.out.toned(Tone::Dim, "`help` lists the commands, Tab completes, Ctrl-C stops the node"));
         }
     }
 

@@ -20,8 +20,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 const FIND_WAIT: Duration = Duration::from_secs(2);
 
 /// The commands there are.
-pub(super) const COMMANDS: &[&str] =
-    &["call", "caps", "find", "help", "id", "peers", "publish", "quit", "status"];
+pub(super) const COMMANDS: &[&str] = &["call", "caps", "find", "help", "id", "peers", "publish", "quit", "status"];
 
 const HELP: &str = "\
 peers                  who is connected
@@ -104,11 +103,16 @@ async fn perform(shared: &Shared, out: &Output, command: &str, rest: &str) -> Re
         "find" => {
             let wait_ms = u64::try_from(FIND_WAIT.as_millis()).unwrap_or(u64::MAX);
             let found = way.list(op::FIND, &FindArgs { capability: rest.to_owned(), wait_ms }).await?;
-            if found.is_empty() { format!("nobody provides {}", text::line(rest)) } else { render::nodes(terminal, &found) }
+            if found.is_empty() {
+                format!("nobody provides {}", text::line(rest))
+            } else {
+                render::nodes(terminal, &found)
+            }
         }
         "publish" => {
             let (event_type, data) = first_word(rest);
-            let event_type = values::name(event_type).map_err(|e| Failure::usage(format!("publish TYPE [DATA]: {e}")))?;
+            let event_type =
+                values::name(event_type).map_err(|e| Failure::usage(format!("publish TYPE [DATA]: {e}")))?;
             let published = way.ask(op::PUBLISH, &PublishArgs { event_type, data: payload(data)? }, |_| Ok(())).await?;
             format!("published {}", text::line(mesh::value(&published)?["id"].as_str().unwrap_or_default()))
         }
@@ -154,7 +158,7 @@ fn parse_call(rest: &str) -> Result<CallArgs, Failure> {
         via: None,
         timeout_ms: u64::try_from(CALL_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
         stream: false,
-        local: true,
+        local: !call::BUILT_IN.contains(&capability),
     })
 }
 

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::control::DoorError;
 use crate::control::{Door, Shared};
 use crate::identity::{Identity, NodeId};
-use crate::node::Node;
+use crate::node::{Builder, Node};
 
 use super::failure::{Failure, INTERRUPTED, OK};
 use super::settings::{self, Settings};
@@ -122,10 +122,12 @@ pub(super) fn run(app: &App, args: ServeArgs) -> Result<u8, Failure> {
 async fn serve(app: &App, settings: Settings) -> Result<u8, Failure> {
     // Before anything else, so that Ctrl-C during the start is heeded as well.
     let mut signals = signals::Signals::new().map_err(|e| Failure::new(format!("can't listen for signals: {e}")))?;
+    // A fault of the settings is told before anything is made or taken.
+    let builder = builder(settings)?;
     let door = open_door(app)?;
     let (identity, created) = Identity::load_or_create(&app.home)?;
     let id = identity.id();
-    let node = start(settings, identity).await?;
+    let node = builder.identity(identity).start().await?;
     let mut console = match console::Console::start(app, &node) {
         Ok(console) => console,
         Err(e) => {
@@ -183,8 +185,8 @@ fn open_door(app: &App) -> Result<Option<Door>, Failure> {
     }
 }
 
-async fn start(settings: Settings, identity: Identity) -> Result<Node, Failure> {
-    let mut builder = Node::builder().identity(identity).tracker(settings.tracker).legacy(settings.legacy);
+fn builder(settings: Settings) -> Result<Builder, Failure> {
+    let mut builder = Node::builder().tracker(settings.tracker).legacy(settings.legacy);
     builder = match settings.listen {
         Some(addr) => builder.listen(addr),
         None => builder.no_listen(),
@@ -204,5 +206,5 @@ async fn start(settings: Settings, identity: Identity) -> Result<Node, Failure> 
     for pattern in settings.interests {
         builder = builder.interest(pattern);
     }
-    Ok(answer::install(builder, settings.answer)?.start().await?)
+    answer::install(builder, settings.answer)
 }

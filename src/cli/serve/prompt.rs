@@ -70,7 +70,7 @@ impl Prompt {
     pub(super) fn end(self) {
         #[cfg(unix)]
         if let Some(terminal) = &self.terminal {
-            drop(rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, terminal));
+            let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, terminal);
         }
     }
 }
