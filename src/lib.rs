@@ -21,7 +21,7 @@ pub use identity::{Identity, IdentityError, InvalidNodeId, NodeId, verify};
 pub use limits::Limits;
 pub use node::{
     Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo, ChunkError, Context, Event, FoundNode,
-    Metrics, Node, Outcome, PeerInfo, Route, Status, Subscription, Task, TaskError, TaskResult, Timings, Tracker,
-    TrackerRole,
+    Metrics, Node, Outcome, Payload, PeerInfo, Route, Status, Subscription, Task, TaskError, TaskResult, Timings,
+    Tracker, TrackerRole,
 };
 pub use wire::{Capability, CapabilityKind};

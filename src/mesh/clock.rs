@@ -50,6 +50,13 @@ impl<K: Clone + Eq + Hash> Timers<K> {
         }
     }
 
+    /// Sets the key's alarm, unless it has one.
+    pub fn set_once(&mut self, key: K, at: Duration) {
+        if !self.set.contains_key(&key) {
+            self.set(key, at);
+        }
+    }
+
     /// The next alarm that is due.
     pub fn pop(&mut self, now: Duration) -> Option<K> {
         let slot = *self.due.first_key_value()?.0;

@@ -2,13 +2,15 @@
 //!
 //! [`State`] is one node. Inputs (a peer connected, a checked message, an alarm, a command of the owner) go in with the
 //! current time, [`Action`]s come out; the driver in `node/` carries them out. Randomness comes from a seed. So whole
-//! meshes run in one test, thousands of times, each time alike.
+//! meshes run in one test, thousands of times, each time alike: a map that is gone through is a `BTreeMap`, whose order
+//! doesn't change from run to run.
 
 pub mod action;
 pub mod calls;
 pub mod clock;
 pub mod conn_id;
 mod events;
+pub mod handshake;
 mod legacy;
 pub mod peers;
 pub mod queries;
@@ -17,6 +19,7 @@ mod seen;
 mod state;
 mod table;
 mod tasks;
+pub mod throttle;
 mod view;
 
 pub use action::{Action, CallDone, CallEvent, OnFull, TaskKey, TaskToRun, What};

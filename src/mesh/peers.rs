@@ -1,6 +1,6 @@
 //! Connected peers: who is admitted, and which of two connections is kept.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -55,6 +55,8 @@ pub struct Peer {
     pub asked: Option<(u64, Duration)>,
     /// What only a Python node has.
     pub legacy: Option<Legacy>,
+    /// The interests that it was told what is known for.
+    pub told: Option<Vec<String>>,
     /// Why it said it leaves.
     pub bye: Option<(Option<CloseReason>, String)>,
 }
@@ -73,7 +75,7 @@ pub struct Legacy {
 /// All connected peers.
 #[derive(Debug, Default)]
 pub struct Peers {
-    by_conn: HashMap<ConnId, Peer>,
+    by_conn: BTreeMap<ConnId, Peer>,
     by_node: HashMap<NodeId, ConnId>,
     /// Connections that were replaced: what was on its way over them still counts.
     retired: HashMap<ConnId, NodeId>,
@@ -190,6 +192,7 @@ impl State {
     ) -> Result<Vec<Object>, (CloseReason, String)> {
         self.admit(&arrival)?;
         let node = arrival.node;
+        self.dialing.remove(&node);
         let is_legacy = matches!(arrival.speaker, Speaker::Legacy(_));
         let mut resend = false;
         if is_legacy {
@@ -206,7 +209,7 @@ impl State {
             {
                 if !keeps_new(&self.me, &peer.arrival, &arrival) {
                     self.ask(old, now, out);
-                    self.timers.set(Timer::Probe(old), now.mono + PROBE);
+                    self.timers.set_once(Timer::Probe(old), now.mono + PROBE);
                     return Err((CloseReason::Duplicate, "another connection between us is kept".into()));
                 }
                 let same_run = peer.arrival.instance == arrival.instance;
@@ -217,6 +220,7 @@ impl State {
                 resend = same_run;
                 if !same_run {
                     self.table.forget(&node, now);
+                    self.relays_on_lost(&node, now, out);
                     self.calls_lost_node(&node, Some(&arrival), now, out);
                 }
             }
@@ -227,6 +231,7 @@ impl State {
             asked: None,
             legacy: is_legacy
                 .then(|| Legacy { caps: arrival.caps.names().map(str::to_owned).collect(), ..Legacy::default() }),
+            told: None,
             bye: None,
             arrival: arrival.clone(),
         };
@@ -362,7 +367,6 @@ impl State {
         let reason = said.or(reason);
         let name = self.table.get(&node).map(|r| r.name.clone()).unwrap_or_default();
         out.push(Action::Activity(Activity::PeerLost { node_id: node, name, reason }));
-        self.in_flight.remove(&node);
         self.queries_on_disconnected(conn);
         if peer.legacy.is_some() {
             self.calls_lost_node(&node, None, now, out);
@@ -403,7 +407,7 @@ impl State {
             let name = self.table.get(node).map_or("", |r| r.name.as_str());
             super::table::names(text, node, name)
         });
-        let set: HashSet<NodeId> = named.map(|(_, p)| p.arrival.node).collect();
+        let set: BTreeSet<NodeId> = named.map(|(_, p)| p.arrival.node).collect();
         set.into_iter().collect()
     }
 }

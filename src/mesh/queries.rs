@@ -1,6 +1,6 @@
 //! The query flood: a question signed by its origin goes out over every link, answers return the way it came.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,9 +39,12 @@ struct Own {
 /// A query of somebody else's that went through here.
 #[derive(Debug)]
 struct Passing {
-    from: ConnId,
+    /// Who brought it; over which connection, shows when an answer goes back.
+    from: NodeId,
     /// How many more answers may go back.
     left: u64,
+    /// Who was named already; no more than were asked for.
+    named: Vec<NodeId>,
     capability: String,
     node: String,
 }
@@ -49,14 +52,14 @@ struct Passing {
 /// Queries under way.
 #[derive(Debug)]
 pub struct Queries {
-    own: HashMap<String, Own>,
+    own: BTreeMap<String, Own>,
     passing: Seen<(NodeId, String), Passing>,
 }
 
 impl Queries {
     /// None yet.
     pub fn new(limits: &Limits, keep: Duration) -> Self {
-        Self { own: HashMap::new(), passing: Seen::new(limits.max_seen, keep) }
+        Self { own: BTreeMap::new(), passing: Seen::new(limits.max_seen, keep) }
     }
 
     /// Forgets what is old.
@@ -144,7 +147,7 @@ impl State {
         }
     }
 
-    pub(super) fn on_query(&mut self, query: Query, conn: ConnId, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn on_query(&mut self, query: Query, conn: ConnId, from: NodeId, now: Now, out: &mut Vec<Action>) {
         let Some(origin) = query.origin else { return };
         if origin == self.me {
             return;
@@ -153,8 +156,8 @@ impl State {
         if query.timestamp.abs_diff(now.unix_s()) > skew as u64 {
             return self.refuse("query_clock");
         }
-        let passing =
-            Passing { from: conn, left: query.limit, capability: query.capability.clone(), node: query.node.clone() };
+        let (capability, node) = (query.capability.clone(), query.node.clone());
+        let passing = Passing { from, left: query.limit, named: Vec::new(), capability, node };
         let key = (origin, query.id.clone());
         if !self.queries.passing.insert(key.clone(), passing, now.mono) {
             return self.refuse("duplicate_query");
@@ -163,18 +166,19 @@ impl State {
         let mut left = query.limit;
         if !found.is_empty() {
             left = left.saturating_sub(found.len() as u64);
-            let resp = draft::query_resp(&query.id, &origin, 1, found.iter(), None);
+            let resp = draft::query_resp(&query.id, &origin, 1, found.iter().map(|r| &r.object), None);
             out.push(Action::Send { to: conn, what: What::Ready(resp), on_full: OnFull::Drop });
         }
         if let Some(passing) = self.queries.passing.get_mut(&key) {
             passing.left = left;
+            passing.named = found.iter().map(|r| r.node_id).collect();
         }
         if query.ttl > 1 && left > 0 {
             let on = query.object.with_member("ttl", (query.ttl - 1).to_string().as_bytes());
             let to: Vec<ConnId> = self
                 .peers
                 .all_proven()
-                .filter(|(c, p)| *c != conn && p.arrival.node != origin)
+                .filter(|(_, p)| p.arrival.node != from && p.arrival.node != origin)
                 .map(|(c, _)| c)
                 .collect();
             self.counters.flooded += to.len() as u64;
@@ -185,7 +189,7 @@ impl State {
     }
 
     /// The records that answer a query, ours first.
-    fn answers_here(&self, query: &Query, origin: &NodeId) -> Vec<Object> {
+    fn answers_here(&self, query: &Query, origin: &NodeId) -> Vec<Arc<Record>> {
         let own = self.record.iter().filter(|r| answers(r, &query.capability, &query.node));
         let fits = |r: &&Arc<Record>| r.node_id != *origin && answers(r, &query.capability, &query.node);
         let known: Vec<&Arc<Record>> = if query.capability.is_empty() {
@@ -195,10 +199,10 @@ impl State {
         };
         let mut bytes = 0;
         own.chain(known)
-            .map(|r| r.object.clone())
+            .cloned()
             .take((query.limit as usize).min(MAX_RECORDS_PER_MESSAGE))
-            .take_while(|o| {
-                bytes += o.raw().len();
+            .take_while(|r| {
+                bytes += r.object.raw().len();
                 bytes <= MAX_RECORD_BYTES_PER_MESSAGE
             })
             .collect()
@@ -212,14 +216,19 @@ impl State {
         let Some(passing) = self.queries.passing.get_mut(&(origin, resp.id.clone())) else {
             return self.refuse("unasked_answer");
         };
-        // Only what was asked for goes back, and no more than was asked for.
-        let fits = resp.nodes.iter().filter(|r| answers(r, &passing.capability, &passing.node));
-        let nodes: Vec<Object> = fits.take(passing.left as usize).map(|r| r.object.clone()).collect();
+        // Only what was asked for goes back, no more than was asked for, and nobody twice: the same node is known in
+        // many places, and would take the room of the others.
+        let fits = |r: &&Record| {
+            answers(r, &passing.capability, &passing.node) && r.node_id != origin && !passing.named.contains(&r.node_id)
+        };
+        let fitting: Vec<&Record> = resp.nodes.iter().filter(fits).take(passing.left as usize).collect();
+        passing.named.extend(fitting.iter().map(|r| r.node_id));
+        let nodes: Vec<Object> = fitting.iter().map(|r| r.object.clone()).collect();
         if nodes.is_empty() {
             return;
         }
         passing.left -= nodes.len() as u64;
-        let to = passing.from;
+        let Some(to) = self.peers.conn_of(&passing.from) else { return };
         let on = draft::query_resp(&resp.id, &origin, resp.hops.saturating_add(1), nodes.iter(), None);
         self.counters.flooded += 1;
         out.push(Action::Send { to, what: What::Ready(on), on_full: OnFull::Drop });

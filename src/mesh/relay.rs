@@ -4,7 +4,7 @@
 //! passed on is answered with `relay_error`; a task that was passed on is remembered until its result comes back, so
 //! that its caller is told when the target is lost.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::{Action, OnFull, What};
@@ -30,7 +30,7 @@ struct Carried {
 /// Tasks passed on whose results have not come back.
 #[derive(Debug, Default)]
 pub struct Relays {
-    carried: HashMap<(NodeId, String), Carried>,
+    carried: BTreeMap<(NodeId, String), Carried>,
 }
 
 impl Relays {
@@ -155,7 +155,8 @@ impl State {
         match error.source {
             Some(source) if source != self.me => {
                 // On its way back to the source, over the tracker that the frame came from.
-                if self.config.tracker == TrackerRole::None {
+                let from_tracker = self.peers.trackers().any(|(_, p)| p.arrival.node == from);
+                if self.config.tracker == TrackerRole::None || !from_tracker {
                     return self.refuse("relay_refused");
                 }
                 self.relays.carried.remove(&(source, error.id.clone()));

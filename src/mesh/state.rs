@@ -20,7 +20,7 @@ use super::table::{Learned, Table, joint_caps};
 use super::tasks::Tasks;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
-use crate::limits::{FLOOD_TTL, Limits, MAX_ADDRS, MAX_CAPS, MAX_RECORDS_PER_MESSAGE, MAX_TRACKERS};
+use crate::limits::{FLOOD_TTL, Limits, MAX_ADDRS, MAX_CAPS, MAX_RECORD, MAX_RECORDS_PER_MESSAGE, MAX_TRACKERS};
 use crate::node::TrackerRole;
 use crate::wire::{Capability, Caps, Checked, Draft, Message, Record, RecordDraft, WireError, draft};
 
@@ -75,8 +75,8 @@ pub enum Timer {
 /// How often old things are forgotten.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// How long the ids of queries and events are remembered: longer than a message can be under way.
-const SEEN_FOR: Duration = Duration::from_secs(120);
+/// How long the ids of queries and events are remembered beyond the time for which their timestamps are accepted.
+const SEEN_BEYOND: Duration = Duration::from_secs(60);
 
 /// The protocol's state of one node.
 #[derive(Debug)]
@@ -100,6 +100,8 @@ pub struct State {
     pub(super) relays: Relays,
     pub(super) seen_events: Seen<(NodeId, String), ()>,
     pub(super) in_flight: HashMap<NodeId, usize>,
+    /// Who is being dialled for calls, and when the news of it is no longer waited for.
+    pub(super) dialing: BTreeMap<NodeId, Duration>,
     pub(super) timers: Timers<Timer>,
     pub(super) rng: StdRng,
     pub(super) asks: u64,
@@ -130,6 +132,8 @@ impl State {
     /// A node with no peers yet. `seed` feeds the random generator that makes ids.
     pub fn new(me: NodeId, config: Config, seed: [u8; 32], now: Now) -> Self {
         let limits = config.limits.clone();
+        // From as far in the future as is accepted to as far in the past: for so long it could be sent again.
+        let seen_for = limits.clock_skew * 2 + SEEN_BEYOND;
         let mut state = Self {
             me,
             caps: Caps::default(),
@@ -142,12 +146,13 @@ impl State {
             last_seq: 0,
             peers: Peers::default(),
             table: Table::new(&limits),
-            queries: Queries::new(&limits, SEEN_FOR),
+            queries: Queries::new(&limits, seen_for),
             calls: Calls::default(),
             tasks: Tasks::default(),
             relays: Relays::default(),
-            seen_events: Seen::new(limits.max_seen, SEEN_FOR),
+            seen_events: Seen::new(limits.max_seen, seen_for),
             in_flight: HashMap::new(),
+            dialing: BTreeMap::new(),
             timers: Timers::default(),
             rng: StdRng::from_seed(seed),
             asks: 0,
@@ -177,7 +182,7 @@ impl State {
         match checked.into_message() {
             Message::Heartbeat(beat) => self.on_heartbeat(conn, &beat, now, out),
             Message::Announce(record, ttl) => self.on_record(record, ttl, conn, node, now, out),
-            Message::Query(query) => self.on_query(query, conn, now, out),
+            Message::Query(query) => self.on_query(query, conn, node, now, out),
             Message::QueryResp(resp) => self.on_query_resp(resp, conn, now, out),
             Message::Event(event) => self.on_event(event, conn, now, out),
             Message::Relay(relay) => self.on_relay(relay, conn, node, now, out),
@@ -240,6 +245,7 @@ impl State {
                     self.queries.expire(now);
                     self.tasks.expire(now);
                     self.relays.expire(now);
+                    self.dialing.retain(|_, until| *until > now.mono);
                     let slow: Vec<_> =
                         self.peers.all_proven().filter(|(_, p)| p.asked.is_none()).map(|(c, p)| (c, p.since)).collect();
                     for (conn, since) in slow {
@@ -267,6 +273,27 @@ impl State {
         let done = self.caps.insert(cap);
         self.mark_changed(before != self.caps, now, out);
         done
+    }
+
+    /// Whether the record has room for a capability.
+    pub fn fits(&self, cap: &Capability) -> bool {
+        self.record_size_with(cap) <= MAX_RECORD
+    }
+
+    /// How large the record would be with a capability, in bytes: at most, whatever addresses and trackers come.
+    pub fn record_size_with(&self, cap: &Capability) -> usize {
+        /// The other members of a record, its signature, 8 addresses and 4 trackers.
+        const AROUND: usize = 1024;
+        let mut caps = self.caps.clone();
+        caps.insert(cap.clone());
+        let caps = crate::wire::canonicalize_value(&caps.to_value()).map_or(usize::MAX / 2, |c| c.len());
+        let interests: usize = self.interests.keys().map(|i| i.len() * 6 + 3).sum();
+        AROUND + self.config.name.len() * 6 + caps + interests
+    }
+
+    /// Its tracker role.
+    pub fn tracker_role(&self) -> TrackerRole {
+        self.config.tracker
     }
 
     /// Provides it no longer.
@@ -309,6 +336,24 @@ impl State {
     fn mark_changed(&mut self, changed: bool, now: Now, out: &mut Vec<Action>) {
         self.record_dirty |= changed;
         self.flush_record(now, out);
+    }
+
+    /// Asks for a signature now: the node starts.
+    pub fn publish_record(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.record_dirty = true;
+        self.flush_record(now, out);
+    }
+
+    /// A record that a peer's `welcome` listed.
+    pub fn learned_from_welcome(
+        &mut self,
+        record: Record,
+        conn: ConnId,
+        from: NodeId,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        self.on_record(record, 1, conn, from, now, out);
     }
 
     /// Asks for a new signature when the record is out of date.
@@ -402,23 +447,16 @@ impl State {
         if own {
             self.table.revive(&node);
         }
-        let before = match self.learn(record, now) {
-            Learned::Newer(before) => before,
-            Learned::Known => return,
-            Learned::Dead => return self.refuse("dead_record"),
-        };
+        let learned = self.learn(record, now);
+        if let Learned::Dead = learned {
+            return self.refuse("dead_record");
+        }
         let Some(record) = self.table.get(&node).cloned() else { return };
         if own {
-            if let Some(peer) = self.peers.get_mut(conn) {
-                peer.arrival.tracker = record.tracker;
-            }
-            self.refresh_trackers();
-            self.flush_record(now, out);
-            let interests_before = before.as_ref().map(|r| &r.interests);
-            if interests_before != Some(&record.interests) {
-                self.send_interesting(conn, &record, now, out);
-            }
+            // Also when the record is known from before: the connection is a new one.
+            self.on_own_record(conn, &record, now, out);
         }
+        let Learned::Newer(before) = learned else { return };
         if ttl > 1 {
             // Those who wanted what it provided before must hear that it does no longer.
             let caps = joint_caps(&record.caps, before.as_ref().map(|r| &r.caps));
@@ -430,6 +468,23 @@ impl State {
             }
         }
         self.calls_nudge(now, out);
+    }
+
+    /// A peer speaks of itself.
+    fn on_own_record(&mut self, conn: ConnId, record: &Record, now: Now, out: &mut Vec<Action>) {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let news = peer.arrival.tracker != record.tracker;
+        peer.arrival.tracker = record.tracker;
+        let interesting = peer.told.as_ref() != Some(&record.interests);
+        peer.told = Some(record.interests.clone());
+        self.refresh_trackers();
+        self.flush_record(now, out);
+        if interesting {
+            self.send_interesting(conn, record, out);
+        }
+        if news {
+            self.calls_nudge(now, out);
+        }
     }
 
     /// Learns a record; those of connected peers are never the ones to go.
@@ -448,8 +503,7 @@ impl State {
     }
 
     /// Tells a peer what it has become interested in.
-    fn send_interesting(&mut self, conn: ConnId, to: &Record, now: Now, out: &mut Vec<Action>) {
-        let _ = now;
+    fn send_interesting(&mut self, conn: ConnId, to: &Record, out: &mut Vec<Action>) {
         let known = self.table.iter().filter(|r| r.node_id != to.node_id && to.is_interested_in(&r.caps));
         for record in known.take(MAX_RECORDS_PER_MESSAGE) {
             let announce = draft::announce(&record.object, 1);

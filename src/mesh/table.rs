@@ -31,7 +31,7 @@ struct Entry {
 /// Records of other nodes.
 #[derive(Debug)]
 pub struct Table {
-    entries: HashMap<NodeId, Entry>,
+    entries: BTreeMap<NodeId, Entry>,
     by_cap: HashMap<String, BTreeSet<NodeId>>,
     by_heard: BTreeMap<u64, NodeId>,
     gone: Seen<NodeId, u64>,
@@ -45,7 +45,7 @@ impl Table {
     /// An empty one.
     pub fn new(limits: &Limits) -> Self {
         Self {
-            entries: HashMap::new(),
+            entries: BTreeMap::new(),
             by_cap: HashMap::new(),
             by_heard: BTreeMap::new(),
             gone: Seen::new(limits.max_records, Duration::from_secs(crate::wire::MAX_RECORD_TTL_S)),

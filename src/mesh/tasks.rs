@@ -47,6 +47,13 @@ struct Entry {
     running: bool,
 }
 
+impl Entry {
+    /// The bytes kept for whoever asks again, once it is answered.
+    fn kept_bytes(&self) -> usize {
+        self.answer.as_ref().map_or(0, |a| answer_size(a) + self.unacked_bytes)
+    }
+}
+
 /// Why a chunk was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkRefused {
@@ -84,7 +91,7 @@ impl Tasks {
         self.done.retain(|key| match entries.get(key) {
             Some(entry) if entry.until > now.mono || entry.running => true,
             Some(entry) => {
-                *bytes -= entry.answer.as_ref().map_or(0, answer_size);
+                *bytes -= entry.kept_bytes();
                 entries.remove(key);
                 false
             }
@@ -176,7 +183,10 @@ impl State {
             return Some(error);
         }
         if self.draining {
-            return error(ErrorCode::PeerGone, "the node is going down".into());
+            // With its run, which tells that the node itself refused it.
+            let mut error = WireError::new(ErrorCode::PeerGone, "the node is going down");
+            error.instance = Some(self.config.instance.clone());
+            return Some(error);
         }
         let relays = task.capability == "relay" && (legacy || self.config.tracker != TrackerRole::None);
         if !self.provides(&task.capability) && !relays && !legacy {
@@ -230,7 +240,7 @@ impl State {
     pub(super) fn run_local(&mut self, task: TaskToRun, now: Now, out: &mut Vec<Action>) {
         let key = (self.me, task.id.clone());
         self.enter(&key, &task.capability, task.deadline, now, |e| e.local = true);
-        self.timers.set(Timer::Deadline(key.clone()), task.deadline);
+        // The call has the deadline, and takes the task back then.
         out.push(Action::RunTask { key, task: Box::new(task) });
     }
 
@@ -318,11 +328,13 @@ impl State {
 
     pub(super) fn on_chunk_ack(&mut self, key: &TaskKey, next: u64, out: &mut Vec<Action>) {
         let Some(entry) = self.tasks.entries.get_mut(key) else { return };
+        let kept = entry.kept_bytes();
         while entry.unacked.front().is_some_and(|(seq, _)| *seq < next) {
             if let Some((_, data)) = entry.unacked.pop_front() {
                 entry.unacked_bytes -= data.len();
             }
         }
+        self.tasks.done_bytes -= kept - entry.kept_bytes();
         if std::mem::take(&mut entry.waiting) {
             out.push(Action::Credit { key: key.clone() });
         }
@@ -409,8 +421,8 @@ impl State {
             Ok(_) => self.counters.tasks_done += 1,
             Err(_) => self.counters.tasks_failed += 1,
         }
-        self.tasks.done_bytes += answer_size(&answer);
         entry.answer = Some(answer.clone());
+        self.tasks.done_bytes += entry.kept_bytes();
         if std::mem::take(&mut entry.waiting) {
             out.push(Action::Credit { key: key.clone() });
         }
@@ -434,7 +446,7 @@ impl State {
         while self.tasks.done.len() > limits.max_remembered_tasks {
             let Some(key) = self.tasks.done.pop_front() else { break };
             if let Some(entry) = self.tasks.entries.remove(&key) {
-                self.tasks.done_bytes -= entry.answer.as_ref().map_or(0, answer_size);
+                self.tasks.done_bytes -= entry.kept_bytes();
                 if entry.running {
                     self.tasks.running -= 1;
                 }
@@ -448,15 +460,17 @@ impl State {
                 break;
             }
             let Some(entry) = self.tasks.entries.get_mut(key) else { continue };
+            let kept = entry.kept_bytes();
             if let Some(answer) = &mut entry.answer
-                && answer.body.is_ok()
+                && (answer.body.is_ok() || entry.unacked_bytes > 0)
             {
-                let size = answer_size(answer);
-                let message = "the task ran, and its answer is no longer kept";
-                answer.body = Err(WireError::new(ErrorCode::Duplicate, message));
-                self.tasks.done_bytes = self.tasks.done_bytes - size + message.len();
+                if answer.body.is_ok() {
+                    let message = "the task ran, and its answer is no longer kept";
+                    answer.body = Err(WireError::new(ErrorCode::Duplicate, message));
+                }
                 entry.unacked.clear();
                 entry.unacked_bytes = 0;
+                self.tasks.done_bytes = self.tasks.done_bytes - kept + entry.kept_bytes();
             }
         }
     }

@@ -129,6 +129,11 @@ impl State {
         self.peers.conn_of(node).is_some()
     }
 
+    /// Whether a node is connected, proven or not.
+    pub fn is_present(&self, node: &NodeId) -> bool {
+        self.peers.conn_of(node).is_some() || self.peers.legacy_conn_of(node).is_some()
+    }
+
     /// Whether anybody is connected.
     pub fn has_peers(&self) -> bool {
         self.peers.iter().next().is_some()

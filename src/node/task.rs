@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::payload::{self, PayloadError};
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
 
@@ -93,16 +94,51 @@ impl From<serde_json::Error> for TaskError {
     }
 }
 
-/// What a handler's future gives.
+/// What most handlers' futures give. Any `Result<impl Into<Payload>, TaskError>` will do.
 pub type TaskResult = Result<Value, TaskError>;
 
-pub(crate) type BoxHandler =
-    Arc<dyn Fn(Task, super::Context) -> Pin<Box<dyn Future<Output = TaskResult> + Send>> + Send + Sync>;
+/// The payload of an answer: a JSON value, or JSON text to be sent digit for digit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Payload(Form);
 
-pub(crate) fn boxed<F, Fut>(handler: F) -> BoxHandler
+#[derive(Clone, Debug, PartialEq)]
+enum Form {
+    Value(Value),
+    Text(String),
+}
+
+impl Payload {
+    /// JSON text, for numbers that no [`Value`] holds. What isn't JSON is found out when it is sent, and becomes an error
+    /// result.
+    pub fn json(text: impl Into<String>) -> Self {
+        Self(Form::Text(text.into()))
+    }
+
+    pub(crate) fn into_bytes(self) -> Result<Bytes, PayloadError> {
+        match self.0 {
+            Form::Value(value) => payload::from_value(&value),
+            Form::Text(text) => payload::from_json(&text),
+        }
+    }
+}
+
+impl From<Value> for Payload {
+    fn from(value: Value) -> Self {
+        Self(Form::Value(value))
+    }
+}
+
+pub(crate) type BoxHandler =
+    Arc<dyn Fn(Task, super::Context) -> Pin<Box<dyn Future<Output = Result<Payload, TaskError>> + Send>> + Send + Sync>;
+
+pub(crate) fn boxed<F, Fut, P>(handler: F) -> BoxHandler
 where
     F: Fn(Task, super::Context) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = TaskResult> + Send + 'static,
+    Fut: Future<Output = Result<P, TaskError>> + Send + 'static,
+    P: Into<Payload>,
 {
-    Arc::new(move |task, context| Box::pin(handler(task, context)))
+    Arc::new(move |task, context| {
+        let answer = handler(task, context);
+        Box::pin(async move { answer.await.map(Into::into) })
+    })
 }

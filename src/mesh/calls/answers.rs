@@ -29,10 +29,13 @@ impl State {
         }
         let call = self.calls.entries.get_mut(id)?;
         call.first_sign.get_or_insert(now.mono);
+        call.lost_until = None;
         if let Phase::Lost { node, .. } = call.phase {
             // The answer found its way although we had lost sight of the responder.
             let path = via.map_or(Path::Direct, Path::Relay);
             call.phase = Phase::Sent { node, path };
+            // What else was lost is asked for.
+            call.resend_at = Some(now.mono + super::RESEND);
         }
         Some(call)
     }
@@ -46,6 +49,7 @@ impl State {
         out: &mut Vec<Action>,
     ) {
         let Some(call) = self.call_of(id, responder, via, now) else { return };
+        call.working = true;
         if call.delivery != Delivery::Accepted {
             call.delivery = Delivery::Accepted;
             out.push(Action::Call { id: id.to_owned(), event: CallEvent::Accepted });
@@ -63,6 +67,7 @@ impl State {
     ) {
         let id = chunk.id;
         let Some(call) = self.call_of(&id, responder, via, now) else { return };
+        call.working = true;
         call.delivery = Delivery::Accepted;
         if chunk.seq < call.next_chunk {
             // The responder did not hear that we have it.
@@ -81,8 +86,7 @@ impl State {
         } else {
             // Beyond what we said we take.
             let message = "the responder sent more chunks than it may have on the way".to_owned();
-            self.send_cancel(&id, now, out);
-            self.fail(&id, ErrorCode::Internal, message, now, out);
+            self.stop_call(&id, ErrorCode::Internal, message, now, out);
         }
     }
 
@@ -104,8 +108,12 @@ impl State {
         let Some(call) = self.calls.entries.get_mut(id) else { return };
         call.acked = next;
         if let Phase::Sent { node, path } = call.phase {
-            let via = if let Path::Relay(tracker) = path { Some(tracker) } else { None };
-            self.send_to(&node, via.as_ref(), Draft::ChunkAck { id: id.to_owned(), next }, OnFull::Drop, out);
+            // Over a relay what is lost is asked for again; directly, the responder would wait for this for ever.
+            let (via, on_full) = match path {
+                Path::Relay(tracker) => (Some(tracker), OnFull::Drop),
+                _ => (None, OnFull::Close),
+            };
+            self.send_to(&node, via.as_ref(), Draft::ChunkAck { id: id.to_owned(), next }, on_full, out);
         }
     }
 
@@ -121,6 +129,7 @@ impl State {
         let Some(call) = self.call_of(&id, responder, via, now) else { return };
         if answer.body.is_ok() && answer.chunks.unwrap_or(0) > call.next_chunk {
             // Chunks are missing: over a relay they may have been lost. Asked again, the responder sends them again.
+            call.working = true;
             call.delivery = Delivery::Accepted;
             if call.answer.replace(answer).is_none() {
                 call.resend_at = Some(now.mono + super::RESEND / 4);
@@ -163,10 +172,10 @@ impl State {
         };
         call.delivery = Delivery::Answered;
         let code = ErrorCode::from_wire(&error.code);
-        if code == Some(ErrorCode::PeerGone) && call.sends == 1 && error.instance.is_some() {
+        if code == Some(ErrorCode::PeerGone) && call.sends == 1 && !call.working && error.instance.is_some() {
             // The only copy was for an earlier run, and this run refused it: nobody has run it. It goes out once more
             // for the run there is now.
-            if call.instance != error.instance {
+            if call.instance.is_some() && call.instance != error.instance {
                 call.instance = error.instance;
                 let Phase::Sent { path, .. } = call.phase else { return };
                 call.tried("answer", Some(responder), "it restarted since it was known here; asking its new run", now);
@@ -174,9 +183,11 @@ impl State {
             }
         }
         let not_run = code.is_some_and(|c| NOT_RUN.contains(&c));
-        let only_copy = call.sends == 1 || code != Some(ErrorCode::PeerGone);
-        if not_run && only_copy && call.spec.target.is_none() {
-            return self.not_run(&id, responder, error, now, out);
+        // Only the node itself names its run; a handler may have had the code from a call of its own.
+        let only_copy = code != Some(ErrorCode::PeerGone) || (call.sends == 1 && error.instance.is_some());
+        let untouched = call.next_chunk == 0 && call.early.is_empty();
+        if not_run && only_copy && untouched && call.spec.target.is_none() {
+            return self.not_run(&id, responder, error, Delivery::Answered, now, out);
         }
         let retry = error.retry_after_s.filter(|s| (0.0..1e9).contains(s)).map(std::time::Duration::from_secs_f64);
         let message = match code {

@@ -8,6 +8,7 @@ mod answers;
 mod route;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +34,12 @@ const RESEND_MAX: Duration = Duration::from_secs(30);
 
 /// How long a caller looks for a responder it lost, before it gives the call up.
 const RECOVER: Duration = Duration::from_secs(10);
+
+/// How long it waits between looking.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What a caller is told whose responder did not come back.
+const LOST: &str = "the responder was lost and did not come back; whether the task ran is not known";
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -91,15 +98,23 @@ struct Call {
     query: Option<String>,
     /// Nodes that did not run it, and won't be asked again.
     failed: HashSet<NodeId>,
-    /// Nodes that could not be dialled.
-    undialable: HashSet<NodeId>,
+    /// Nodes that could not be dialled, and where: at another address they may be.
+    undialable: BTreeMap<NodeId, Vec<SocketAddr>>,
+    /// Who is being dialled for it, and where.
+    dialing: Option<(NodeId, Vec<SocketAddr>)>,
+    /// Nodes there was no way to when they were last looked at.
+    unreachable: HashSet<NodeId>,
     /// Trackers that could not reach a node.
     unrelayable: HashSet<(NodeId, NodeId)>,
     /// Who was found by the flood, how many links away, and who told us.
     found: HashMap<NodeId, (u32, Option<NodeId>)>,
     tried: Vec<Attempt>,
     /// The last answer that named a reason not to run it.
-    refusal: Option<(NodeId, WireError)>,
+    refusal: Option<(NodeId, WireError, Delivery)>,
+    /// Whether the responder said that it works on it.
+    working: bool,
+    /// Until when the responder is looked for, since it was last heard.
+    lost_until: Option<Duration>,
     /// The run of the responder that the task was signed for.
     instance: Option<String>,
     sends: u32,
@@ -120,7 +135,7 @@ struct Call {
 /// Calls in flight.
 #[derive(Debug, Default)]
 pub struct Calls {
-    entries: HashMap<String, Call>,
+    entries: BTreeMap<String, Call>,
 }
 
 impl Calls {
@@ -133,6 +148,11 @@ impl Calls {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
+}
+
+/// A timeout as it travels with the task: whole seconds, rounded up.
+fn ttl_s(timeout: Duration) -> u64 {
+    (timeout.as_millis().div_ceil(1000) as u64).clamp(1, crate::limits::MAX_TTL_S)
 }
 
 impl Call {
@@ -168,11 +188,15 @@ impl State {
             flood: Flood::NotYet,
             query: None,
             failed: HashSet::new(),
-            undialable: HashSet::new(),
+            undialable: BTreeMap::new(),
+            dialing: None,
+            unreachable: HashSet::new(),
             unrelayable: HashSet::new(),
             found: HashMap::new(),
             tried: Vec::new(),
             refusal: None,
+            working: false,
+            lost_until: None,
             instance: None,
             sends: 0,
             resend_at: None,
@@ -200,10 +224,7 @@ impl State {
 
     /// The caller doesn't want it any more.
     pub fn cancel_call(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
-        if self.calls.entries.contains_key(id) {
-            self.send_cancel(id, now, out);
-            self.fail(id, ErrorCode::Cancelled, "the call was taken back".to_owned(), now, out);
-        }
+        self.stop_call(id, ErrorCode::Cancelled, "the call was taken back".to_owned(), now, out);
     }
 
     /// Gives every call up: the node is going down.
@@ -214,11 +235,16 @@ impl State {
         }
     }
 
-    fn send_cancel(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+    /// Ends a call, and tells whoever works on it to stop.
+    fn stop_call(&mut self, id: &str, code: ErrorCode, message: String, now: Now, out: &mut Vec<Action>) {
         let Some(call) = self.calls.entries.get(id) else { return };
-        let Phase::Sent { node, path } = call.phase else { return };
+        let Phase::Sent { node, path } = call.phase else { return self.fail(id, code, message, now, out) };
         match path {
-            Path::Local => self.on_cancel(&(self.me, id.to_owned()), now, out),
+            Path::Local => {
+                // The call ends first: the task's own end would give it another reason.
+                self.fail(id, code, message, now, out);
+                return self.on_cancel(&(self.me, id.to_owned()), now, out);
+            }
             // The package knows no cancel; it would only use up its hundred messages.
             Path::Direct if self.peers.legacy_conn_of(&node).is_some() => {}
             Path::Direct | Path::Relay(_) => {
@@ -226,18 +252,22 @@ impl State {
                 self.send_to(&node, via.as_ref(), Draft::Cancel { id: id.to_owned() }, OnFull::Drop, out);
             }
         }
+        self.fail(id, code, message, now, out);
     }
 
     /// A node could not be dialled.
     pub fn dial_failed(&mut self, node: &NodeId, why: &str, now: Now, out: &mut Vec<Action>) {
-        let waiting: Vec<String> = self.calls_where(|c| {
-            matches!(c.phase, Phase::Dialing(n) if n == *node)
-                || matches!(c.phase, Phase::Lost { node: n, .. } if n == *node)
-        });
+        self.dialing.remove(node);
+        // It may have dialled us meanwhile: then the one connection was refused for the other.
+        let connected = self.peers.conn_of(node).is_some();
+        let waiting = self.calls_where(|c| c.dialing.as_ref().is_some_and(|(n, _)| n == node));
         for id in waiting {
             if let Some(call) = self.calls.entries.get_mut(&id) {
-                call.undialable.insert(*node);
-                call.tried("connect", Some(*node), why, now);
+                let dialed = call.dialing.take();
+                if !connected {
+                    call.undialable.extend(dialed);
+                    call.tried("connect", Some(*node), why, now);
+                }
                 if matches!(call.phase, Phase::Dialing(_)) {
                     call.phase = Phase::Searching;
                     self.advance(&id, now, out);
@@ -260,7 +290,8 @@ impl State {
         let waiting = self.calls_where(|c| match &c.phase {
             Phase::Searching => true,
             Phase::Dialing(n) => n == node,
-            Phase::Sent { node: n, path: Path::Direct } => resend && n == node,
+            // Without a run to be signed for, a second copy might be run by another run.
+            Phase::Sent { node: n, path: Path::Direct } => resend && n == node && c.instance.is_some(),
             Phase::Sent { .. } => false,
             Phase::Lost { .. } => true,
         });
@@ -268,6 +299,7 @@ impl State {
             let Some(call) = self.calls.entries.get_mut(&id) else { continue };
             match call.phase.clone() {
                 Phase::Searching | Phase::Dialing(_) => {
+                    call.dialing = None;
                     call.phase = Phase::Searching;
                     self.advance(&id, now, out);
                 }
@@ -304,8 +336,7 @@ impl State {
                 let message = format!("the responder {why} before it answered; whether the task ran is not known");
                 self.fail(&id, ErrorCode::PeerGone, message, now, out);
             } else {
-                call.phase = Phase::Lost { node: *node, until: now.mono + RECOVER };
-                self.recover(&id, now, out);
+                self.lose_way(&id, now, out);
             }
         }
     }
@@ -326,24 +357,34 @@ impl State {
             let message = "the way to the responder was lost before it answered; whether the task ran is not known";
             return self.fail(id, ErrorCode::PeerGone, message.to_owned(), now, out);
         }
-        if !matches!(call.phase, Phase::Lost { .. }) {
-            call.phase = Phase::Lost { node, until: now.mono + RECOVER };
+        // The time runs on until the responder is heard again, however often the way to it is lost meanwhile.
+        let until = *call.lost_until.get_or_insert(now.mono + RECOVER);
+        if until <= now.mono {
+            return self.fail(id, ErrorCode::PeerGone, LOST.to_owned(), now, out);
         }
+        call.phase = Phase::Lost { node, until };
+        call.resend_at = Some(now.mono + RETRY);
         self.recover(id, now, out);
     }
 
     pub(super) fn call_due(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
         let Some(call) = self.calls.entries.get(id) else { return };
         if call.deadline <= now.mono {
-            self.send_cancel(id, now, out);
             return self.time_out(id, now, out);
         }
         match call.phase.clone() {
             Phase::Lost { until, .. } if until <= now.mono => {
-                let message = "the responder was lost and did not come back; whether the task ran is not known";
-                self.fail(id, ErrorCode::PeerGone, message.to_owned(), now, out);
+                self.fail(id, ErrorCode::PeerGone, LOST.to_owned(), now, out);
             }
-            Phase::Lost { .. } => self.recover(id, now, out),
+            Phase::Lost { node, .. } => {
+                // What did not work a moment ago may work now.
+                if let Some(call) = self.calls.entries.get_mut(id) {
+                    call.undialable.clear();
+                    call.unrelayable.retain(|(n, _)| *n != node);
+                    call.resend_at = Some(now.mono + RETRY);
+                }
+                self.recover(id, now, out);
+            }
             Phase::Sent { node, path } if call.resend_at.is_some_and(|at| at <= now.mono) => {
                 self.dispatch(id, node, path, now, out);
             }
@@ -361,13 +402,13 @@ impl State {
             }
             _ => format!("the responder has the task but did not answer within {seconds} s; it was told to stop"),
         };
-        self.fail(id, ErrorCode::Timeout, message, now, out);
+        self.stop_call(id, ErrorCode::Timeout, message, now, out);
     }
 
     fn set_call_timer(&mut self, id: &str) {
         let Some(call) = self.calls.entries.get(id) else { return };
         let next = match call.phase {
-            Phase::Lost { until, .. } => until,
+            Phase::Lost { until, .. } => call.resend_at.map_or(until, |at| at.min(until)),
             Phase::Sent { .. } => call.resend_at.unwrap_or(call.deadline),
             _ => call.deadline,
         };
@@ -395,7 +436,7 @@ impl State {
             capability: call.spec.capability.clone(),
             payload: call.spec.payload.clone(),
             timestamp: call.timestamp,
-            ttl_s: call.spec.timeout.as_millis().div_ceil(1000).max(1) as u64,
+            ttl_s: ttl_s(call.spec.timeout),
             window: legacy.is_none().then_some(WINDOW),
             instance: call.instance.clone(),
         });
@@ -419,6 +460,8 @@ impl State {
             *self.in_flight.entry(node).or_default() += 1;
         }
         if let Some(query) = call.query.take() {
+            // Should this node refuse, the question is put once more: others may not have answered yet.
+            call.flood = Flood::NotYet;
             self.stop_query(&query);
         }
         self.set_call_timer(id);
@@ -446,7 +489,7 @@ impl State {
             capability: call.spec.capability.clone(),
             payload: call.spec.payload.clone(),
             timestamp: call.timestamp,
-            ttl_s: call.spec.timeout.as_millis().div_ceil(1000).max(1) as u64,
+            ttl_s: ttl_s(call.spec.timeout),
             deadline: call.deadline,
             via: None,
             conn: None,
@@ -462,23 +505,43 @@ impl State {
         let Some(call) = self.calls.entries.get_mut(id) else { return };
         let Some(node) = call.responder() else { return };
         let error = WireError::new(ErrorCode::Overloaded, "the peer does not read fast enough: its outbox is full");
-        call.delivery = Delivery::NotSent;
-        self.not_run(id, node, error.retry_after_s(1), now, out);
+        self.not_run(id, node, error.retry_after_s(1), Delivery::NotSent, now, out);
     }
 
-    /// That node did not run the task: somebody else may be asked.
-    fn not_run(&mut self, id: &str, node: NodeId, error: WireError, now: Now, out: &mut Vec<Action>) {
-        self.release(&node);
+    /// That node did not run the task: somebody else may be asked. `delivery`: whether it said so itself.
+    fn not_run(
+        &mut self,
+        id: &str,
+        node: NodeId,
+        error: WireError,
+        delivery: Delivery,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
         let Some(call) = self.calls.entries.get_mut(id) else { return };
         call.tried("answer", Some(node), format!("{}: {}", error.code, error.message), now);
         call.failed.insert(node);
-        call.refusal = Some((node, error));
+        call.refusal = Some((node, error, delivery));
+        self.unsend(id);
+        self.advance(id, now, out);
+    }
+
+    /// The task is with nobody any more: the call is where it was before it was sent.
+    fn unsend(&mut self, id: &str) {
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        let responder = call.responder();
         call.phase = Phase::Searching;
+        call.delivery = Delivery::NotSent;
         call.sends = 0;
         call.resend_at = None;
         call.resend_wait = RESEND;
-        call.next_chunk = 0;
-        self.advance(id, now, out);
+        call.working = false;
+        call.lost_until = None;
+        call.early.clear();
+        call.answer = None;
+        if let Some(node) = responder {
+            self.release(&node);
+        }
     }
 
     fn release(&mut self, node: &NodeId) {
@@ -541,7 +604,7 @@ impl State {
             (Ok(_), None) => return,
             (Err((code, message, retry_after)), responder) => {
                 self.counters.calls_failed += 1;
-                let responder = responder.or(call.refusal.as_ref().map(|(n, _)| *n));
+                let responder = responder.or(call.refusal.as_ref().map(|(n, ..)| *n));
                 Err(CallError { code, message, retry_after, delivery: call.delivery, responder, tried: call.tried })
             }
         };
@@ -604,18 +667,19 @@ impl State {
         let code = ErrorCode::from_wire(&error.error.code).unwrap_or(ErrorCode::Internal);
         call.tried("relay", Some(node), format!("{}: {}", error.error.code, error.error.message), now);
         let id = error.id.clone();
-        if call.sends <= 1 && code != ErrorCode::PeerGone {
-            // The only copy was not passed on: nobody can have run it.
-            call.unrelayable.insert((node, tracker));
-            call.delivery = Delivery::NotSent;
-            call.sends = 0;
-            call.resend_at = None;
-            call.phase = Phase::Searching;
-            self.release(&node);
-            return self.advance(&id, now, out);
+        // The responder was heard: what was lost is not the task, but what followed it.
+        let only_copy = call.sends <= 1 && !call.working && code != ErrorCode::PeerGone;
+        if code == ErrorCode::Overloaded && !only_copy {
+            return; // It is sent again when its time comes.
         }
-        if code == ErrorCode::Overloaded {
-            return;
+        call.unrelayable.insert((node, tracker));
+        if only_copy {
+            // The only copy was not passed on: nobody can have run it.
+            if code != ErrorCode::NoPeer {
+                call.refusal = Some((node, error.error.clone(), Delivery::NotSent));
+            }
+            self.unsend(&id);
+            return self.advance(&id, now, out);
         }
         self.lose_way(&id, now, out);
     }

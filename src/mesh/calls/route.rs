@@ -25,6 +25,14 @@ enum Reach {
     Not(&'static str),
 }
 
+impl Call {
+    /// Whether a node may be there: an address that was not tried yet.
+    fn may_dial(&self, node: &NodeId, addrs: &[SocketAddr]) -> bool {
+        let tried = self.undialable.get(node);
+        addrs.iter().any(|a| tried.is_none_or(|tried| !tried.contains(a)))
+    }
+}
+
 impl State {
     /// Takes a searching call one step further.
     pub(super) fn advance(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
@@ -34,7 +42,7 @@ impl State {
         match step {
             Step::Send(node, path) => {
                 if let Some(error) = self.legacy_refusal(&node, path, now) {
-                    return self.not_run(id, node, error, now, out);
+                    return self.not_run(id, node, error, crate::error::Delivery::NotSent, now, out);
                 }
                 if let Some(call) = self.calls.entries.get_mut(id) {
                     let (step, result) = match path {
@@ -47,14 +55,10 @@ impl State {
                 self.dispatch(id, node, path, now, out);
             }
             Step::Dial(node, addrs) => {
-                // One dial serves every call that waits for the node.
-                let dialing = !self.calls_where(|c| matches!(c.phase, Phase::Dialing(n) if n == node)).is_empty();
                 if let Some(call) = self.calls.entries.get_mut(id) {
                     call.phase = Phase::Dialing(node);
                 }
-                if !dialing {
-                    out.push(Action::Dial { node, addrs });
-                }
+                self.dial_for(id, node, addrs, now, out);
                 self.set_call_timer(id);
             }
             Step::Ask => {
@@ -70,11 +74,9 @@ impl State {
     fn give_up(&mut self, id: &str, code: ErrorCode, message: String, now: Now, out: &mut Vec<Action>) {
         let Some(call) = self.calls.entries.get_mut(id) else { return };
         match call.refusal.take() {
-            Some((node, error)) => {
-                if call.delivery != crate::error::Delivery::NotSent {
-                    call.delivery = crate::error::Delivery::Answered;
-                }
-                call.refusal = Some((node, error.clone()));
+            Some((node, error, delivery)) => {
+                call.delivery = delivery;
+                call.refusal = Some((node, error.clone(), delivery));
                 let retry = error.retry_after_s.map(std::time::Duration::from_secs_f64);
                 let code = ErrorCode::from_wire(&error.code).unwrap_or(ErrorCode::HandlerError);
                 self.end(id, Err((code, error.message, retry)), now, out);
@@ -135,7 +137,9 @@ impl State {
                     Reach::Now(path) => Step::Send(node, path),
                     Reach::Dial(node, addrs) => Step::Dial(node, addrs),
                     Reach::Not(why) => {
-                        call.tried("connect", Some(node), why, now);
+                        if call.unreachable.insert(node) {
+                            call.tried("connect", Some(node), why, now);
+                        }
                         self.search_on(call)
                     }
                 }
@@ -156,8 +160,10 @@ impl State {
                 Reach::Now(path) => return Step::Send(node, path),
                 Reach::Dial(node, addrs) => return Step::Dial(node, addrs),
                 Reach::Not(why) => {
-                    call.tried("connect", Some(node), why, now);
-                    call.failed.insert(node);
+                    // Another connection may change that: it is looked at again then, and told of once.
+                    if call.unreachable.insert(node) {
+                        call.tried("connect", Some(node), why, now);
+                    }
                 }
             }
         }
@@ -216,8 +222,7 @@ impl State {
         }
         let record = self.table.get(node);
         if let Some(record) = record
-            && !record.addrs.is_empty()
-            && !call.undialable.contains(node)
+            && call.may_dial(node, &record.addrs)
         {
             return Reach::Dial(*node, record.addrs.clone());
         }
@@ -238,9 +243,9 @@ impl State {
         }
         // A tracker that the node names, and that we know but are not connected to.
         let named = record.into_iter().flat_map(|r| &r.trackers);
-        for tracker in named.filter(|t| !call.undialable.contains(t) && **t != self.me) {
+        for tracker in named.filter(|t| **t != self.me && !call.unrelayable.contains(&(*node, **t))) {
             if let Some(record) = self.table.get(tracker)
-                && !record.addrs.is_empty()
+                && call.may_dial(tracker, &record.addrs)
                 && self.peers.conn_of(tracker).is_none()
             {
                 return Reach::Dial(*tracker, record.addrs.clone());
@@ -280,14 +285,24 @@ impl State {
         match self.reach(call, &node) {
             Reach::Now(path) => self.dispatch(id, node, path, now, out),
             Reach::Dial(node, addrs) => {
-                let also = self
-                    .calls_where(|c| matches!(c.phase, Phase::Dialing(n) | Phase::Lost { node: n, .. } if n == node));
-                if also.first().is_none_or(|first| first == id) || also.len() == 1 {
-                    out.push(Action::Dial { node, addrs });
-                }
+                self.dial_for(id, node, addrs, now, out);
                 self.set_call_timer(id);
             }
             Reach::Not(_) => self.set_call_timer(id),
+        }
+    }
+
+    /// Dials for a call. One dial serves every call that waits for the node.
+    fn dial_for(&mut self, id: &str, node: NodeId, addrs: Vec<SocketAddr>, now: Now, out: &mut Vec<Action>) {
+        if let Some(call) = self.calls.entries.get_mut(id) {
+            call.dialing = Some((node, addrs.clone()));
+        }
+        if self.dialing.get(&node).is_none_or(|until| *until <= now.mono) {
+            // The driver tells how it went; should that get lost, it is not waited for for ever.
+            let limits = &self.config.limits;
+            let most = (limits.connect_timeout + limits.handshake_timeout) * addrs.len() as u32;
+            self.dialing.insert(node, now.mono + most);
+            out.push(Action::Dial { node, addrs });
         }
     }
 
