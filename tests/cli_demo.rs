@@ -12,7 +12,9 @@ fn the_demo_does_all_it_says_in_time() {
     let start = Instant::now();
     let text = home.run(["demo"]).ok();
     assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
-    for part in ["by capability", "streamed", "flooded", "3 hops", "relayed", "forged", "BAD_SIGNATURE", "all of it"] {
+    for part in
+        ["by capability", "streamed", "flooded", "three hops away", "relayed", "forged", "BAD_SIGNATURE", "all of it"]
+    {
         assert!(text.contains(part), "{part} is not in {text}");
     }
     assert_eq!(text.matches("signature verified").count(), 4, "{text}");

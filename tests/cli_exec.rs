@@ -12,11 +12,10 @@ use serde_json::{Value, json};
 fn a_program_is_given_the_task_and_its_environment() {
     let (home, caller) = (Home::new(), Home::new());
     caller.run(["init"]).ok();
-    let script = "printf '{\"in\": %s, \"id\": \"%s\", \"capability\": \"%s\", \"caller\": \"%s\"}' \
+    let script = "printf '{\"in\": \"%s\", \"id\": \"%s\", \"capability\": \"%s\", \"caller\": \"%s\"}' \
                   \"$(cat)\" \"$ELO_TASK_ID\" \"$ELO_CAPABILITY\" \"$ELO_CALLER\"";
     let node = home.serve(&["--tool", "look", "--exec", script, "--exec-shell"]);
-    let outcome =
-        caller.run(["call", "look", "{\"n\": 12345678901234567890123}", "--json", "--peer", &node.addr()]).ok();
+    let outcome = caller.run(["call", "look", "12345678901234567890123", "--json", "--peer", &node.addr()]).ok();
     assert!(outcome.contains("12345678901234567890123"), "digits were lost: {outcome}");
     let outcome: Value = serde_json::from_str(&outcome).unwrap();
     let answer = &outcome["payload"];

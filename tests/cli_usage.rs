@@ -84,7 +84,7 @@ fn wrong_usage_is_told_with_exit_code_2() {
         (&["serve", "--exec", "cat"], "without a capability"),
         (&["serve", "--exec", " ", "--agent", "a"], "--exec is empty"),
         (&["serve", "--exec", "/no/such/program", "--agent", "a"], "/no/such/program"),
-        (&["serve", "--exec", "cat 'x", "--agent", "a"], "quote"),
+        (&["serve", "--exec", "cat 'x", "--agent", "a"], "unbalanced"),
         (&["serve", "--max-tasks", "0"], "1 to 4096"),
         (&["serve", "--config", "/no/such/file"], "/no/such/file"),
     ] {

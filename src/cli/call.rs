@@ -11,6 +11,7 @@ use crate::control::{CallArgs as Request, op};
 
 use super::App;
 use super::failure::{Failure, NOT_DELIVERED, OK};
+use super::signals::Signals;
 use super::{mesh, render, values};
 
 /// What every node provides.
@@ -63,17 +64,16 @@ pub(super) fn run(app: &App, args: CallArgs) -> Result<u8, Failure> {
     let timeout = args.timeout.or(app.file()?.value("timeout", values::duration)?).unwrap_or(Duration::from_secs(60));
     // Before the runtime starts: Ctrl-C while stdin is read simply ends the process.
     let payload = values::payload(args.payload.as_deref())?;
-    app.block_on(async {
-        tokio::select! {
-            done = call(app, args, payload, timeout) => done,
-            _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
-        }
-    })
+    app.block_on(call(app, args, payload, timeout))
 }
 
 async fn call(app: &App, args: CallArgs, payload: Box<RawValue>, timeout: Duration) -> Result<u8, Failure> {
+    let mut signals = Signals::new()?;
     let start = Instant::now();
-    let mut way = mesh::any(app, &args.peer, timeout).await?;
+    let mut way = tokio::select! {
+        way = mesh::any(app, &args.peer, timeout) => way?,
+        () = signals.next() => return Err(Failure::interrupted()),
+    };
     let left = timeout.saturating_sub(start.elapsed()).max(Duration::from_millis(1));
     let request = Request {
         payload,
@@ -96,7 +96,7 @@ async fn call(app: &App, args: CallArgs, payload: Box<RawValue>, timeout: Durati
             seq += 1;
             printed
         }) => asked,
-        _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
+        () = signals.next() => Err(Failure::interrupted()),
     };
     // In any case: hanging up cancels what is still running, and our node says goodbye after that.
     way.close().await;

@@ -18,6 +18,7 @@ mod publish;
 mod render;
 mod serve;
 mod settings;
+mod signals;
 mod status;
 mod stop;
 mod text;

@@ -116,7 +116,8 @@ impl Output {
             Ok(text) if self.terminal => text::block(&text),
             Ok(text) => text,
             Err(_) => {
-                let json = if pretty { text::pretty_json(payload.get()) } else { payload.get().to_owned() };
+                let json = text::readable_json(payload.get());
+                let json = if pretty { text::pretty_json(&json) } else { json };
                 if self.terminal { text::escaped_json(&json) } else { json }
             }
         };
@@ -245,6 +246,12 @@ pub(super) fn route_log(prompt: Option<&Printer>) -> io::Result<Option<Printer>>
         drop(LOG.set(printer.lines()));
     }
     Ok(own)
+}
+
+/// Takes away the prompt that stands on the terminal's last line.
+pub(super) fn clear_line() {
+    // A terminal that is gone needs no clearing.
+    drop(io::stdout().lock().write_all(b"\r\x1b[K").and_then(|()| io::stdout().flush()));
 }
 
 /// Where the log goes: straight to stderr, or through the printer of a running node.

@@ -6,6 +6,9 @@ use serde_json::Value;
 use super::output::Tone;
 use super::text;
 
+/// The narrowest terminal that tables are fitted into; on a narrower one their lines break where they end.
+const NARROWEST: u16 = 40;
+
 /// A member as text; empty if it isn't one.
 fn text_of<'a>(value: &'a Value, member: &str) -> &'a str {
     value[member].as_str().unwrap_or_default()
@@ -30,7 +33,8 @@ fn who(value: &Value, id: &str) -> String {
 fn table(terminal: bool, header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    if terminal {
+    // A terminal that doesn't tell its size says 0.
+    if terminal && table.width().is_some_and(|width| width >= NARROWEST) {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
     table.set_header(header);

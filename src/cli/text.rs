@@ -44,6 +44,42 @@ pub(super) fn escaped_json(json: &str) -> String {
     out
 }
 
+/// JSON text as people read it: what the wire's form escapes (everything outside ASCII) stands as itself again, unless
+/// it could act on a terminal. It is the same JSON.
+pub(super) fn readable_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let (taken, character) = escaped_character(rest);
+        match character {
+            Some(c) if !c.is_ascii() && !is_active(c) => out.push(c),
+            _ => out.push_str(&rest[..taken]),
+        }
+        rest = &rest[taken..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// How long the escape is that the text begins with, and the character it stands for if it is a `\u` one.
+fn escaped_character(text: &str) -> (usize, Option<char>) {
+    let unit = |at: usize| {
+        let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let Some(first) = unit(0) else {
+        // A backslash and one character, which is ASCII in any valid JSON.
+        return (text.chars().take(2).map(char::len_utf8).sum(), None);
+    };
+    let pair = unit(6).and_then(|second| char::decode_utf16([first, second]).next()?.ok());
+    match pair {
+        Some(c) if c.len_utf16() == 2 => (12, Some(c)),
+        _ => (6, char::from_u32(first.into())),
+    }
+}
+
 /// JSON text over several lines; every number keeps its digits, which going through a value would not warrant.
 pub(super) fn pretty_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len() * 2);
@@ -184,6 +220,20 @@ mod tests {
         let (a, b): (serde_json::Value, serde_json::Value) =
             (serde_json::from_str(json).unwrap(), serde_json::from_str(&escaped).unwrap());
         assert_eq!(a, b);
+    }
+
+    #[test]
+    fn readable_json_is_the_same_json() {
+        for (json, readable) in [
+            (r#"{"a":"\u00fc\ud83e\udd80"}"#, "{\"a\":\"ü🦀\"}"),
+            (r#""\\u00fc \n \" \u0041 \u001b \u009b \u202e""#, r#""\\u00fc \n \" \u0041 \u001b \u009b \u202e""#),
+            (r#""\ud800""#, r#""\ud800""#),
+            (r#""\ud83e\u00fc""#, "\"\\ud83eü\""),
+            (r#""\\\u00fc\\""#, "\"\\\\ü\\\\\""),
+            ("[1,\"ü\"]", "[1,\"ü\"]"),
+        ] {
+            assert_eq!(readable_json(json), readable);
+        }
     }
 
     #[test]

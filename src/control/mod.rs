@@ -16,5 +16,5 @@ mod session;
 
 pub(crate) use client::{Client, ControlError, Reply};
 pub(crate) use door::{Door, DoorError, connect};
-pub(crate) use protocol::{CallArgs, EventsArgs, FindArgs, NoArgs, PublishArgs, VERSION, op};
+pub(crate) use protocol::{CallArgs, EventsArgs, FindArgs, NoArgs, PublishArgs, op};
 pub(crate) use session::{Shared, attach};

@@ -21,8 +21,7 @@ pub(super) fn install(builder: Builder, answer: Answer) -> Result<Builder, Failu
     };
     let mut exec = Exec::new(&command, shell)
         .map_err(|e| {
-            Failure::usage(format!("--exec {command:?}: {e}"))
-                .hint("the program and its path are looked up now, before the node starts")
+            Failure::usage(format!("--exec {command:?}: {e}")).hint("--exec-shell lets a shell read the command")
         })?
         .stream(stream);
     if let Some(max_tasks) = max_tasks {

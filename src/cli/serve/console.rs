@@ -13,7 +13,7 @@ use crate::node::{ActivityStream, Node};
 use crate::cli::output::{self, Lines, Output, Printer, Tone};
 use crate::cli::{App, render, text};
 
-use super::prompt::Prompt;
+use super::prompt::{Prompt, QUIT};
 
 /// Where a node's lines go, and where commands come from.
 pub(super) struct Console {
@@ -100,6 +100,11 @@ impl Console {
         }
     }
 
+    /// Completes when Ctrl-C is pressed at the prompt once more: there it is a key and no signal.
+    pub(super) async fn quit_again(&mut self) {
+        while self.entered().await != QUIT {}
+    }
+
     /// The node is about to stop.
     pub(super) fn stopping(&self) {
         self.note("stopping (Ctrl-C again stops at once)");
@@ -107,10 +112,13 @@ impl Console {
 
     /// Lets the last lines out, and gives the terminal back as it was.
     pub(super) fn finish(self) {
+        // Said last of all: the editor has printed a line for sure when it takes the next one.
+        self.note("stopped");
+        self.printer.finish();
         if let Some(prompt) = self.prompt {
             prompt.end();
+            output::clear_line();
         }
-        self.printer.finish();
         if let Some(log) = self.log {
             log.finish();
         }

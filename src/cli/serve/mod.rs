@@ -4,7 +4,6 @@ mod answer;
 mod console;
 mod jobs;
 mod prompt;
-mod signals;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -21,6 +20,7 @@ use crate::node::{Builder, Node};
 
 use super::failure::{Failure, INTERRUPTED, OK};
 use super::settings::{self, Settings};
+use super::signals::Signals;
 use super::{App, values};
 
 const AFTER_HELP: &str = "\
@@ -121,7 +121,7 @@ pub(super) fn run(app: &App, args: ServeArgs) -> Result<u8, Failure> {
 
 async fn serve(app: &App, settings: Settings) -> Result<u8, Failure> {
     // Before anything else, so that Ctrl-C during the start is heeded as well.
-    let mut signals = signals::Signals::new().map_err(|e| Failure::new(format!("can't listen for signals: {e}")))?;
+    let mut signals = Signals::new()?;
     // A fault of the settings is told before anything is made or taken.
     let builder = builder(settings)?;
     let door = open_door(app)?;
@@ -158,6 +158,7 @@ async fn serve(app: &App, settings: Settings) -> Result<u8, Failure> {
     let code = tokio::select! {
         () = node.shutdown() => OK,
         () = signals.next() => INTERRUPTED,
+        () = console.quit_again() => INTERRUPTED,
     };
     drop(tokio::time::timeout(LAST_EVENTS, printing).await);
     // The port is free; now the home, and only then those who asked for the stop are told.

@@ -16,6 +16,9 @@ use crate::node::Node;
 
 use super::jobs::COMMANDS;
 
+/// The command that stops the node; Ctrl-C and Ctrl-D stand for it.
+pub(super) const QUIT: &str = "quit";
+
 /// How many lines of history are kept.
 const HISTORY: usize = 1000;
 
@@ -76,19 +79,27 @@ impl Prompt {
 }
 
 fn read(mut editor: Editor<Words, FileHistory>, history: &Path, entered: &mpsc::Sender<String>) {
+    let mut prompt = "elo> ";
     loop {
-        let line = match editor.readline("elo> ") {
+        let line = match editor.readline(prompt) {
             Ok(line) => line.trim().to_owned(),
             Err(ReadlineError::Signal(_)) => continue,
-            // Ctrl-C, Ctrl-D, or a terminal that is gone.
-            Err(_) => "quit".to_owned(),
+            Err(ReadlineError::Interrupted | ReadlineError::Eof) => QUIT.to_owned(),
+            Err(e) => {
+                tracing::debug!("the prompt ended: {e}");
+                return;
+            }
         };
         if line.is_empty() {
             continue;
         }
         drop(editor.save_history(history));
-        let last = matches!(line.as_str(), "quit" | "exit");
-        if entered.blocking_send(line).is_err() || last {
+        if matches!(line.as_str(), QUIT | "exit") {
+            // The editor stays: the last lines are printed through it, and Ctrl-C is a key to it.
+            prompt = "";
+        }
+        // Waits when nobody takes it, so that a terminal at its end doesn't keep this thread busy.
+        if entered.blocking_send(line).is_err() {
             return;
         }
     }

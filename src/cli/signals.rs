@@ -1,9 +1,11 @@
-//! The signals that stop a node.
+//! The signals that ask a command to end.
 
 use std::io;
 
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::failure::Failure;
 
 /// Ctrl-C, the service manager's stop, the terminal's end.
 #[cfg(unix)]
@@ -15,7 +17,11 @@ pub(super) struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new() -> Result<Self, Failure> {
+        Self::listen().map_err(|e| Failure::new(format!("can't listen for signals: {e}")))
+    }
+
+    fn listen() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -39,7 +45,11 @@ pub(super) struct Signals {}
 
 #[cfg(not(unix))]
 impl Signals {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new() -> Result<Self, Failure> {
+        Self::listen().map_err(|e| Failure::new(format!("can't listen for signals: {e}")))
+    }
+
+    fn listen() -> io::Result<Self> {
         Ok(Self {})
     }
 
