@@ -68,6 +68,7 @@ impl Queries {
     }
 
     /// How many are remembered.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.own.len() + self.passing.len()
     }
