@@ -1,6 +1,5 @@
 //! elo: a peer-to-peer mesh for AI agents.
 
-
 mod agent;
 mod control;
 mod error;
