@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
 use common::{Home, PATIENCE, Serve, eventually, mode};
@@ -145,8 +147,8 @@ fn a_closed_stdout_does_not_stop_it() {
     let mut command = home.command(["serve", "--json", "--bind", "127.0.0.1", "--port", "0", "--agent", "echo"]);
     let mut child = common::Reaped(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
     let mut line = String::new();
-    let mut stdout = std::io::BufReader::new(child.0.stdout.take().unwrap());
-    std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+    let mut stdout = BufReader::new(child.0.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
     drop(stdout);
     let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
     let caller = Home::new();
@@ -156,6 +158,30 @@ fn a_closed_stdout_does_not_stop_it() {
     }
     home.run(["stop"]).ok();
     assert_eq!(child.wait(PATIENCE).unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_stdout_that_nobody_reads_does_not_stop_it() {
+    let home = Home::new();
+    let mut command = home.command(["serve", "--json", "--bind", "127.0.0.1", "--port", "0", "--agent", "echo"]);
+    let mut child = common::Reaped(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    // Held, and not read beyond what a buffer takes with the first line.
+    let mut stdout = BufReader::new(child.0.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    let request = "{\"v\":1,\"op\":\"call\",\"args\":{\"capability\":\"echo\",\"payload\":1,\"timeout_ms\":9000,\"local\":true}}\n";
+    for _ in 0..1000 {
+        let mut socket = UnixStream::connect(home.file("node.sock")).unwrap();
+        socket.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        BufReader::new(socket).read_line(&mut answer).unwrap();
+        assert!(answer.contains("\"type\":\"done\""), "{answer}");
+    }
+    home.run(["stop"]).ok();
+    assert_eq!(child.wait(PATIENCE).unwrap().code(), Some(0));
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    assert!(rest.len() > 60_000, "its pipe was never full: {} bytes", rest.len());
 }
 
 #[test]

@@ -59,8 +59,11 @@ async fn find(app: &App, args: FindArgs) -> Result<u8, Failure> {
         wait_ms: u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX),
     };
     let found = way.list(op::FIND, &request).await;
+    // A node made for this command is nobody to be found.
+    let home = way.is_of_a_home();
     way.close().await;
-    let found = found?;
+    let mut found = found?;
+    found.retain(|node| home || node["found"] != "self");
     if app.out.json {
         found.iter().try_for_each(|node| app.out.json(node))?;
     }

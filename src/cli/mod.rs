@@ -95,7 +95,6 @@ enum Command {
 struct App {
     home: PathBuf,
     config: Option<PathBuf>,
-    verbosity: logging::Verbosity,
     out: Output,
 }
 
@@ -140,9 +139,8 @@ fn run(cli: Cli, out: &Output) -> Result<u8, Failure> {
         None => std::env::home_dir().filter(|h| !h.as_os_str().is_empty()).map(|h| h.join(".elo")),
     };
     let home = home.ok_or_else(|| Failure::usage("there is no home folder to be found: say --home DIR"))?;
-    let verbosity = logging::Verbosity::new(verbose, quiet);
-    let app = App { home, config, verbosity, out: out.clone() };
-    logging::start(verbosity)?;
+    let app = App { home, config, out: out.clone() };
+    logging::start(logging::Verbosity::new(verbose, quiet))?;
     match cli.command {
         Command::Serve(args) => serve::run(&app, *args),
         Command::Call(args) => call::run(&app, args),

@@ -41,6 +41,9 @@ fn table(terminal: bool, header: &[&str], rows: impl IntoIterator<Item = Vec<Str
     for row in rows {
         table.add_row(row.iter().map(|cell| text::line(cell)));
     }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
@@ -190,6 +193,12 @@ pub(super) fn status(status: &Value) -> String {
     rows.iter().map(|(name, value)| format!("{name:<11}{}\n", text::line(value))).collect()
 }
 
+/// A node by its name and id, or by its id alone when its name is not known yet.
+fn named(value: &Value, id: &str) -> String {
+    let (name, id) = (who(value, id), short(text_of(value, id)));
+    if name == id { id } else { format!("{name} ({id})") }
+}
+
 /// One thing that happened to the node, without the time.
 pub(super) fn activity(what: &Value) -> (Tone, String) {
     let id = |member: &str| short(text_of(what, member));
@@ -197,17 +206,13 @@ pub(super) fn activity(what: &Value) -> (Tone, String) {
         "peer_connected" => {
             let direction = if what["inbound"] == true { "from" } else { "to" };
             let unproven = if what["proven"] == false { ", unproven" } else { "" };
-            let line = format!(
-                "peer {} connected {direction} {} ({}{unproven})",
-                who(what, "node_id"),
-                text_of(what, "addr"),
-                id("node_id")
-            );
+            let line =
+                format!("peer {} connected {direction} {}{unproven}", named(what, "node_id"), text_of(what, "addr"));
             (Tone::Good, line)
         }
         "peer_lost" => {
             let reason = what["reason"].as_str().map(|r| format!(": {r}")).unwrap_or_default();
-            (Tone::Dim, format!("peer {} left{reason} ({})", who(what, "node_id"), id("node_id")))
+            (Tone::Dim, format!("peer {} left{reason}", named(what, "node_id")))
         }
         "refused" => {
             let line =
@@ -229,7 +234,10 @@ pub(super) fn activity(what: &Value) -> (Tone, String) {
             )
         }
         "task_finished" => {
-            let took = text::millis(what["took_ms"].as_f64().unwrap_or_default());
+            let took = match number(what, "took_ms") {
+                0 => "less than 1 ms".to_owned(),
+                took => text::millis(took as f64),
+            };
             let task = format!("task {} for {}", text_of(what, "capability"), id("caller"));
             match what["error"].as_str() {
                 Some(error) => (Tone::Bad, format!("{task} failed in {took}: {error}")),

@@ -119,7 +119,7 @@ async fn perform(shared: &Shared, out: &Output, command: &str, rest: &str) -> Re
         "call" => {
             let request = parse_call(rest)?;
             let outcome = way.ask(op::CALL, &request, |_| Ok(())).await?;
-            let answer = out.payload_text(&*call::payload_of(&outcome)?, true);
+            let answer = out.payload_text(&call::payload_of(&outcome)?, true);
             format!("{answer}{}", render::trace(&mesh::value(&outcome)?).lines().next().unwrap_or_default())
         }
         unknown => {
