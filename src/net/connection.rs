@@ -240,9 +240,4 @@ impl Connection {
     pub fn messages_out(&self) -> u64 {
         self.inner.shared.messages_out.load(Ordering::Relaxed)
     }
-
-    /// How long ago something was heard from the peer.
-    pub fn last_heard(&self) -> Duration {
-        self.inner.shared.heard_at().elapsed()
-    }
 }
