@@ -68,6 +68,7 @@ impl Queries {
     }
 
     /// How many are remembered.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.own.len() + self.passing.len()
     }
@@ -203,12 +204,12 @@ impl State {
         };
         let mut bytes = 0;
         own.chain(known)
-            .cloned()
             .take((query.limit as usize).min(MAX_RECORDS_PER_MESSAGE))
             .take_while(|r| {
                 bytes += r.object.raw().len();
                 bytes <= MAX_RECORD_BYTES_PER_MESSAGE
             })
+            .cloned()
             .collect()
     }
 

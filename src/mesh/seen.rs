@@ -61,6 +61,7 @@ impl<K: Clone + Eq + Hash, V> Seen<K, V> {
     }
 
     /// How many are remembered.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.entries.len()
     }

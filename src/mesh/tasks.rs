@@ -93,6 +93,7 @@ impl Tasks {
     }
 
     /// How many are remembered.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.entries.len()
     }

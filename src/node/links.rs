@@ -92,6 +92,7 @@ impl Shared {
             version: proven.version.clone(),
             features: proven.features.clone(),
             tracker,
+            observed: established.welcome.as_ref().and_then(|w| w.observed),
             caps: proven.hello.as_ref().map(|h| h.caps.clone()).unwrap_or_default(),
         };
         let known: Vec<_> = established.welcome.as_ref().map(|w| w.peers.clone()).unwrap_or_default();

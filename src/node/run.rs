@@ -83,6 +83,7 @@ fn into_task(task: TaskToRun) -> Task {
         payload: serde_json::from_slice(&task.payload).unwrap_or_default(),
         caller: task.caller,
         proven: task.proven,
+        via: task.via,
         timestamp: task.timestamp,
         ttl: Duration::from_secs(task.ttl_s),
         payload_text: task.payload,

@@ -69,7 +69,6 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         features: features(builder.legacy),
         tracker: role,
         allow,
-        legacy: builder.legacy,
         port: listen.first().map(SocketAddr::port),
         bound: listen.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()),
         advertise: builder.advertise,

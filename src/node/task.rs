@@ -27,6 +27,8 @@ pub struct Task {
     /// Whether the caller's connection is bound to its key. `false` for the Python package's nodes: the task is
     /// signed by them all the same.
     pub proven: bool,
+    /// The tracker it came through, if it came through one.
+    pub via: Option<NodeId>,
     /// When the caller issued it, in UNIX seconds by the caller's clock.
     pub timestamp: i64,
     /// The caller's time to live for it.
