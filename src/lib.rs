@@ -1,6 +1,8 @@
 //! elo: a peer-to-peer mesh for AI agents.
 
+#[cfg(feature = "cli")]
 mod agent;
+#[cfg(feature = "cli")]
 mod control;
 mod error;
 mod identity;

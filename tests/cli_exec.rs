@@ -13,13 +13,16 @@ use serde_json::{Value, json};
 fn a_program_is_given_the_task_and_its_environment() {
     let (home, caller) = (Home::new(), Home::new());
     caller.run(["init"]).ok();
-    let script = "printf '{\"in\": \"%s\", \"id\": \"%s\", \"capability\": \"%s\", \"caller\": \"%s\"}' \
+    let script = "printf '{\"in\": %s, \"id\": \"%s\", \"capability\": \"%s\", \"caller\": \"%s\"}' \
                   \"$(cat)\" \"$ELO_TASK_ID\" \"$ELO_CAPABILITY\" \"$ELO_CALLER\"";
     let node = home.serve(&["--tool", "look", "--exec", script, "--exec-shell"]);
     let outcome = caller.run(["call", "look", "12345678901234567890123", "--json", "--peer", &node.addr()]).ok();
     assert!(outcome.contains("12345678901234567890123"), "digits were lost: {outcome}");
     let outcome: Value = serde_json::from_str(&outcome).unwrap();
     let answer = &outcome["payload"];
+    let given = &answer["in"];
+    assert_eq!((&given["id"], &given["capability"]), (&outcome["id"], &json!("look")));
+    assert_eq!((&given["caller"], &given["ttl_s"]), (&answer["caller"], &json!(60)));
     assert_eq!((&answer["capability"], &answer["id"]), (&json!("look"), &outcome["id"]));
     assert_eq!(answer["caller"], caller.run(["id", "--json"]).json()["node_id"]);
 }
@@ -28,7 +31,8 @@ fn a_program_is_given_the_task_and_its_environment() {
 fn its_output_is_json_or_text() {
     let (home, caller) = (Home::new(), Home::new());
     let node = home.serve(&["--tool", "cat", "--exec", "cat"]);
-    assert_eq!(caller.run(["call", "cat", "[1]", "--peer", &node.addr()]).ok(), "[1]\n");
+    let given = caller.run(["call", "cat", "[1]", "--peer", &node.addr()]).json();
+    assert_eq!(given["payload"], json!([1]));
     let (home, caller) = (Home::new(), Home::new());
     let node = home.serve(&["--tool", "say", "--exec", "echo plain text"]);
     assert_eq!(caller.run(["call", "say", "--peer", &node.addr()]).ok(), "plain text\n");

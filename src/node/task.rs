@@ -130,6 +130,14 @@ impl Payload {
         Self(Form::Text(text.into()))
     }
 
+    /// The payload as a value; what isn't JSON becomes `null`.
+    pub fn into_value(self) -> Value {
+        match self.0 {
+            Form::Value(value) => value,
+            Form::Text(text) => serde_json::from_str(&text).unwrap_or_default(),
+        }
+    }
+
     pub(crate) fn into_bytes(self) -> Result<Bytes, PayloadError> {
         match self.0 {
             Form::Value(value) => payload::from_value(&value),

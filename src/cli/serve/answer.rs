@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::agent::{ChunkSink, Exec, ExecFailure, ExecTask};
 use crate::error::ErrorCode;
-use crate::node::{Builder, Context, Task, TaskError, TaskResult};
+use crate::node::{Builder, Context, Payload, Task, TaskError};
 
 use crate::cli::failure::Failure;
 use crate::cli::settings::Answer;
@@ -16,7 +16,9 @@ use crate::cli::settings::Answer;
 /// Gives the node its handler.
 pub(super) fn install(builder: Builder, answer: Answer) -> Result<Builder, Failure> {
     let (command, shell, stream, max_tasks) = match answer {
-        Answer::Echo => return Ok(builder.default_handler(|task: Task, _| async move { Ok(task.payload) })),
+        Answer::Echo => {
+            return Ok(builder.default_handler(|task: Task, _| async move { Ok(Payload::json(task.payload_json())) }));
+        }
         Answer::Exec { command, shell, stream, max_tasks } => (command, shell, stream, max_tasks),
     };
     let mut exec = Exec::new(&command, shell)
@@ -34,8 +36,23 @@ pub(super) fn install(builder: Builder, answer: Answer) -> Result<Builder, Failu
     }))
 }
 
-async fn run(exec: &Exec, task: Task, context: Context) -> TaskResult {
-    let json = Bytes::copy_from_slice(task.payload_json().as_bytes());
+/// The task as the program reads it: one line of JSON, the payload digit for digit as the caller wrote it.
+fn stdin(task: &Task) -> Bytes {
+    let quoted = |text: &str| Value::from(text).to_string();
+    let line = format!(
+        "{{\"capability\":{},\"caller\":{},\"id\":{},\"payload\":{},\"timestamp\":{},\"ttl_s\":{}}}",
+        quoted(&task.capability),
+        quoted(&task.caller.to_string()),
+        quoted(&task.id),
+        task.payload_json(),
+        task.timestamp,
+        task.ttl.as_secs(),
+    );
+    line.into()
+}
+
+async fn run(exec: &Exec, task: Task, context: Context) -> Result<Payload, TaskError> {
+    let json = stdin(&task);
     let work = ExecTask {
         id: task.id,
         capability: task.capability,
@@ -53,7 +70,7 @@ struct Chunks<'a> {
 }
 
 impl ChunkSink for Chunks<'_> {
-    async fn send(&mut self, value: Value) -> Result<(), ()> {
+    async fn send(&mut self, value: Payload) -> Result<(), ()> {
         self.context.chunk(value).await.map_err(drop)
     }
 }

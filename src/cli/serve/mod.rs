@@ -26,7 +26,7 @@ use super::{App, values};
 const AFTER_HELP: &str = "\
 Examples:
   elo serve --agent echo                                 answers with what it is asked
-  elo serve --agent summarise --exec './summarise.py'    a program answers: the payload on its stdin
+  elo serve --agent summarise --exec './summarise.py'    a program answers: the task's JSON on its stdin
   elo serve --peer 10.0.0.5 --tool search --exec 'rg -n TODO'
   elo serve --tracker                                    a meeting point and relay for others
   elo serve --tracker --private --allow ID               for those named only
@@ -35,7 +35,8 @@ Examples:
 On a terminal there is a prompt (`help` lists its commands). Otherwise the node runs until it is told to stop, and
 `elo call`, `elo peers` and the others talk to it from other terminals.
 
---exec: environment ELO_TASK_ID, ELO_CAPABILITY, ELO_CALLER; exit 0 and stdout is the result (JSON, else text),
+--exec: stdin is one line of JSON, {\"capability\", \"caller\", \"id\", \"payload\", \"timestamp\", \"ttl_s\"};
+environment ELO_TASK_ID, ELO_CAPABILITY, ELO_CALLER; exit 0 and stdout is the result (JSON, else text),
 anything else and the end of stderr is the error. The program is killed when the caller cancels or stops waiting.
 
 --json: the first line of stdout is {\"event\":\"ready\",...}, then one line for each thing that happens.
