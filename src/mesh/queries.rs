@@ -198,14 +198,12 @@ impl State {
             self.table.providers(&query.capability).filter(fits).collect()
         };
         let mut bytes = 0;
-        own.chain(known)
-            .cloned()
-            .take((query.limit as usize).min(MAX_RECORDS_PER_MESSAGE))
-            .take_while(|r| {
-                bytes += r.object.raw().len();
-                bytes <= MAX_RECORD_BYTES_PER_MESSAGE
-            })
-            .collect()
+        let most = (query.limit as usize).min(MAX_RECORDS_PER_MESSAGE);
+        let fitting = own.chain(known).take(most).take_while(|r| {
+            bytes += r.object.raw().len();
+            bytes <= MAX_RECORD_BYTES_PER_MESSAGE
+        });
+        fitting.cloned().collect()
     }
 
     pub(super) fn on_query_resp(&mut self, resp: QueryResp, conn: ConnId, now: Now, out: &mut Vec<Action>) {
