@@ -170,8 +170,11 @@ impl State {
             }
             Err(error) => error,
         };
-        call.delivery = Delivery::Answered;
         let code = ErrorCode::from_wire(&error.code);
+        // "Too late", said of a copy, tells nothing of the first one: that may have run.
+        if code != Some(ErrorCode::Expired) || call.sends == 1 {
+            call.delivery = Delivery::Answered;
+        }
         if code == Some(ErrorCode::PeerGone) && call.sends == 1 && !call.working && error.instance.is_some() {
             // The only copy was for an earlier run, and this run refused it: nobody has run it. It goes out once more
             // for the run there is now.
