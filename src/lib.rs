@@ -1,5 +1,4 @@
 //! elo: a peer-to-peer mesh for AI agents.
-#![allow(dead_code, unused_imports)]
 
 mod agent;
 mod control;
@@ -21,7 +20,7 @@ pub use identity::{Identity, IdentityError, InvalidNodeId, NodeId, verify};
 pub use limits::Limits;
 pub use node::{
     Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo, ChunkError, Context, Event, FoundNode,
-    Metrics, Node, Outcome, PeerInfo, Route, Status, Subscription, Task, TaskError, TaskResult, Timings, Tracker,
-    TrackerRole,
+    Metrics, Node, Outcome, Payload, PeerInfo, Route, Status, Subscription, Task, TaskError, TaskResult, Timings,
+    Tracker, TrackerRole,
 };
 pub use wire::{Capability, CapabilityKind};

@@ -74,6 +74,7 @@ impl<K: Clone + Eq + Hash> Timers<K> {
     }
 
     /// How many are set.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.set.len()
     }

@@ -3,12 +3,17 @@
 use super::action::{Action, OnFull, What};
 use super::clock::Now;
 use super::conn_id::ConnId;
+use super::handshake::LegacyHello;
 use super::queries::Purpose;
 use super::state::{State, Timer};
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
 use crate::limits::MAX_CAPS;
-use crate::wire::{Builder, Message, Object, Query};
+use crate::node::TrackerRole;
+use crate::wire::{Builder, Capability, Message, Object, Query};
+
+/// The most nodes named to a Python node, which dials every one of them.
+const MAX_KNOWN: usize = 8;
 
 /// The most answers held back for one Python node until it reads again: what comes on top is dropped and counted.
 const MAX_HELD: usize = 256;
@@ -50,7 +55,8 @@ impl State {
                     &event.id,
                     &event.event_type,
                     &event.data,
-                    event.origin.unwrap_or(claimed),
+                    // Whatever origin it names, nobody signed that.
+                    claimed,
                     event.timestamp,
                     false,
                     out,
@@ -129,6 +135,28 @@ impl State {
                 out.push(Action::Send { to: conn, what: What::Ready(message), on_full: OnFull::Close });
             }
         }
+    }
+
+    /// What this node says of itself in the package's handshake. A tracker answers `relay`, and says so there.
+    pub fn legacy_hello(&self) -> LegacyHello {
+        let mut caps = self.caps.clone();
+        if self.config.tracker != TrackerRole::None {
+            caps.insert(Capability::agent("relay"));
+        }
+        LegacyHello {
+            caps,
+            interests: self.interests.keys().cloned().collect(),
+            tracker: self.config.tracker,
+            version: self.config.version.clone(),
+        }
+    }
+
+    /// Nodes that a Python node may dial: those that say they admit it.
+    pub fn legacy_known_peers(&self) -> Vec<String> {
+        let admits = |r: &&std::sync::Arc<crate::wire::Record>| r.features.iter().any(|f| f == "legacy");
+        let addr =
+            |r: &std::sync::Arc<crate::wire::Record>| r.addrs.iter().find(|a| a.is_ipv4()).map(ToString::to_string);
+        self.table.iter().filter(admits).filter_map(addr).take(MAX_KNOWN).collect()
     }
 
     /// The Python nodes that provide a capability.

@@ -71,6 +71,7 @@ impl Queries {
     }
 
     /// How many are remembered.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.own.len() + self.passing.len()
     }
@@ -175,10 +176,14 @@ impl State {
         }
         let found = self.answers_here(&query, &origin);
         let mut left = query.limit;
-        if !found.is_empty() {
-            left = left.saturating_sub(found.len() as u64);
-            let resp = draft::query_resp(&query.id, &origin, 1, found.iter().map(|r| &r.object), None);
-            out.push(Action::Send { to: conn, what: What::Ready(resp), on_full: OnFull::Drop });
+        left = left.saturating_sub(found.len() as u64);
+        // We are one link from whoever asked us; those we know are at least one more.
+        let (own, others): (Vec<_>, Vec<_>) = found.iter().partition(|r| r.node_id == self.me);
+        for (hops, records) in [(1, own), (2, others)] {
+            if !records.is_empty() {
+                let resp = draft::query_resp(&query.id, &origin, hops, records.iter().map(|r| &r.object), None);
+                out.push(Action::Send { to: conn, what: What::Ready(resp), on_full: OnFull::Drop });
+            }
         }
         if let Some(passing) = self.queries.passing.get_mut(&key) {
             passing.left = left;
@@ -259,8 +264,8 @@ impl State {
             if node == self.me || !answers(&record, &own.capability, &own.node) {
                 continue;
             }
-            // Hops count links from the answering node; one that answers for another is one link short of it.
-            let hops = if via == Some(node) { 1 } else { resp.hops.max(1) };
+            // A neighbour that speaks for itself is one link away, whatever it counts.
+            let hops = if via == Some(node) { 1 } else { resp.hops };
             match self.learn(record, now) {
                 Learned::Dead => self.refuse("dead_record"),
                 Learned::Newer(_) | Learned::Known => {

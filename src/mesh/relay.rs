@@ -40,6 +40,7 @@ impl Relays {
     }
 
     /// How many there are.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.carried.len()
     }
@@ -49,6 +50,9 @@ impl State {
     pub(super) fn on_relay(&mut self, relay: Relay, conn: ConnId, from: NodeId, now: Now, out: &mut Vec<Action>) {
         if relay.target == self.me {
             // For ourselves: as if it had come straight from its signer.
+            if let Message::Result(answer) = &*relay.frame {
+                self.call_relayed_over(&answer.id, relay.hops);
+            }
             return self.on_signed(*relay.frame, relay.source, Some(from), conn, now, out);
         }
         let id = relay.frame.task_id().unwrap_or_default().to_owned();

@@ -37,6 +37,11 @@ impl<K: Clone + Eq + Hash, V> Seen<K, V> {
         true
     }
 
+    /// Whether a key is remembered.
+    pub fn contains(&self, key: &K) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// What is remembered for a key.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.entries.get_mut(key).map(|(value, _)| value)
@@ -56,6 +61,7 @@ impl<K: Clone + Eq + Hash, V> Seen<K, V> {
     }
 
     /// How many are remembered.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.entries.len()
     }

@@ -20,7 +20,7 @@ use super::table::{Learned, Table, joint_caps};
 use super::tasks::Tasks;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
-use crate::limits::{FLOOD_TTL, Limits, MAX_ADDRS, MAX_CAPS, MAX_RECORDS_PER_MESSAGE, MAX_TRACKERS};
+use crate::limits::{FLOOD_TTL, Limits, MAX_ADDRS, MAX_CAPS, MAX_RECORD, MAX_RECORDS_PER_MESSAGE, MAX_TRACKERS};
 use crate::node::TrackerRole;
 use crate::wire::{Capability, Caps, Checked, Draft, Message, Record, RecordDraft, WireError, draft};
 
@@ -39,8 +39,6 @@ pub struct Config {
     pub tracker: TrackerRole,
     /// Who may connect; `None`: everybody.
     pub allow: Option<HashSet<NodeId>>,
-    /// Whether nodes of the Python package are admitted.
-    pub legacy: bool,
     /// The port it listens on, if it listens.
     pub port: Option<u16>,
     /// The address it listens on, when that is a certain one.
@@ -275,6 +273,27 @@ impl State {
         done
     }
 
+    /// Whether the record has room for a capability.
+    pub fn fits(&self, cap: &Capability) -> bool {
+        self.record_size_with(cap) <= MAX_RECORD
+    }
+
+    /// How large the record would be with a capability, in bytes: at most, whatever addresses and trackers come.
+    pub fn record_size_with(&self, cap: &Capability) -> usize {
+        /// The other members of a record, its signature, 8 addresses and 4 trackers.
+        const AROUND: usize = 1024;
+        let mut caps = self.caps.clone();
+        caps.insert(cap.clone());
+        let caps = crate::wire::canonicalize_value(&caps.to_value()).map_or(usize::MAX / 2, |c| c.len());
+        let interests: usize = self.interests.keys().map(|i| i.len() * 6 + 3).sum();
+        AROUND + self.config.name.len() * 6 + caps + interests
+    }
+
+    /// Its tracker role.
+    pub fn tracker_role(&self) -> TrackerRole {
+        self.config.tracker
+    }
+
     /// Provides it no longer.
     pub fn unregister(&mut self, name: &str, now: Now, out: &mut Vec<Action>) -> bool {
         let done = self.caps.remove(name);
@@ -317,6 +336,24 @@ impl State {
         self.flush_record(now, out);
     }
 
+    /// Asks for a signature now: the node starts.
+    pub fn publish_record(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.record_dirty = true;
+        self.flush_record(now, out);
+    }
+
+    /// A record that a peer's `welcome` listed.
+    pub fn learned_from_welcome(
+        &mut self,
+        record: Record,
+        conn: ConnId,
+        from: NodeId,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        self.on_record(record, 1, conn, from, now, out);
+    }
+
     /// Asks for a new signature when the record is out of date.
     pub fn flush_record(&mut self, now: Now, out: &mut Vec<Action>) {
         if !self.record_dirty {
@@ -354,7 +391,12 @@ impl State {
         let Some(port) = self.config.port else { return Vec::new() };
         match self.config.bound {
             Some(ip) => vec![SocketAddr::new(ip, port)],
-            None => self.local_ips.iter().take(MAX_ADDRS).map(|ip| SocketAddr::new(*ip, port)).collect(),
+            None => {
+                // Loopback says something only to this machine: it is named when there is nothing else.
+                let beyond = self.local_ips.iter().any(|ip| !ip.is_loopback());
+                let ips = self.local_ips.iter().filter(|ip| !(beyond && ip.is_loopback()));
+                ips.take(MAX_ADDRS).map(|ip| SocketAddr::new(*ip, port)).collect()
+            }
         }
     }
 
@@ -544,7 +586,7 @@ impl State {
         retry_after_s: Option<u64>,
         out: &mut Vec<Action>,
     ) {
-        let error = WireError::new(code, message);
+        let error = WireError::new(code, message).not_run();
         let error = retry_after_s.into_iter().fold(error, WireError::retry_after_s);
         let draft = Draft::Result(crate::wire::ResultDraft { id: id.to_owned(), body: Err(error), chunks: 0 });
         if self.peers.get(conn).is_some_and(|p| p.legacy.is_some()) {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::action::{Action, OnFull, TaskKey, TaskToRun};
 use super::clock::Now;
 use super::conn_id::ConnId;
+use super::seen::Seen;
 use super::state::{State, Timer};
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
@@ -71,6 +72,18 @@ pub struct Tasks {
     done: VecDeque<TaskKey>,
     done_bytes: usize,
     running: usize,
+    cancelled_early: CancelledEarly,
+}
+
+/// Tasks that were taken back before they came.
+#[derive(Debug)]
+struct CancelledEarly(Seen<TaskKey, ()>);
+
+impl Default for CancelledEarly {
+    fn default() -> Self {
+        // What overtakes does so by moments; a thousand of them at once is more than any honest callers have.
+        Self(Seen::new(1024, Duration::from_secs(10)))
+    }
 }
 
 impl Tasks {
@@ -80,6 +93,7 @@ impl Tasks {
     }
 
     /// How many are remembered.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -146,7 +160,7 @@ impl State {
         via: Option<NodeId>,
         now: Now,
     ) -> Option<WireError> {
-        let error = |code, message: String| Some(WireError::new(code, message));
+        let error = |code, message: String| Some(WireError::new(code, message).not_run());
         if task.caller != caller {
             return error(ErrorCode::NotAllowed, "the task is signed by another node than the one that sent it".into());
         }
@@ -159,9 +173,12 @@ impl State {
             _ => return error(ErrorCode::BadRequest, format!("the task is not for this node, {}", self.me)),
         }
         let skew = self.config.limits.clock_skew.as_secs();
-        let age = now.unix_s() - task.timestamp;
+        let age = now.unix_s().saturating_sub(task.timestamp);
         if age < -(skew as i64) {
-            let message = format!("the task is dated {} s in the future by this node's clock: check the clocks", -age);
+            let message = format!(
+                "the task is dated {} s in the future by this node's clock: check the clocks",
+                age.unsigned_abs()
+            );
             return error(ErrorCode::Expired, message);
         }
         // The timestamp is a whole second: the task may have been issued at the end of it.
@@ -180,13 +197,16 @@ impl State {
                 "this node restarted since: what its earlier run did with the task is not known",
             );
             error.instance = Some(self.config.instance.clone());
-            return Some(error);
+            return Some(error.not_run());
+        }
+        if self.tasks.cancelled_early.0.contains(&(caller, task.id.clone())) {
+            return error(ErrorCode::Cancelled, "the caller took the task back".into());
         }
         if self.draining {
             // With its run, which tells that the node itself refused it.
             let mut error = WireError::new(ErrorCode::PeerGone, "the node is going down");
             error.instance = Some(self.config.instance.clone());
-            return Some(error);
+            return Some(error.not_run());
         }
         let relays = task.capability == "relay" && (legacy || self.config.tracker != TrackerRole::None);
         if !self.provides(&task.capability) && !relays && !legacy {
@@ -195,7 +215,7 @@ impl State {
         let limits = &self.config.limits;
         if self.tasks.running >= limits.max_tasks || self.tasks.entries.len() >= limits.max_remembered_tasks * 2 {
             let error = WireError::new(ErrorCode::Overloaded, format!("{} tasks are running", self.tasks.running));
-            return Some(error.retry_after_s(1));
+            return Some(error.retry_after_s(1).not_run());
         }
         None
     }
@@ -311,6 +331,11 @@ impl State {
     }
 
     pub(super) fn on_cancel(&mut self, key: &TaskKey, now: Now, out: &mut Vec<Action>) {
+        if !self.tasks.entries.contains_key(key) {
+            // It may have overtaken its task, which then must not begin.
+            self.tasks.cancelled_early.0.insert(key.clone(), (), now.mono);
+            return;
+        }
         if self.tasks.entries.get(key).is_some_and(|e| e.answer.is_none()) {
             let error = WireError::new(ErrorCode::Cancelled, "the caller took the task back");
             self.answer(key, Err(error), now, out);

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::clock::Now;
-use super::conn_id::ConnId;
 use super::peers::Peer;
 use super::state::{Counters, State};
 use crate::identity::NodeId;
@@ -67,6 +66,8 @@ impl State {
             connected_s: now.mono.saturating_sub(peer.since).as_secs(),
             in_flight: self.in_flight.get(&a.node).copied().unwrap_or(0),
             version: a.version.clone(),
+            features: a.features.clone(),
+            observed: a.observed,
         }
     }
 
@@ -129,14 +130,14 @@ impl State {
         self.peers.conn_of(node).is_some()
     }
 
+    /// Whether a node is connected, proven or not.
+    pub fn is_present(&self, node: &NodeId) -> bool {
+        self.peers.conn_of(node).is_some() || self.peers.legacy_conn_of(node).is_some()
+    }
+
     /// Whether anybody is connected.
     pub fn has_peers(&self) -> bool {
         self.peers.iter().next().is_some()
-    }
-
-    /// Whether a connection is a Python node's.
-    pub fn is_legacy(&self, conn: ConnId) -> bool {
-        self.peers.get(conn).is_some_and(|p| p.legacy.is_some())
     }
 
     /// What is counted as refused, with names for programs.

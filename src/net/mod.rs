@@ -1,1 +1,81 @@
-//! net
+//! Sockets: the listener, the dialer, and the connections they make.
+//!
+//! A stream becomes an [`Established`] by [`handshake_inbound`] or [`dial`], and that becomes a [`Connection`]: one task
+//! that reads and one that writes, so that two peers that both have much to say never wait for each other. What a
+//! connection hears it tells its [`Hooks`], parsed and checked on its own task. Sending only puts a message into the
+//! connection's outbox, and never waits for the peer.
+
+mod accept;
+mod connection;
+mod dial;
+mod handshake;
+mod hooks;
+mod outbox;
+mod reader;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::identity::Identity;
+use crate::limits::Limits;
+use crate::mesh::handshake::{LegacyHello, Local};
+
+pub use accept::accept_loop;
+pub use connection::Connection;
+pub use dial::dial;
+#[cfg(test)]
+pub use handshake::HandshakeError;
+pub use handshake::{Established, handshake_inbound};
+pub use hooks::{Hooks, Refused};
+pub use outbox::SendError;
+
+/// What the connections of one node have in common.
+#[derive(Clone)]
+pub struct NetConfig {
+    /// The node's key.
+    pub identity: Identity,
+    /// Its program version.
+    pub version: String,
+    /// What it can do beyond this version of the protocol.
+    pub features: Vec<String>,
+    /// A random text that names this run of it.
+    pub instance: String,
+    /// Its bounds.
+    pub limits: Limits,
+    /// Whether nodes of the Python package are admitted, and dialled.
+    pub legacy: bool,
+    /// What to tell a node of the Python package when dialling it.
+    pub legacy_hello: Arc<dyn Fn() -> LegacyHello + Send + Sync>,
+    /// The time, in UNIX seconds.
+    pub unix_now: Arc<dyn Fn() -> i64 + Send + Sync>,
+}
+
+impl NetConfig {
+    fn local(&self) -> Local<'_> {
+        Local {
+            identity: &self.identity,
+            version: &self.version,
+            features: &self.features,
+            instance: &self.instance,
+            clock_skew_s: self.limits.clock_skew.as_secs(),
+        }
+    }
+
+    fn now(&self) -> i64 {
+        (self.unix_now)()
+    }
+}
+
+impl fmt::Debug for NetConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NetConfig")
+            .field("identity", &self.identity)
+            .field("instance", &self.instance)
+            .field("legacy", &self.legacy)
+            .finish_non_exhaustive()
+    }
+}

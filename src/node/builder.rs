@@ -9,7 +9,7 @@ use crate::limits::Limits;
 use crate::wire::Capability;
 
 use super::task::{BoxHandler, boxed};
-use super::{Context, Node, Task, TaskResult};
+use super::{Context, Node, Payload, Task, TaskError};
 
 /// Whether and for whom the node is a tracker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -112,20 +112,22 @@ impl Builder {
 
     /// Answers tasks for one capability. It is not announced by this alone: say [`agent`](Self::agent),
     /// [`model`](Self::model), [`tool`](Self::tool) or [`capability`](Self::capability) as well.
-    pub fn handler<F, Fut>(mut self, capability: impl Into<String>, handler: F) -> Self
+    pub fn handler<F, Fut, P>(mut self, capability: impl Into<String>, handler: F) -> Self
     where
         F: Fn(Task, Context) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = TaskResult> + Send + 'static,
+        Fut: Future<Output = Result<P, TaskError>> + Send + 'static,
+        P: Into<Payload>,
     {
         self.handlers.push((capability.into(), boxed(handler)));
         self
     }
 
     /// Answers tasks for every announced capability that has no handler of its own.
-    pub fn default_handler<F, Fut>(mut self, handler: F) -> Self
+    pub fn default_handler<F, Fut, P>(mut self, handler: F) -> Self
     where
         F: Fn(Task, Context) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = TaskResult> + Send + 'static,
+        Fut: Future<Output = Result<P, TaskError>> + Send + 'static,
+        P: Into<Payload>,
     {
         self.default_handler = Some(boxed(handler));
         self
@@ -150,7 +152,19 @@ impl Builder {
     }
 
     /// Starts the node. It runs until [`Node::shutdown`], or until every handle to it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// The address can't be had ([`Error::Listen`]), or a setting is not valid ([`Error::Config`]).
     pub async fn start(self) -> Result<Node, Error> {
-        todo!()
+        super::start::start(self).await
     }
+}
+
+/// Whether a text may name a capability, an event type, a pattern or a node.
+pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Error> {
+    if crate::wire::is_name(name) {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!("{what} has 1 to {} characters and no control characters", crate::limits::MAX_NAME)))
 }

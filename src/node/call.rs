@@ -1,15 +1,24 @@
 //! The caller's side: asking for something, following it, and what comes back.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
-
-use crate::error::{Attempt, CallError};
-use crate::identity::NodeId;
+use tokio::sync::mpsc;
 
 use super::Node;
+use super::driver::{Shared, lock};
+use super::info::millis;
+use super::payload::PayloadError;
+use crate::error::{Attempt, CallError, Delivery, ErrorCode};
+use crate::identity::NodeId;
+use crate::limits::MAX_TTL_S;
+use crate::mesh::calls::WINDOW;
+use crate::mesh::{CallDone, CallEvent, CallSpec};
+use crate::wire::is_name;
 
 /// Which way an answer came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -57,7 +66,8 @@ pub struct Outcome {
     pub hops: u32,
     /// The tracker the answer came through.
     pub via: Option<NodeId>,
-    /// Whether the result's signature was made by the responder's key. Always `true` but for errors of unproven peers.
+    /// Whether the result's signature was checked against the responder's key: `true` for every success, since a
+    /// result that isn't signed so is never taken for one. (An answer of this node itself needs none.)
     pub verified: bool,
     /// How many chunks came before the result.
     pub chunks: u64,
@@ -82,7 +92,7 @@ impl Outcome {
 pub struct Call {
     pub(crate) node: Node,
     pub(crate) capability: String,
-    pub(crate) payload: Result<Bytes, String>,
+    pub(crate) payload: Result<Bytes, PayloadError>,
     pub(crate) target: Option<String>,
     pub(crate) via: Option<String>,
     pub(crate) timeout: Duration,
@@ -116,8 +126,28 @@ impl Call {
     }
 
     /// Starts the call. The error is about the call as it was put; whatever happens later, the handle tells.
+    ///
+    /// # Errors
+    ///
+    /// `BAD_REQUEST` and `TOO_LARGE` for what can't be sent, `CANCELLED` when the node is stopped.
     pub async fn start(self) -> Result<CallHandle, CallError> {
-        todo!()
+        let refused = |code, message| CallError {
+            code,
+            message,
+            retry_after: None,
+            delivery: Delivery::NotSent,
+            responder: None,
+            tried: Vec::new(),
+        };
+        let parts = CallParts {
+            payload: self.payload.map_err(|e| refused(e.code(), format!("the payload can't be sent: {e}")))?,
+            capability: self.capability,
+            target: self.target,
+            via: self.via,
+            timeout: self.timeout,
+            local: self.local,
+        };
+        self.node.inner.shared.start_call(parts)
     }
 }
 
@@ -130,10 +160,85 @@ impl IntoFuture for Call {
     }
 }
 
+/// What a call is made of.
+#[derive(Debug)]
+pub(crate) struct CallParts {
+    pub(crate) capability: String,
+    pub(crate) payload: Bytes,
+    pub(crate) target: Option<String>,
+    pub(crate) via: Option<String>,
+    pub(crate) timeout: Duration,
+    pub(crate) local: bool,
+}
+
+impl Shared {
+    /// Starts a call.
+    pub(crate) fn start_call(self: &Arc<Self>, parts: CallParts) -> Result<CallHandle, CallError> {
+        let refused = |code, message: &str| CallError {
+            code,
+            message: message.to_owned(),
+            retry_after: None,
+            delivery: Delivery::NotSent,
+            responder: None,
+            tried: Vec::new(),
+        };
+        if !is_name(&parts.capability) {
+            let message = "a capability's name has 1 to 128 characters and no control characters";
+            return Err(refused(ErrorCode::BadRequest, message));
+        }
+        if parts.timeout.is_zero() || parts.timeout > Duration::from_secs(MAX_TTL_S) {
+            return Err(refused(ErrorCode::BadRequest, "the timeout must be above 0 and at most a day"));
+        }
+        let long = |t: &Option<String>| t.as_ref().is_some_and(|t| !is_name(t));
+        if long(&parts.target) || long(&parts.via) {
+            return Err(refused(ErrorCode::BadRequest, "a node is named by its id, the beginning of it, or its name"));
+        }
+        if self.closing.is_cancelled() {
+            return Err(refused(ErrorCode::Cancelled, "this node is stopped"));
+        }
+        let (sender, events) = mpsc::channel(CHANNEL);
+        let id = self.with(|state, now, out| {
+            let id = state.new_id();
+            lock(&self.calls).insert(id.clone(), sender);
+            let spec = CallSpec {
+                id: id.clone(),
+                capability: parts.capability,
+                payload: parts.payload,
+                target: parts.target,
+                via: parts.via,
+                timeout: parts.timeout,
+                local: parts.local,
+            };
+            state.start_call(spec, now, out);
+            id
+        });
+        Ok(CallHandle {
+            shared: Arc::clone(self),
+            id,
+            events,
+            early: VecDeque::new(),
+            accepted: false,
+            ended: false,
+            done: None,
+        })
+    }
+}
+
+/// A full window of chunks, `accepted` and the end fit in a call's channel.
+const CHANNEL: usize = WINDOW as usize + 8;
+
 /// A call in flight. Dropping it cancels the call.
 #[derive(Debug)]
 pub struct CallHandle {
-    pub(crate) id: String,
+    shared: Arc<Shared>,
+    id: String,
+    events: mpsc::Receiver<CallEvent>,
+    /// Chunks that came while something else was waited for.
+    early: VecDeque<Bytes>,
+    accepted: bool,
+    /// Whether the end has come, taken or not.
+    ended: bool,
+    done: Option<Result<CallDone, CallError>>,
 }
 
 impl CallHandle {
@@ -145,21 +250,108 @@ impl CallHandle {
     /// The next chunk, in order; `None` when there will be no more. The responder waits when the caller doesn't take
     /// its chunks (at most 32 are on the way).
     pub async fn next_chunk(&mut self) -> Option<Value> {
-        todo!()
+        let text = self.next_chunk_text().await?;
+        Some(serde_json::from_slice(&text).unwrap_or_default())
     }
 
-    /// Waits until the responder said that it has the task, or the call ended.
-    pub async fn accepted(&mut self) {
-        todo!()
+    /// The same as JSON text, digit for digit.
+    pub async fn next_chunk_json(&mut self) -> Option<String> {
+        let text = self.next_chunk_text().await?;
+        Some(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    async fn next_chunk_text(&mut self) -> Option<Bytes> {
+        while self.early.is_empty() && self.done.is_none() {
+            self.take_event().await;
+        }
+        let chunk = self.early.pop_front()?;
+        self.shared.with(|state, _, out| state.chunks_taken(&self.id, 1, out));
+        Some(chunk)
+    }
+
+    /// Waits until the responder said that it has the task, or the call ended. `true`: the responder has or had it.
+    pub async fn accepted(&mut self) -> bool {
+        while !self.accepted && self.done.is_none() {
+            self.take_event().await;
+        }
+        self.accepted || matches!(self.done, Some(Ok(_)))
+    }
+
+    async fn take_event(&mut self) {
+        match self.events.recv().await {
+            Some(CallEvent::Accepted) => self.accepted = true,
+            Some(CallEvent::Chunk(data)) => {
+                self.accepted = true;
+                self.early.push_back(data);
+            }
+            Some(CallEvent::Done(done)) => {
+                self.ended = true;
+                self.done = Some(*done);
+            }
+            None => {
+                self.ended = true;
+                self.done = Some(Err(CallError {
+                    code: ErrorCode::Cancelled,
+                    message: "this node stopped".to_owned(),
+                    retry_after: None,
+                    delivery: if self.accepted { Delivery::Accepted } else { Delivery::Unconfirmed },
+                    responder: None,
+                    tried: Vec::new(),
+                }));
+            }
+        }
     }
 
     /// Takes the call back: the responder is told to stop, and the outcome is the error `CANCELLED`.
     pub fn cancel(&self) {
-        todo!()
+        self.shared.with(|state, now, out| state.cancel_call(&self.id, now, out));
     }
 
     /// Waits for the result. Chunks not taken before are passed over.
-    pub async fn outcome(self) -> Result<Outcome, CallError> {
-        todo!()
+    ///
+    /// # Errors
+    ///
+    /// Whatever ended the call instead: see [`CallError`].
+    pub async fn outcome(mut self) -> Result<Outcome, CallError> {
+        loop {
+            if let Some(done) = self.done.take() {
+                return done.map(|d| outcome_of(std::mem::take(&mut self.id), d));
+            }
+            let waiting = self.early.len() as u64;
+            if waiting > 0 {
+                self.early.clear();
+                self.shared.with(|state, _, out| state.chunks_taken(&self.id, waiting, out));
+            }
+            self.take_event().await;
+        }
+    }
+}
+
+fn outcome_of(id: String, done: CallDone) -> Outcome {
+    Outcome {
+        id,
+        payload: serde_json::from_slice(&done.payload).unwrap_or_default(),
+        responder: done.responder,
+        responder_name: done.responder_name,
+        route: done.route,
+        hops: done.hops,
+        via: done.via,
+        verified: true,
+        chunks: done.chunks,
+        timings: Timings {
+            sent_ms: millis(done.timings[0]),
+            first_sign_ms: millis(done.timings[1]),
+            total_ms: millis(done.timings[2]),
+        },
+        tried: done.tried,
+        payload_text: done.payload,
+    }
+}
+
+impl Drop for CallHandle {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.cancel();
+        }
     }
 }

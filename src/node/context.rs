@@ -1,13 +1,20 @@
 //! What a handler is given beside its task.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
+use super::driver::Shared;
+use super::payload::{self, PayloadError};
 use crate::identity::NodeId;
+use crate::limits::MAX_PAYLOAD;
+use crate::mesh::{ChunkRefused, ConnId, TaskKey};
 
 /// Why a chunk was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChunkError {
     /// Nobody waits for it any more: the task was cancelled, is past its deadline, or the node stops.
@@ -21,46 +28,85 @@ pub enum ChunkError {
         /// The most it may have.
         limit: usize,
     },
+    /// It can't be written as JSON that every language reads; the text says why.
+    #[error("the chunk can't be sent: {0}")]
+    Invalid(String),
 }
 
 /// The running task's side of the conversation with its caller.
 #[derive(Debug)]
-pub struct Context {}
+pub struct Context {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) key: TaskKey,
+    pub(crate) conn: Option<ConnId>,
+    pub(crate) token: CancellationToken,
+    pub(crate) credit: Arc<Notify>,
+    pub(crate) deadline: tokio::time::Instant,
+    pub(crate) caller: NodeId,
+}
 
 impl Context {
     /// Sends a part of the answer; parts arrive in the order sent. Waits while the caller is behind.
+    ///
+    /// # Errors
+    ///
+    /// The task is over, or the chunk can't be sent as it is.
     pub async fn chunk(&self, data: Value) -> Result<(), ChunkError> {
-        let _ = data;
-        todo!()
+        let data = payload::from_value(&data).map_err(|e| match e {
+            PayloadError::TooLarge { size } => ChunkError::TooLarge { size, limit: MAX_PAYLOAD },
+            other => ChunkError::Invalid(other.to_string()),
+        })?;
+        loop {
+            if let Some(connection) = self.conn.and_then(|c| self.shared.connection(c)) {
+                tokio::select! {
+                    () = connection.room() => {}
+                    () = self.token.cancelled() => return Err(ChunkError::Over),
+                }
+            }
+            // Asked for before the look, so that credit given in between is not missed.
+            let credit = self.credit.notified();
+            tokio::pin!(credit);
+            credit.as_mut().enable();
+            match self.shared.with(|state, now, out| state.chunk(&self.key, data.clone(), now, out)) {
+                Ok(()) => return Ok(()),
+                Err(ChunkRefused::Over) => return Err(ChunkError::Over),
+                Err(ChunkRefused::Full) => {}
+            }
+            tokio::select! {
+                () = credit => {}
+                () = self.token.cancelled() => return Err(ChunkError::Over),
+            }
+        }
     }
 
-    /// Completes when the caller took the task back, its deadline passed, or the node stops.
+    /// Completes when the caller took the task back, its deadline passed, or the node stops. A handler that goes on
+    /// for more than 2 s after that is dropped where it awaits.
     pub async fn cancelled(&self) {
-        todo!()
+        self.token.cancelled().await;
     }
 
     /// Whether [`cancelled`](Self::cancelled) has completed.
     pub fn is_cancelled(&self) -> bool {
-        todo!()
+        self.token.is_cancelled()
     }
 
     /// A token that is cancelled when the task is over; a clone may be kept and awaited anywhere.
-    pub(crate) fn token(&self) -> tokio_util::sync::CancellationToken {
-        todo!()
+    pub(crate) fn token(&self) -> CancellationToken {
+        self.token.clone()
     }
 
     /// When the caller stops waiting.
     pub fn deadline(&self) -> Instant {
-        todo!()
+        self.deadline.into_std()
     }
 
     /// How much time is left.
     pub fn remaining(&self) -> Duration {
-        self.deadline().saturating_duration_since(Instant::now())
+        self.deadline.saturating_duration_since(tokio::time::Instant::now())
     }
 
     /// Who asks.
     pub fn caller(&self) -> NodeId {
-        todo!()
+        self.caller
     }
 }

@@ -3,29 +3,59 @@
 mod builder;
 mod call;
 mod context;
+mod driver;
+mod hooks;
 mod info;
+mod links;
+mod payload;
+mod run;
+mod start;
+mod subscriptions;
 mod task;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 pub use builder::{Builder, Tracker};
 pub use call::{Call, CallHandle, Outcome, Route, Timings};
 pub use context::{ChunkError, Context};
 pub(crate) use info::millis;
 pub use info::{Activity, CapabilityInfo, Event, FoundNode, Metrics, PeerInfo, Status, TrackerRole};
-pub use task::{Task, TaskError, TaskResult};
+pub use subscriptions::{ActivityStream, Subscription};
+pub use task::{Payload, Task, TaskError, TaskResult};
+
+use driver::{Shared, lock};
 
 use crate::error::Error;
 use crate::identity::NodeId;
+use crate::limits::MAX_EVENT;
+use crate::mesh::Purpose;
 use crate::wire::Capability;
 
-/// A handle to a running node; clones are handles to the same node.
+/// A handle to a running node; clones are handles to the same node. When the last one is dropped the node stops
+/// without a word to its peers: prefer [`shutdown`](Self::shutdown).
 #[derive(Clone, Debug)]
-pub struct Node {}
+pub struct Node {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What handles own: its end is the node's end.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.end();
+    }
+}
 
 impl Node {
     /// Begins to set a node up.
@@ -35,148 +65,269 @@ impl Node {
 
     /// The node's id: its public key.
     pub fn id(&self) -> NodeId {
-        todo!()
+        self.inner.shared.me
     }
 
     /// The node's name.
     pub fn name(&self) -> String {
-        todo!()
+        self.inner.shared.name.clone()
     }
 
     /// Where it listens; empty with `no_listen`.
     pub fn listen_addrs(&self) -> Vec<SocketAddr> {
-        todo!()
+        self.inner.shared.listen.clone()
+    }
+
+    fn running(&self) -> Result<&Arc<Shared>, Error> {
+        if self.inner.shared.closing.is_cancelled() { Err(Error::Stopped) } else { Ok(&self.inner.shared) }
     }
 
     /// Provides a capability from now on, or changes its details; peers are told.
+    ///
+    /// # Errors
+    ///
+    /// The name is not valid, there are 256 already, or the record would be larger than 8 KiB.
     pub fn register(&self, cap: Capability) -> Result<(), Error> {
-        let _ = cap;
-        todo!()
+        let shared = self.running()?;
+        builder::check_name("a capability", &cap.name)?;
+        shared.with(|state, now, out| {
+            if !state.fits(&cap) {
+                return Err(Error::TooLarge {
+                    what: "this node's record with that capability",
+                    size: state.record_size_with(&cap),
+                    limit: crate::limits::MAX_RECORD,
+                });
+            }
+            let name = cap.name.clone();
+            if state.register(cap, now, out) {
+                Ok(())
+            } else {
+                Err(Error::Invalid(format!("no room for {name:?}: a node has at most 256 capabilities")))
+            }
+        })
     }
 
     /// Provides it no longer; peers are told. `false` when it was not provided.
+    ///
+    /// # Errors
+    ///
+    /// The node is stopped.
     pub fn unregister(&self, name: &str) -> Result<bool, Error> {
-        let _ = name;
-        todo!()
+        Ok(self.running()?.with(|state, now, out| state.unregister(name, now, out)))
     }
 
     /// Is interested in what a pattern covers from now on; peers are told.
+    ///
+    /// # Errors
+    ///
+    /// The pattern is not valid, or there are 256 already.
     pub fn add_interest(&self, pattern: &str) -> Result<(), Error> {
-        let _ = pattern;
-        todo!()
+        let shared = self.running()?;
+        builder::check_name("an interest", pattern)?;
+        if shared.with(|state, now, out| state.add_interest(pattern, now, out)) {
+            Ok(())
+        } else {
+            Err(Error::Invalid("a node has at most 256 interests".to_owned()))
+        }
     }
 
     /// Is no longer interested; `false` when it was not.
+    ///
+    /// # Errors
+    ///
+    /// The node is stopped.
     pub fn remove_interest(&self, pattern: &str) -> Result<bool, Error> {
-        let _ = pattern;
-        todo!()
+        Ok(self.running()?.with(|state, now, out| state.remove_interest(pattern, now, out)))
     }
 
-    /// Answers tasks for a capability from now on, in place of the handler it had.
-    pub fn handle<F, Fut>(&self, capability: impl Into<String>, handler: F) -> Result<(), Error>
+    /// Answers tasks for a capability from now on, in place of the handler it had, whether it is announced or not.
+    ///
+    /// # Errors
+    ///
+    /// The name is not valid, or the node is stopped.
+    pub fn handle<F, Fut, P>(&self, capability: impl Into<String>, handler: F) -> Result<(), Error>
     where
         F: Fn(Task, Context) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = TaskResult> + Send + 'static,
+        Fut: Future<Output = Result<P, TaskError>> + Send + 'static,
+        P: Into<Payload>,
     {
-        let _ = (capability.into(), task::boxed(handler));
-        todo!()
+        let shared = self.running()?;
+        let capability = capability.into();
+        builder::check_name("a capability", &capability)?;
+        shared.with(|state, _, _| state.handles(&capability));
+        let mut handlers = shared.handlers.write().unwrap_or_else(PoisonError::into_inner);
+        handlers.by_capability.insert(capability, task::boxed(handler));
+        Ok(())
     }
 
     /// Prepares a call: await it for its result, or [`Call::start`] it for a handle.
     pub fn call(&self, capability: impl Into<String>, payload: Value) -> Call {
-        let _ = (capability.into(), payload);
-        todo!()
+        self.prepare(capability.into(), payload::from_value(&payload))
     }
 
-    /// The same with the payload as JSON text, kept digit for digit.
+    /// The same with the payload as JSON text, for integers that no [`Value`] holds. Floats are written in their
+    /// shortest form.
     pub fn call_json(&self, capability: impl Into<String>, payload: &str) -> Call {
-        let _ = (capability.into(), payload);
-        todo!()
+        self.prepare(capability.into(), payload::from_json(payload))
     }
 
-    /// Publishes an event to the nodes whose interests cover its type. It is not acknowledged. Gives its id.
+    fn prepare(&self, capability: String, payload: Result<bytes::Bytes, payload::PayloadError>) -> Call {
+        Call {
+            node: self.clone(),
+            capability,
+            payload,
+            target: None,
+            via: None,
+            timeout: Duration::from_secs(60),
+            local: false,
+        }
+    }
+
+    /// Publishes an event to the nodes whose interests cover its type: at most 64 KiB of JSON, not acknowledged. Gives
+    /// its id.
+    ///
+    /// # Errors
+    ///
+    /// The type or the data is not valid, or the node is stopped.
     pub fn publish(&self, event_type: &str, data: Value) -> Result<String, Error> {
-        let _ = (event_type, data);
-        todo!()
+        let shared = self.running()?;
+        builder::check_name("an event's type", event_type)?;
+        let data = payload::from_value(&data).map_err(|e| Error::Invalid(format!("the data can't be sent: {e}")))?;
+        if data.len() > MAX_EVENT {
+            return Err(Error::TooLarge { what: "the event's data", size: data.len(), limit: MAX_EVENT });
+        }
+        Ok(shared.with(|state, now, out| {
+            let id = state.new_id();
+            state.publish(id.clone(), event_type, data, now, out);
+            id
+        }))
     }
 
     /// Events that a pattern covers (`task.done`, `task.*`, `*`), as they come. Peers are told of the interest while
     /// the subscription lives.
+    ///
+    /// # Errors
+    ///
+    /// The pattern is not valid, there are 256 interests already, or the node is stopped.
     pub fn subscribe(&self, pattern: &str) -> Result<Subscription, Error> {
-        let _ = pattern;
-        todo!()
+        self.add_interest(pattern)?;
+        let shared = Arc::clone(self.running()?);
+        let (id, events, lost) = shared.subscribers.add(pattern);
+        Ok(Subscription { shared, id, pattern: pattern.to_owned(), events, lost })
     }
 
     /// What happens to the node, as it happens.
     pub fn activity(&self) -> ActivityStream {
-        todo!()
+        let shared = &self.inner.shared;
+        ActivityStream { receiver: shared.activity.subscribe(), stopped: shared.stopped.clone() }
     }
 
     /// The peers connected now.
     pub fn peers(&self) -> Vec<PeerInfo> {
-        todo!()
+        self.inner.shared.read(|state, now| state.peer_infos(now))
     }
 
-    /// Who provides a capability (`""`: everybody), from what is known here and by asking the mesh for as long as
-    /// `wait` (at most 30 s). `query` may also be `None` wait: only what is known here.
+    /// Who provides a capability (`""`: everybody): what is known here, this node included, and who answers a query of
+    /// the mesh within `wait` (at most 30 s). `None`: only what is known here.
+    ///
+    /// # Errors
+    ///
+    /// The name is not valid, or the node is stopped.
     pub async fn find(&self, capability: &str, wait: Option<Duration>) -> Result<Vec<FoundNode>, Error> {
-        let _ = (capability, wait);
-        todo!()
+        let shared = self.running()?;
+        if !capability.is_empty() {
+            builder::check_name("a capability", capability)?;
+        }
+        let mut found: BTreeMap<NodeId, FoundNode> = BTreeMap::new();
+        if let Some(wait) = wait {
+            let (sender, mut answers) = mpsc::channel(256);
+            let query = shared.with(|state, now, out| {
+                let id = state.new_id();
+                lock(&shared.finds).insert(id.clone(), sender);
+                let until = now.mono + wait.min(Duration::from_secs(30));
+                state.ask_mesh(id.clone(), Purpose::Find, capability, "", 64, until, now, out);
+                id
+            });
+            let _guard = FindGuard { shared: Arc::clone(shared), query };
+            while let Some(node) = answers.recv().await {
+                found.insert(node.node_id, node);
+            }
+        }
+        // What is known by itself tells more than that somebody else knew it.
+        for node in shared.read(|state, now| state.known(capability, now)) {
+            let entry = found.entry(node.node_id).or_insert_with(|| node.clone());
+            if node.found != "table" {
+                *entry = node;
+            }
+        }
+        let mut found: Vec<_> = found.into_values().collect();
+        found.sort_by(|a, b| (a.found != "self", &a.name, a.node_id).cmp(&(b.found != "self", &b.name, b.node_id)));
+        Ok(found)
     }
 
-    /// Waits until at least one configured peer is connected, or nothing more can be waited for; `false` at the end
-    /// of `wait`.
+    /// Waits until at least one peer is connected; `false` at the end of `wait`.
     pub async fn connected(&self, wait: Duration) -> bool {
-        let _ = wait;
-        todo!()
+        let shared = &self.inner.shared;
+        let mut changed = shared.peers_changed.subscribe();
+        let connected = async {
+            while !shared.read(|state, _| state.has_peers()) {
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = connected => true,
+            () = tokio::time::sleep(wait) => false,
+            () = shared.stopped.cancelled() => false,
+        }
     }
 
     /// Counters and gauges.
     pub fn metrics(&self) -> Metrics {
-        todo!()
+        self.inner.shared.metrics()
     }
 
     /// The node's own state.
     pub fn status(&self) -> Status {
-        todo!()
+        let shared = &self.inner.shared;
+        let metrics = shared.metrics();
+        shared.read(|state, _| Status {
+            node_id: shared.me,
+            name: shared.name.clone(),
+            version: shared.net.version.clone(),
+            uptime_s: shared.start.elapsed().as_secs(),
+            listen: shared.listen.clone(),
+            addrs: state.addrs().iter().map(ToString::to_string).collect(),
+            tracker: state.tracker_role(),
+            capabilities: state.capabilities(),
+            interests: state.interests(),
+            metrics,
+        })
     }
 
     /// Stops: no new tasks, those running get up to 5 s, peers are told, connections and the port are closed.
     /// Further use of any handle gives [`Error::Stopped`].
     pub async fn shutdown(&self) {
-        todo!()
+        self.inner.shared.shutdown().await;
     }
 
     /// Completes when the node has stopped.
     pub async fn stopped(&self) {
-        todo!()
+        self.inner.shared.stopped.cancelled().await;
     }
 }
 
-/// Events of one subscription; made by [`Node::subscribe`].
-#[derive(Debug)]
-pub struct Subscription {}
-
-impl Subscription {
-    /// The next event; `None` when the node has stopped.
-    pub async fn recv(&mut self) -> Option<Event> {
-        todo!()
-    }
-
-    /// How many events were lost because they were not taken in time (256 wait at most).
-    pub fn lost(&self) -> u64 {
-        todo!()
-    }
+/// Ends a query when nobody waits for its answers any more.
+struct FindGuard {
+    shared: Arc<Shared>,
+    query: String,
 }
 
-/// What happens to a node; made by [`Node::activity`].
-#[derive(Debug)]
-pub struct ActivityStream {}
-
-impl ActivityStream {
-    /// What happened next; `None` when the node has stopped. Of what is not taken in time the oldest is lost (1024 wait
-    /// at most).
-    pub async fn recv(&mut self) -> Option<Activity> {
-        todo!()
+impl Drop for FindGuard {
+    fn drop(&mut self) {
+        lock(&self.shared.finds).remove(&self.query);
+        self.shared.with(|state, _, _| state.stop_query(&self.query));
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::payload::{self, PayloadError};
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
 
@@ -26,6 +27,8 @@ pub struct Task {
     /// Whether the caller's connection is bound to its key. `false` for the Python package's nodes: the task is
     /// signed by them all the same.
     pub proven: bool,
+    /// The tracker it came through, if it came through one.
+    pub via: Option<NodeId>,
     /// When the caller issued it, in UNIX seconds by the caller's clock.
     pub timestamp: i64,
     /// The caller's time to live for it.
@@ -50,6 +53,7 @@ pub struct TaskError {
     pub message: String,
     /// When trying again makes sense, in whole seconds on the wire (rounded up).
     pub retry_after: Option<Duration>,
+    not_run: bool,
 }
 
 impl TaskError {
@@ -60,12 +64,25 @@ impl TaskError {
 
     /// An error with another code.
     pub fn with_code(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after: None }
+        Self { code, message: message.into(), retry_after: None, not_run: false }
     }
 
-    /// The handler is full of work; the caller may come back after that time.
+    /// The handler is full of work and did nothing for the task; the caller may come back after that time, and its node
+    /// asks another provider first if there is one.
     pub fn overloaded(message: impl Into<String>, retry_after: Duration) -> Self {
-        Self { code: ErrorCode::Overloaded, message: message.into(), retry_after: Some(retry_after) }
+        let mut error = Self::with_code(ErrorCode::Overloaded, message).not_run();
+        error.retry_after = Some(retry_after);
+        error
+    }
+
+    /// Says that nothing was done for the task, so that the caller's node may ask another provider.
+    pub fn not_run(mut self) -> Self {
+        self.not_run = true;
+        self
+    }
+
+    pub(crate) fn is_not_run(&self) -> bool {
+        self.not_run
     }
 }
 
@@ -93,16 +110,51 @@ impl From<serde_json::Error> for TaskError {
     }
 }
 
-/// What a handler's future gives.
+/// What most handlers' futures give. Any `Result<impl Into<Payload>, TaskError>` will do.
 pub type TaskResult = Result<Value, TaskError>;
 
-pub(crate) type BoxHandler =
-    Arc<dyn Fn(Task, super::Context) -> Pin<Box<dyn Future<Output = TaskResult> + Send>> + Send + Sync>;
+/// The payload of an answer: a JSON value, or JSON text to be sent digit for digit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Payload(Form);
 
-pub(crate) fn boxed<F, Fut>(handler: F) -> BoxHandler
+#[derive(Clone, Debug, PartialEq)]
+enum Form {
+    Value(Value),
+    Text(String),
+}
+
+impl Payload {
+    /// JSON text, for numbers that no [`Value`] holds. What isn't JSON is found out when it is sent, and becomes an error
+    /// result.
+    pub fn json(text: impl Into<String>) -> Self {
+        Self(Form::Text(text.into()))
+    }
+
+    pub(crate) fn into_bytes(self) -> Result<Bytes, PayloadError> {
+        match self.0 {
+            Form::Value(value) => payload::from_value(&value),
+            Form::Text(text) => payload::from_json(&text),
+        }
+    }
+}
+
+impl From<Value> for Payload {
+    fn from(value: Value) -> Self {
+        Self(Form::Value(value))
+    }
+}
+
+pub(crate) type BoxHandler =
+    Arc<dyn Fn(Task, super::Context) -> Pin<Box<dyn Future<Output = Result<Payload, TaskError>> + Send>> + Send + Sync>;
+
+pub(crate) fn boxed<F, Fut, P>(handler: F) -> BoxHandler
 where
     F: Fn(Task, super::Context) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = TaskResult> + Send + 'static,
+    Fut: Future<Output = Result<P, TaskError>> + Send + 'static,
+    P: Into<Payload>,
 {
-    Arc::new(move |task, context| Box::pin(handler(task, context)))
+    Arc::new(move |task, context| {
+        let answer = handler(task, context);
+        Box::pin(async move { answer.await.map(Into::into) })
+    })
 }

@@ -105,7 +105,18 @@ pub struct ResultDraft {
 impl WireError {
     /// An error of one of our codes.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code: code.as_str().to_owned(), message: message.into(), retry_after_s: None, instance: None }
+        Self {
+            code: code.as_str().to_owned(),
+            message: message.into(),
+            retry_after_s: None,
+            not_run: false,
+            instance: None,
+        }
+    }
+
+    /// When to come back, if that was said and makes sense.
+    pub fn retry_after(&self) -> Option<std::time::Duration> {
+        self.retry_after_s.and_then(|s| std::time::Duration::try_from_secs_f64(s).ok())
     }
 
     /// Says when to come back, in whole seconds.
@@ -114,9 +125,18 @@ impl WireError {
         self
     }
 
+    /// Says that nothing was done for the task.
+    pub fn not_run(mut self) -> Self {
+        self.not_run = true;
+        self
+    }
+
     /// The JSON object of it.
     pub fn to_json(&self) -> Vec<u8> {
         let mut value = serde_json::json!({ "code": self.code, "message": self.message });
+        if let (true, Some(object)) = (self.not_run, value.as_object_mut()) {
+            object.insert("ran".to_owned(), false.into());
+        }
         if let (Some(instance), Some(object)) = (&self.instance, value.as_object_mut()) {
             object.insert("instance".to_owned(), instance.as_str().into());
         }

@@ -118,6 +118,10 @@ impl<'a> Fields<'a> {
         self.opt_i64(key)?.ok_or_else(|| self.missing(key))
     }
 
+    pub(crate) fn opt_bool(&self, key: &str) -> Result<Option<bool>, Malformed> {
+        self.object.bool(key).map_err(|e| self.wrong(e))
+    }
+
     pub(crate) fn opt_f64(&self, key: &str) -> Result<Option<f64>, Malformed> {
         let Some(raw) = self.opt_raw(key) else { return Ok(None) };
         serde_json::from_slice(&raw).map(Some).map_err(|_| self.malformed(format!("{key}: expected a number")))

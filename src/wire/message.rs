@@ -94,6 +94,8 @@ pub struct WireError {
     pub message: String,
     /// When to come back, in seconds.
     pub retry_after_s: Option<f64>,
+    /// The responder says that it did nothing for the task: `"ran": false`. Somebody else may be asked.
+    pub not_run: bool,
     /// The run of the responder, when it refused a task that was meant for an earlier one.
     pub instance: Option<String>,
 }
@@ -302,6 +304,7 @@ impl Message {
                     code: f.text("code")?,
                     message: f.long_text("message")?,
                     retry_after_s: None,
+                    not_run: false,
                     instance: None,
                 },
             }),
@@ -388,7 +391,13 @@ fn answer(f: &Fields<'_>) -> Result<TaskAnswer, Malformed> {
         "success" => Ok(f.opt_raw("payload").unwrap_or_else(|| Bytes::from_static(b"null"))),
         "error" => Err(match f.opt_raw("error") {
             Some(_) => wire_error(f)?,
-            None => WireError { code: "INTERNAL".into(), message: String::new(), retry_after_s: None, instance: None },
+            None => WireError {
+                code: "INTERNAL".into(),
+                message: String::new(),
+                retry_after_s: None,
+                not_run: false,
+                instance: None,
+            },
         }),
         _ => return Err(f.malformed("status: \"success\" or \"error\"")),
     };
@@ -408,7 +417,9 @@ fn wire_error(f: &Fields<'_>) -> Result<WireError, Malformed> {
     Ok(WireError {
         code,
         message: e.opt_long_text("message")?.unwrap_or_default(),
-        retry_after_s: e.opt_f64("retry_after_s")?,
+        // A day at most: more is no advice, and less than nothing is none either.
+        retry_after_s: e.opt_f64("retry_after_s")?.filter(|s| (0.0..=86_400.0).contains(s)),
+        not_run: e.opt_bool("ran")? == Some(false),
         instance: e.opt_text("instance")?,
     })
 }

@@ -10,7 +10,7 @@ use crate::mesh::clock::Now;
 use crate::mesh::state::State;
 use crate::wire::{Chunk, Draft, ResultDraft, TaskAnswer, WireError};
 
-/// Answers by which a node says that it did not run the task.
+/// Reasons not to run a task that another node may not have.
 const NOT_RUN: &[ErrorCode] = &[
     ErrorCode::UnknownCapability,
     ErrorCode::Overloaded,
@@ -185,14 +185,14 @@ impl State {
                 return self.dispatch(&id, responder, path, now, out);
             }
         }
-        let not_run = code.is_some_and(|c| NOT_RUN.contains(&c));
-        // Only the node itself names its run; a handler may have had the code from a call of its own.
-        let only_copy = code != Some(ErrorCode::PeerGone) || (call.sends == 1 && error.instance.is_some());
+        // The responder says so itself, of the only copy there is. A code alone proves nothing: a handler may have had it
+        // from a call of its own, after half the work.
+        let not_run = error.not_run && call.sends == 1 && code.is_some_and(|c| NOT_RUN.contains(&c));
         let untouched = call.next_chunk == 0 && call.early.is_empty();
-        if not_run && only_copy && untouched && call.spec.target.is_none() {
+        if not_run && untouched && call.spec.target.is_none() {
             return self.not_run(&id, responder, error, Delivery::Answered, now, out);
         }
-        let retry = error.retry_after_s.filter(|s| (0.0..1e9).contains(s)).map(std::time::Duration::from_secs_f64);
+        let retry = error.retry_after();
         let message = match code {
             Some(_) => error.message,
             // Another program's own code is kept in the words.
@@ -226,7 +226,7 @@ impl State {
         call.delivery = Delivery::Answered;
         let result = answer.body.map_err(|WireError { code, message, retry_after_s, .. }| {
             let code = ErrorCode::from_wire(&code).unwrap_or(ErrorCode::HandlerError);
-            (code, message, retry_after_s.map(std::time::Duration::from_secs_f64))
+            (code, message, retry_after_s.and_then(|s| std::time::Duration::try_from_secs_f64(s).ok()))
         });
         self.end(id, result, now, out);
     }

@@ -123,6 +123,8 @@ struct Call {
     delivery: Delivery,
     sent_at: Option<Duration>,
     first_sign: Option<Duration>,
+    /// How many trackers the result passed.
+    relay_hops: u8,
     next_chunk: u64,
     taken: u64,
     acked: u64,
@@ -204,6 +206,7 @@ impl State {
             delivery: Delivery::NotSent,
             sent_at: None,
             first_sign: None,
+            relay_hops: 0,
             next_chunk: 0,
             taken: 0,
             acked: 0,
@@ -581,7 +584,7 @@ impl State {
                 let path = if let Phase::Sent { path, .. } = call.phase { path } else { Path::Direct };
                 let (route, hops, via) = match path {
                     Path::Local => (Route::Local, 0, None),
-                    Path::Relay(tracker) => (Route::Relay, 2, Some(tracker)),
+                    Path::Relay(tracker) => (Route::Relay, 1 + u32::from(call.relay_hops.max(1)), Some(tracker)),
                     Path::Direct => match call.found.get(&responder) {
                         Some((hops, _)) => (Route::Flood, *hops, None),
                         None => (Route::Direct, 1, None),
@@ -654,6 +657,13 @@ impl State {
         let node = call.spec.target.clone().unwrap_or_default();
         let capability = if node.is_empty() { call.spec.capability.clone() } else { String::new() };
         self.ask_mesh(query, Purpose::Call(id.to_owned()), &capability, &node, 8, until, now, out);
+    }
+
+    /// A result came through so many trackers.
+    pub(super) fn call_relayed_over(&mut self, id: &str, hops: u8) {
+        if let Some(call) = self.calls.entries.get_mut(id) {
+            call.relay_hops = hops;
+        }
     }
 
     // ---- the relay's news ------------------------------------------------------------------------------------

@@ -206,6 +206,7 @@ impl World {
             features: Vec::new(),
             // The dialler's role is known from its record only.
             tracker: if inbound { TrackerRole::None } else { peer.spec.tracker },
+            observed: None,
             caps: Caps::default(),
         }
     }

@@ -170,7 +170,6 @@ impl Node {
             features: Vec::new(),
             tracker: spec.tracker,
             allow: spec.allow.clone(),
-            legacy: false,
             port: spec.listens.then_some(port),
             bound: Some(ip(n)),
             advertise: Vec::new(),

@@ -1,0 +1,118 @@
+//! Calls between two nodes over loopback: one after another, and 64 in flight; each beside a bare exchange of the same
+//! bytes over the same kind of socket, so that the ratio says what the mesh costs.
+//!
+//! `cargo bench --bench mesh`
+
+use std::hint::black_box;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use elo::{Node, Task, TaskResult};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+
+const IN_FLIGHT: u64 = 64;
+
+async fn echo(task: Task, _: elo::Context) -> TaskResult {
+    Ok(task.payload)
+}
+
+fn payload() -> Value {
+    json!({ "text": "a question of the usual length, with some words in it", "n": 42, "options": [1, 2, 3] })
+}
+
+/// A caller and a provider that it is connected to.
+async fn pair() -> (Node, Node) {
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let limits = {
+        let mut limits = elo::Limits::default();
+        // A bench sends more than any honest peer; what is measured is the work, not the throttle.
+        limits.messages_per_second = u32::MAX;
+        limits.message_burst = u32::MAX;
+        limits
+    };
+    let provider = Node::builder().listen(loopback).limits(limits.clone()).agent("echo").default_handler(echo);
+    let provider = provider.start().await.expect("a free port");
+    let addr = provider.listen_addrs()[0].to_string();
+    let caller = Node::builder().no_listen().limits(limits).peer(addr).start().await.expect("no port needed");
+    while caller.find("echo", None).await.expect("running").is_empty() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    (caller, provider)
+}
+
+/// An echo of lines without any of the mesh: the floor under every figure here.
+async fn bare() -> BufReader<TcpStream> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+    let addr = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("one connection");
+        stream.set_nodelay(true).expect("a socket");
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        while stream.read_line(&mut line).await.unwrap_or(0) > 0 {
+            stream.write_all(line.as_bytes()).await.expect("connected");
+            line.clear();
+        }
+    });
+    let stream = TcpStream::connect(addr).await.expect("listening");
+    stream.set_nodelay(true).expect("a socket");
+    BufReader::new(stream)
+}
+
+fn calls(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let (caller, _provider) = runtime.block_on(pair());
+    let mut group = c.benchmark_group("call");
+    group.sample_size(30).measurement_time(Duration::from_secs(4));
+
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("sequential", |b| {
+        b.to_async(Wrapper(&runtime)).iter(|| async {
+            black_box(caller.call("echo", payload()).await.expect("answered"));
+        });
+    });
+
+    group.throughput(Throughput::Elements(IN_FLIGHT));
+    group.bench_function("64 in flight", |b| {
+        b.to_async(Wrapper(&runtime)).iter(|| async {
+            let mut running = Vec::new();
+            for _ in 0..IN_FLIGHT {
+                running.push(caller.call("echo", payload()).start().await.expect("sent"));
+            }
+            for call in running {
+                black_box(call.outcome().await.expect("answered"));
+            }
+        });
+    });
+
+    group.throughput(Throughput::Elements(1));
+    let mut stream = runtime.block_on(bare());
+    let line = format!("{}\n", payload());
+    group.bench_function("bare line echo, for comparison", |b| {
+        b.iter(|| {
+            runtime.block_on(async {
+                let mut back = String::new();
+                stream.write_all(line.as_bytes()).await.expect("connected");
+                stream.read_line(&mut back).await.expect("connected");
+                black_box(back);
+            });
+        });
+    });
+    group.finish();
+}
+
+/// Criterion's own way to use a runtime would need a feature of it for each runtime; this is all it takes.
+struct Wrapper<'a>(&'a Runtime);
+
+impl criterion::async_executor::AsyncExecutor for Wrapper<'_> {
+    fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.0.block_on(future)
+    }
+}
+
+criterion_group!(benches, calls);
+criterion_main!(benches);

@@ -1,0 +1,243 @@
+//! A connection: the handle to it, and what its two tasks share.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::NetConfig;
+use super::handshake::Established;
+use super::hooks::Hooks;
+use super::outbox::{Closing, Outbox, SendError};
+use super::reader::Reader;
+use super::writer::Writer;
+use crate::error::CloseReason;
+use crate::mesh::ConnId;
+use crate::wire::{Object, Speaker, draft};
+
+/// How long the other side may take to end its half of the stream after we ended ours: what it had on the way arrives
+/// in that time.
+pub(super) const LINGER: Duration = Duration::from_secs(2);
+
+/// Longer times mean "never"; added to a moment they would overflow it.
+pub(super) const FOREVER: Duration = Duration::from_secs(365 * 86_400);
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) reason: Option<CloseReason>,
+    pub(super) message: String,
+}
+
+/// What the two tasks and the handle share.
+pub(super) struct Shared {
+    pub(super) id: ConnId,
+    pub(super) speaker: Speaker,
+    pub(super) outbox: Outbox,
+    /// Stop at once.
+    pub(super) aborted: CancellationToken,
+    /// The writer has written its last.
+    pub(super) written: CancellationToken,
+    /// The first cause counts: those after it are its consequences.
+    end: Mutex<Option<End>>,
+    began: Instant,
+    /// Milliseconds after `began`.
+    heard: AtomicU64,
+    pub(super) bytes_in: AtomicU64,
+    pub(super) bytes_out: AtomicU64,
+    pub(super) messages_in: AtomicU64,
+    pub(super) messages_out: AtomicU64,
+}
+
+impl Shared {
+    /// Notes why it ends, unless that is known already.
+    pub(super) fn ends(&self, reason: Option<CloseReason>, message: impl Into<String>) {
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        if end.is_none() {
+            *end = Some(End { reason, message: message.into() });
+        }
+    }
+
+    /// Ends it in good order: what waits is sent, then `bye`.
+    pub(super) fn close(&self, reason: CloseReason, message: &str, within: Duration) {
+        let bye = Some(draft::bye(reason, message));
+        // Whoever closes the outbox gives the reason: a close after the peer's end changes nothing any more.
+        if self.outbox.close(Closing { bye, within }) {
+            self.ends(Some(reason), message);
+        }
+    }
+
+    /// Ends it after the peer did: what waits is sent, and no `bye`.
+    pub(super) fn follow(&self, reason: Option<CloseReason>, message: impl Into<String>) {
+        self.ends(reason, message);
+        self.outbox.close(Closing { bye: None, within: LINGER });
+    }
+
+    /// Ends it here and now.
+    pub(super) fn abort(&self, reason: Option<CloseReason>, message: impl Into<String>) {
+        self.ends(reason, message);
+        self.outbox.close(Closing { bye: None, within: Duration::ZERO });
+        self.aborted.cancel();
+    }
+
+    pub(super) fn hears(&self, bytes: usize) {
+        self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard.store(now, Ordering::Relaxed);
+    }
+
+    /// When something was heard last.
+    pub(super) fn heard_at(&self) -> Instant {
+        self.began + Duration::from_millis(self.heard.load(Ordering::Relaxed))
+    }
+
+    /// Time since the connection began, for what counts by it.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("id", &self.id).field("speaker", &self.speaker).finish_non_exhaustive()
+    }
+}
+
+/// Held by both tasks: when the second lets go, however it ended, the connection is over.
+pub(super) struct Ending {
+    pub(super) shared: Arc<Shared>,
+    pub(super) hooks: Arc<dyn Hooks>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // Also those that wait for room must learn of it.
+        self.shared.abort(None, "the connection's tasks were stopped");
+        let end = self.shared.end.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (reason, message) = end.map_or((None, String::new()), |end| (end.reason, end.message));
+        self.hooks.closed(self.shared.id, reason, message);
+    }
+}
+
+/// A handle to a connection; cloning it is cheap. When the last one is dropped the connection is closed at once, unless
+/// [`close`](Self::close) was called: then it ends by itself within the times given there.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    write_timeout: Duration,
+    tasks: [AbortHandle; 2],
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // A graceful end is bounded in time, and would be none if the handle had to be kept for it.
+        if !self.shared.outbox.is_closed() {
+            self.shared.abort(None, "the connection was dropped");
+            self.tasks.iter().for_each(AbortHandle::abort);
+        }
+    }
+}
+
+impl Established {
+    /// Starts the connection's two tasks. `first` is sent before anything else. Must be called within a tokio runtime.
+    pub fn start(self, id: ConnId, first: Option<Object>, hooks: Arc<dyn Hooks>, cfg: &Arc<NetConfig>) -> Connection {
+        let framing = self.stream.codec.framing();
+        let shared = Arc::new(Shared {
+            id,
+            speaker: self.proven.speaker,
+            outbox: Outbox::new(framing, &cfg.limits),
+            aborted: CancellationToken::new(),
+            written: CancellationToken::new(),
+            end: Mutex::default(),
+            began: Instant::now(),
+            heard: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(self.stream.bytes_in),
+            bytes_out: AtomicU64::new(self.stream.bytes_out),
+            messages_in: AtomicU64::new(0),
+            messages_out: AtomicU64::new(0),
+        });
+        // An empty outbox takes any one message that fits on the wire, and a welcome is made to fit.
+        if let Some(first) = first
+            && let Err(error) = shared.outbox.push(&first)
+        {
+            shared.abort(None, error.to_string());
+        }
+        let ending = Arc::new(Ending { shared: Arc::clone(&shared), hooks });
+        let (read, write) = self.stream.tcp.into_split();
+        let reader = Reader::new(Arc::clone(&ending), read, self.stream.codec, self.stream.buffer, &cfg.limits);
+        let writer = Writer::new(ending, write, Arc::clone(cfg));
+        let tasks = [tokio::spawn(reader.run()).abort_handle(), tokio::spawn(writer.run()).abort_handle()];
+        let write_timeout = cfg.limits.write_timeout;
+        Connection { inner: Arc::new(Inner { shared, write_timeout, tasks }) }
+    }
+}
+
+impl Connection {
+    /// Puts a message into the outbox; never waits.
+    ///
+    /// # Errors
+    ///
+    /// When there is no room, the connection is closed, or the message is longer than the wire allows.
+    pub fn send(&self, message: &Object) -> Result<(), SendError> {
+        self.inner.shared.outbox.push(message)
+    }
+
+    /// Whether less than half of the outbox is used.
+    #[cfg(test)]
+    pub fn has_room(&self) -> bool {
+        self.inner.shared.outbox.has_room()
+    }
+
+    /// Waits until less than half of the outbox is used, or the connection is closed.
+    pub async fn room(&self) {
+        self.inner.shared.outbox.room().await;
+    }
+
+    /// Whether it takes no more messages.
+    #[cfg(test)]
+    pub fn is_closed(&self) -> bool {
+        self.inner.shared.outbox.is_closed()
+    }
+
+    /// Ends the connection in good order: sends what waits (for at most [`Limits::write_timeout`]), then `bye`, then
+    /// ends this half of the stream. Messages of the peer's are still taken until it ends its half, for 2 s at most.
+    ///
+    /// [`Limits::write_timeout`]: crate::Limits::write_timeout
+    pub fn close(&self, reason: CloseReason, message: &str) {
+        self.inner.shared.close(reason, message, self.inner.write_timeout);
+    }
+
+    /// Ends the connection here and now; what waits is lost.
+    pub fn abort(&self) {
+        self.inner.shared.abort(None, "the connection was aborted");
+    }
+
+    /// Bytes received.
+    pub fn bytes_in(&self) -> u64 {
+        self.inner.shared.bytes_in.load(Ordering::Relaxed)
+    }
+
+    /// Bytes sent.
+    pub fn bytes_out(&self) -> u64 {
+        self.inner.shared.bytes_out.load(Ordering::Relaxed)
+    }
+
+    /// Messages received after the handshake.
+    pub fn messages_in(&self) -> u64 {
+        self.inner.shared.messages_in.load(Ordering::Relaxed)
+    }
+
+    /// Messages sent after the handshake.
+    pub fn messages_out(&self) -> u64 {
+        self.inner.shared.messages_out.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,56 @@
+//! What a connection tells the node.
+
+use std::time::Duration;
+
+use crate::error::CloseReason;
+use crate::identity::NodeId;
+use crate::mesh::ConnId;
+use crate::wire::{Checked, Malformed, Message};
+
+/// Whoever a connection's news are for. Called on the connection's own tasks: slow answers hold up that connection's
+/// reading, and nothing else. They must not block.
+pub trait Hooks: Send + Sync + 'static {
+    /// A message came, and its signatures were checked. `size` counts its bytes.
+    fn message(&self, conn: ConnId, message: Checked, size: usize);
+
+    /// A message came and was not used. Whether its sender is told is up to the node.
+    fn refused(&self, conn: ConnId, refused: Refused);
+
+    /// The connection is over: called once, after the last message. `reason` is the one this node gave, or else the
+    /// one the peer gave; `None` when the stream just ended. It may come while the runtime goes down: don't spawn.
+    fn closed(&self, conn: ConnId, reason: Option<CloseReason>, message: String);
+}
+
+/// A message that was not used, and why.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "handed on once and never stored; a box would be the greater cost")]
+pub enum Refused {
+    /// A member is missing or wrong.
+    Malformed(Malformed),
+    /// It is not signed by whom it names.
+    BadSignature {
+        /// The message's type.
+        kind: String,
+        /// Its id, if it has a usable one.
+        id: Option<String>,
+        /// The `caller` it names, which is not proven.
+        caller: Option<NodeId>,
+    },
+    /// A task or query above the peer's rate. Its signature was not looked at.
+    RateLimited {
+        /// The message.
+        message: Message,
+        /// When there is room again.
+        retry_after: Duration,
+    },
+    /// Gossip above the peer's rate.
+    Dropped {
+        /// The message's type.
+        kind: String,
+    },
+    /// A type this version doesn't know.
+    Unknown {
+        /// The message's type.
+        kind: String,
+    },
+}

@@ -1,0 +1,248 @@
+//! The task that reads: cuts the stream into messages, parses and checks them, and hands them on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::task::yield_now;
+use tokio::time::{sleep, timeout_at};
+use tokio_util::codec::Decoder;
+
+use super::connection::{Ending, FOREVER, LINGER, Shared};
+use super::hooks::Refused;
+use super::stream::READ;
+use crate::error::CloseReason;
+use crate::limits::Limits;
+use crate::mesh::handshake::tellable;
+use crate::mesh::throttle::Bucket;
+use crate::wire::{Codec, CodecError, Message, Object, check, is_id};
+
+/// After so many messages from one buffer others get their turn: reading from a socket makes room for others by
+/// itself, going through a buffer doesn't.
+const TURN: u32 = 32;
+
+/// A message longer than this leaves a buffer behind that is not worth keeping.
+const KEEP: usize = 64 * 1024;
+
+pub(super) struct Reader {
+    ending: Arc<Ending>,
+    half: OwnedReadHalf,
+    codec: Codec,
+    buffer: BytesMut,
+    idle_timeout: Duration,
+    write_timeout: Duration,
+    /// All messages.
+    messages: Bucket,
+    /// Those that are passed on to many.
+    floods: Bucket,
+    /// Those that are answered with a refusal. Refusing is cheap, but not for nothing: a peer that sends even more than
+    /// can be refused is read no faster than this.
+    refusals: Bucket,
+}
+
+/// Why reading is over.
+enum Stop {
+    /// This node closes, for that reason; what still comes is not looked at.
+    Close(CloseReason, String),
+    /// The peer said `bye`.
+    Bye(Option<CloseReason>, String),
+    /// The stream ended.
+    Ended,
+    /// The stream broke.
+    Broken(std::io::Error),
+}
+
+impl Reader {
+    pub(super) fn new(
+        ending: Arc<Ending>,
+        half: OwnedReadHalf,
+        codec: Codec,
+        buffer: BytesMut,
+        limits: &Limits,
+    ) -> Self {
+        Self {
+            ending,
+            half,
+            codec,
+            buffer,
+            idle_timeout: limits.idle_timeout.min(FOREVER),
+            write_timeout: limits.write_timeout,
+            messages: Bucket::new(limits.messages_per_second, limits.message_burst),
+            floods: Bucket::new(limits.floods_per_second, limits.flood_burst),
+            refusals: Bucket::new(limits.messages_per_second, limits.message_burst),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let shared = Arc::clone(&self.ending.shared);
+        // If a panic ends this task, the writer must not go on alone.
+        let guard = shared.aborted.clone().drop_guard();
+        // From when our half is ended, the peer has that long to end its half.
+        let lingered = async {
+            shared.written.cancelled().await;
+            sleep(LINGER).await;
+        };
+        tokio::select! {
+            biased;
+            () = shared.aborted.cancelled() => {}
+            () = lingered => {}
+            () = self.read_to_end(&shared) => {}
+        }
+        guard.disarm();
+    }
+
+    async fn read_to_end(&mut self, shared: &Shared) {
+        match self.read_until_stop(shared).await {
+            Stop::Close(reason, message) => shared.close(reason, &message, self.write_timeout),
+            Stop::Bye(reason, message) => {
+                let code = reason.map_or("bye", CloseReason::as_str);
+                let message = tellable(&message);
+                let colon = if message.is_empty() { "" } else { ": " };
+                shared.follow(reason, format!("the other side closed: {code}{colon}{message}"));
+            }
+            Stop::Ended => return shared.follow(None, "the other side closed the connection"),
+            Stop::Broken(error) => return shared.abort(None, format!("the connection broke: {error}")),
+        }
+        self.discard().await;
+    }
+
+    /// A stream closed with unread bytes in it is reset, and a reset can overtake what we sent last.
+    async fn discard(&mut self) {
+        self.buffer = BytesMut::new();
+        let mut scratch = vec![0; 4096];
+        while self.half.read(&mut scratch).await.is_ok_and(|read| read > 0) {}
+    }
+
+    async fn read_until_stop(&mut self, shared: &Shared) -> Stop {
+        let mut handled = 0u32;
+        let mut large = false;
+        loop {
+            match self.codec.decode(&mut self.buffer) {
+                Ok(Some(message)) => {
+                    large |= message.len() > KEEP;
+                    shared.messages_in.fetch_add(1, Ordering::Relaxed);
+                    if let Err(stop) = self.take(message, shared).await {
+                        return stop;
+                    }
+                    handled += 1;
+                    if handled.is_multiple_of(TURN) {
+                        yield_now().await;
+                    }
+                    continue;
+                }
+                Ok(None) => {}
+                Err(error @ CodecError::TooLarge { .. }) => {
+                    return Stop::Close(CloseReason::TooLarge, error.to_string());
+                }
+                Err(error) => return Stop::Close(CloseReason::BadMessage, error.to_string()),
+            }
+            if large && self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
+                large = false;
+            }
+            // A long message is read in ever larger steps; never more than has come of it already.
+            self.buffer.reserve(READ.max(self.buffer.len()));
+            let idle_at = shared.heard_at() + self.idle_timeout;
+            match timeout_at(idle_at, self.half.read_buf(&mut self.buffer)).await {
+                Ok(Ok(0)) => return Stop::Ended,
+                Ok(Ok(read)) => shared.hears(read),
+                Ok(Err(error)) => return Stop::Broken(error),
+                Err(_) => {
+                    let message = format!("nothing was heard for {:?}", self.idle_timeout);
+                    return Stop::Close(CloseReason::Idle, message);
+                }
+            }
+        }
+    }
+
+    /// One message: parsed, within the peer's rate, checked, handed on.
+    async fn take(&mut self, raw: Bytes, shared: &Shared) -> Result<(), Stop> {
+        let (id, size) = (shared.id, raw.len());
+        let object = Object::parse(raw).map_err(|error| Stop::Close(CloseReason::BadMessage, error.to_string()))?;
+        let over = self.messages.take(shared.elapsed()).err();
+        let message = match Message::parse(&object) {
+            Ok(message) => message,
+            Err(malformed) => {
+                self.pace(over, shared).await;
+                self.ending.hooks.refused(id, Refused::Malformed(malformed));
+                return Ok(());
+            }
+        };
+        if let Some(wait) = over {
+            match message {
+                // Somebody waits for an answer to these: it is told at once, rather than hearing nothing.
+                Message::Task(_) | Message::Query(_) => return self.rate_limited(message, wait, shared).await,
+                _ => self.pace(over, shared).await,
+            }
+        }
+        let flood = matches!(
+            message,
+            Message::Query(_) | Message::Event(_) | Message::Announce(..) | Message::InterestUpdate(_)
+        );
+        // Before the signature is looked at, which costs more than all else here.
+        if flood && let Err(wait) = self.floods.take(shared.elapsed()) {
+            if matches!(message, Message::Query(_)) {
+                return self.rate_limited(message, wait, shared).await;
+            }
+            self.ending.hooks.refused(id, Refused::Dropped { kind: message.kind().to_owned() });
+            return Ok(());
+        }
+        match message {
+            Message::Unknown(kind) if is_handshake(&kind) => {
+                let message = format!("{kind} after the handshake");
+                Err(Stop::Close(CloseReason::BadMessage, message))
+            }
+            Message::Unknown(kind) => {
+                self.ending.hooks.refused(id, Refused::Unknown { kind });
+                Ok(())
+            }
+            message => {
+                let bye = match &message {
+                    Message::Bye(reason, text) => Some((*reason, text.clone())),
+                    _ => None,
+                };
+                match check(message, shared.speaker) {
+                    Ok(checked) => self.ending.hooks.message(id, checked, size),
+                    Err(_) => self.ending.hooks.refused(id, bad_signature(&object)),
+                }
+                bye.map_or(Ok(()), |(reason, text)| Err(Stop::Bye(reason, text)))
+            }
+        }
+    }
+
+    /// Waits until the peer is within its rate again. Nothing is lost: meanwhile TCP holds the peer back.
+    async fn pace(&mut self, over: Option<Duration>, shared: &Shared) {
+        let Some(mut wait) = over else { return };
+        loop {
+            sleep(wait).await;
+            match self.messages.take(shared.elapsed()) {
+                Ok(()) => return,
+                Err(more) => wait = more,
+            }
+        }
+    }
+
+    async fn rate_limited(&mut self, message: Message, retry_after: Duration, shared: &Shared) -> Result<(), Stop> {
+        while let Err(wait) = self.refusals.take(shared.elapsed()) {
+            sleep(wait).await;
+        }
+        self.ending.hooks.refused(shared.id, Refused::RateLimited { message, retry_after });
+        Ok(())
+    }
+}
+
+fn is_handshake(kind: &str) -> bool {
+    matches!(kind, "hello" | "hello_ack" | "auth" | "welcome")
+}
+
+fn bad_signature(object: &Object) -> Refused {
+    let text = |key: &str| object.str(key).ok().flatten();
+    Refused::BadSignature {
+        kind: text("type").unwrap_or_default(),
+        id: text("id").filter(|id| is_id(id)),
+        caller: text("caller").and_then(|caller| caller.parse().ok()),
+    }
+}

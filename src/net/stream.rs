@@ -1,0 +1,131 @@
+//! A stream of messages while it still has one owner: during the handshake, and when refusing.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::codec::Decoder;
+
+use super::handshake::HandshakeError;
+use crate::error::CloseReason;
+use crate::limits::{MAX_HANDSHAKE_MESSAGE, MAX_MESSAGE};
+use crate::mesh::handshake::Refusal;
+use crate::wire::{Codec, CodecError, Framing, Object, codec, draft};
+
+/// How many bytes are asked for at once.
+pub(super) const READ: usize = 16 * 1024;
+
+/// How long a peer that is refused, or told goodbye, may take to take it in.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) tcp: TcpStream,
+    pub(super) codec: Codec,
+    pub(super) buffer: BytesMut,
+    /// Bytes written and read so far.
+    pub(super) bytes_out: u64,
+    pub(super) bytes_in: u64,
+}
+
+impl Stream {
+    pub(super) fn new(tcp: TcpStream, framing: Framing) -> Self {
+        // Without it a small message waits for the answer to the one before. If it fails, so will the first write.
+        let _ = tcp.set_nodelay(true);
+        let codec = Codec::new(framing, MAX_HANDSHAKE_MESSAGE);
+        Self { tcp, codec, buffer: BytesMut::new(), bytes_out: 0, bytes_in: 0 }
+    }
+
+    /// The other end's address and this one's. IPv4 is written as such, also on a socket for both.
+    pub(super) fn addrs(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        let plain = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
+        Ok((plain(self.tcp.peer_addr()?), plain(self.tcp.local_addr()?)))
+    }
+
+    /// Waits for the first byte, which tells the framing; `None` if it is neither.
+    pub(super) async fn detect(&mut self) -> Result<Option<Framing>, HandshakeError> {
+        while self.buffer.is_empty() {
+            self.fill().await?;
+        }
+        let framing = self.buffer.first().copied().and_then(Framing::detect);
+        if let Some(framing) = framing {
+            self.codec = Codec::new(framing, MAX_HANDSHAKE_MESSAGE);
+        }
+        Ok(framing)
+    }
+
+    async fn fill(&mut self) -> Result<(), HandshakeError> {
+        self.buffer.reserve(READ);
+        match self.tcp.read_buf(&mut self.buffer).await {
+            Ok(0) => Err(HandshakeError::Ended { heard: self.bytes_in > 0 }),
+            Ok(read) => {
+                self.bytes_in += read as u64;
+                Ok(())
+            }
+            // Closing with our bytes unread makes a reset of it: it means the same.
+            Err(error) if is_reset(&error) => Err(HandshakeError::Ended { heard: self.bytes_in > 0 }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The next message.
+    pub(super) async fn read(&mut self) -> Result<Object, HandshakeError> {
+        loop {
+            match self.codec.decode(&mut self.buffer) {
+                Ok(Some(message)) => return parse(message),
+                Ok(None) => self.fill().await?,
+                Err(error @ CodecError::TooLarge { .. }) => {
+                    return Err(Refusal::new(CloseReason::TooLarge, format!("handshake: {error}")).into());
+                }
+                Err(error) => return Err(Refusal::new(CloseReason::BadHandshake, error.to_string()).into()),
+            }
+        }
+    }
+
+    /// Sends a message and waits for the answer. When the other side has refused already, sending may fail, and what it
+    /// said is worth more than the failure: so that shows only as the end of the stream.
+    pub(super) async fn ask(&mut self, message: &Object) -> Result<Object, HandshakeError> {
+        let _ = self.write(message).await;
+        self.read().await
+    }
+
+    pub(super) async fn write(&mut self, message: &Object) -> Result<(), HandshakeError> {
+        let mut out = BytesMut::new();
+        codec::encode(self.codec.framing(), message.raw(), &mut out);
+        self.tcp.write_all(&out).await?;
+        self.bytes_out += out.len() as u64;
+        Ok(())
+    }
+
+    /// From now on messages may have full length.
+    pub(super) fn trusted(&mut self) {
+        self.codec.set_max(MAX_MESSAGE);
+    }
+
+    /// Says why, and closes. A stream closed with unread bytes in it is reset, and a reset can overtake the `bye`: so
+    /// what still comes is read for a while.
+    pub(super) async fn refuse(mut self, reason: CloseReason, message: &str) {
+        let part = async {
+            self.write(&draft::bye(reason, message)).await?;
+            self.tcp.shutdown().await?;
+            let mut scratch = [0; 4096];
+            while self.tcp.read(&mut scratch).await? > 0 {}
+            Ok::<_, HandshakeError>(())
+        };
+        // Nobody is left to be told if that fails.
+        let _ = timeout(PARTING, part).await;
+    }
+}
+
+fn is_reset(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted)
+}
+
+fn parse(message: Bytes) -> Result<Object, HandshakeError> {
+    Object::parse(message).map_err(|error| Refusal::new(CloseReason::BadMessage, error.to_string()).into())
+}

@@ -1,0 +1,46 @@
+//! Taking connections in, and having no room for more.
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+
+#[tokio::test]
+async fn full_then_room_then_stopped() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let cancel = CancellationToken::new();
+    let (give, mut taken) = mpsc::channel(8);
+    let on_stream = move |stream, addr, permit| give.try_send((stream, addr, permit)).unwrap();
+    let accepting = tokio::spawn(accept_loop(listener, Arc::new(Semaphore::new(1)), cancel.clone(), on_stream));
+
+    let _first = Raw::connect(addr).await;
+    let held = soon(taken.recv()).await.unwrap();
+    // Those that say nothing are told in lines, a node of the Python package in its own framing.
+    let (mut silent, mut python) = (Raw::connect(addr).await, Raw::connect(addr).await);
+    python.frame(&Builder::new("hello").build()).await;
+    silent.bye(CloseReason::Full).await;
+    let bye = python.read_frame().await;
+    assert!(python.is_bye(&bye, CloseReason::Full).await.contains("try again later"));
+
+    drop(held);
+    let _second = Raw::connect(addr).await;
+    let _held = soon(taken.recv()).await.unwrap();
+
+    cancel.cancel();
+    soon(accepting).await.unwrap();
+    assert!(taken.recv().await.is_none());
+    assert!(TcpStream::connect(addr).await.is_err());
+}
+
+#[tokio::test]
+async fn a_node_that_is_full_says_so_to_the_dialer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let (cancel, none) = (CancellationToken::new(), Arc::new(Semaphore::new(0)));
+    let accepting = tokio::spawn(accept_loop(listener, none, cancel.clone(), |_, _, _| panic!("no permit")));
+    let error = soon(dial(&addr, None, &config(2, |_| {}))).await.unwrap_err();
+    assert_eq!(error.reason(), Some(CloseReason::Full), "{error}");
+    cancel.cancel();
+    soon(accepting).await.unwrap();
+}

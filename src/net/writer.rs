@@ -1,0 +1,117 @@
+//! The task that writes.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::AsyncWriteExt;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::NetConfig;
+use super::connection::{Ending, FOREVER, Shared};
+use super::outbox::Next;
+use crate::error::CloseReason;
+use crate::wire::{codec, draft};
+
+/// A buffer larger than this is given back when it is empty: it was for a burst.
+const KEEP: usize = 256 * 1024;
+
+pub(super) struct Writer {
+    ending: Arc<Ending>,
+    half: OwnedWriteHalf,
+    cfg: Arc<NetConfig>,
+    batch: BytesMut,
+}
+
+/// Why nothing more can be written.
+enum Stuck {
+    Lost(io::Error),
+    TooSlow,
+}
+
+impl Writer {
+    pub(super) fn new(ending: Arc<Ending>, half: OwnedWriteHalf, cfg: Arc<NetConfig>) -> Self {
+        Self { ending, half, cfg, batch: BytesMut::new() }
+    }
+
+    pub(super) async fn run(mut self) {
+        let shared = Arc::clone(&self.ending.shared);
+        // If a panic ends this task, the reader must not go on alone.
+        let guard = shared.aborted.clone().drop_guard();
+        let overdue = async {
+            let within = shared.outbox.until_closed().await;
+            sleep(within).await;
+        };
+        tokio::select! {
+            biased;
+            () = shared.aborted.cancelled() => return,
+            written = self.write_until_closed(&shared) => match written {
+                Ok(()) => {}
+                // The peer may have said why before it went: the reader takes what is there.
+                Err(Stuck::Lost(error)) => shared.follow(None, format!("the connection broke: {error}")),
+                Err(Stuck::TooSlow) => {
+                    let waited = self.cfg.limits.write_timeout;
+                    let message = format!("the peer took nothing of what was sent to it for {waited:?}");
+                    return shared.abort(Some(CloseReason::TooSlow), message);
+                }
+            },
+            () = overdue => return shared.abort(None, "the peer did not take the rest in time"),
+        }
+        guard.disarm();
+        shared.written.cancel();
+    }
+
+    async fn write_until_closed(&mut self, shared: &Shared) -> Result<(), Stuck> {
+        let silence = self.cfg.limits.heartbeat_interval.min(FOREVER);
+        let mut spoke = Instant::now();
+        loop {
+            let next = tokio::select! {
+                next = shared.outbox.next(&mut self.batch) => Some(next),
+                () = sleep_until(spoke + silence) => None,
+            };
+            let messages = match next {
+                Some(Next::Batch(messages)) => messages,
+                Some(Next::Closed) => break,
+                None => {
+                    let beat = draft::heartbeat(&self.cfg.identity.id(), self.cfg.now(), None, None);
+                    codec::encode(shared.outbox.framing(), beat.raw(), &mut self.batch);
+                    1
+                }
+            };
+            self.write_batch(shared).await?;
+            shared.messages_out.fetch_add(messages as u64, Ordering::Relaxed);
+            spoke = Instant::now();
+        }
+        if shared.outbox.take_bye(&mut self.batch) {
+            self.write_batch(shared).await?;
+            shared.messages_out.fetch_add(1, Ordering::Relaxed);
+        }
+        self.half.shutdown().await.map_err(Stuck::Lost)
+    }
+
+    async fn write_batch(&mut self, shared: &Shared) -> Result<(), Stuck> {
+        let patience: Duration = self.cfg.limits.write_timeout;
+        let length = self.batch.len();
+        while self.batch.has_remaining() {
+            // Any progress starts the time anew: a slow line is not a peer that doesn't read.
+            match timeout(patience, self.half.write(&self.batch)).await {
+                Ok(Ok(0)) => return Err(Stuck::Lost(io::ErrorKind::WriteZero.into())),
+                Ok(Ok(written)) => {
+                    self.batch.advance(written);
+                    shared.bytes_out.fetch_add(written as u64, Ordering::Relaxed);
+                    shared.outbox.written(self.batch.len());
+                }
+                Ok(Err(error)) => return Err(Stuck::Lost(error)),
+                Err(_) => return Err(Stuck::TooSlow),
+            }
+        }
+        // The empty buffer goes back into the outbox with the next swap.
+        if length > KEEP {
+            self.batch = BytesMut::new();
+        }
+        Ok(())
+    }
+}

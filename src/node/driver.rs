@@ -1,0 +1,378 @@
+//! The node behind every handle: it carries out what [`crate::mesh`] decides.
+//!
+//! The state is locked for a decision only: no await, no signature and no socket happens under the lock. What the
+//! decision asks for is carried out by whoever brought the input: a connection's reader, a handler, the caller.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::info::{Activity, FoundNode};
+use super::run::RunningTask;
+use super::subscriptions::Subscribers;
+use super::task::BoxHandler;
+use crate::error::CloseReason;
+use crate::identity::{Identity, NodeId};
+use crate::mesh::{Action, CallEvent, ConnId, Now, OnFull, State, TaskKey, What};
+use crate::net::{Connection, NetConfig, SendError};
+use crate::wire::draft;
+
+/// How many things that happened wait for an owner who doesn't look.
+const ACTIVITY: usize = 1024;
+
+/// How many dials for calls may be under way at once: a call's wish must not become a scan.
+const DIALS: usize = 64;
+
+/// Handlers by capability.
+#[derive(Default)]
+pub(crate) struct Handlers {
+    pub(crate) by_capability: HashMap<String, BoxHandler>,
+    pub(crate) default: Option<BoxHandler>,
+}
+
+/// What the connections have carried, those that ended included.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) messages_in: AtomicU64,
+    pub(crate) messages_out: AtomicU64,
+    pub(crate) bytes_in: AtomicU64,
+    pub(crate) bytes_out: AtomicU64,
+    pub(crate) closed: Mutex<std::collections::BTreeMap<String, u64>>,
+}
+
+/// A live connection, and its place among those that may be.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) connection: Arc<Connection>,
+    /// Given back when the connection is gone.
+    pub(crate) _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Everything the node's tasks and handles share.
+pub(crate) struct Shared {
+    pub(crate) identity: Identity,
+    pub(crate) me: NodeId,
+    pub(crate) name: String,
+    pub(crate) net: Arc<NetConfig>,
+    pub(crate) start: Instant,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) state: Mutex<State>,
+    pub(crate) conns: Mutex<HashMap<ConnId, Link>>,
+    next_conn: AtomicU64,
+    pub(crate) handlers: RwLock<Handlers>,
+    pub(crate) calls: Mutex<HashMap<String, mpsc::Sender<CallEvent>>>,
+    pub(crate) finds: Mutex<HashMap<String, mpsc::Sender<FoundNode>>>,
+    pub(crate) tasks: Mutex<HashMap<TaskKey, RunningTask>>,
+    pub(crate) subscribers: Subscribers,
+    pub(crate) activity: broadcast::Sender<Activity>,
+    pub(crate) peers_changed: watch::Sender<u64>,
+    pub(crate) connections: Arc<Semaphore>,
+    dials: Arc<Semaphore>,
+    alarm: Notify,
+    armed: AtomicU64,
+    /// Cancelled when no new work is taken any more.
+    pub(crate) closing: CancellationToken,
+    /// Cancelled when everything is to end.
+    pub(crate) stop: CancellationToken,
+    /// Cancelled when everything has ended.
+    pub(crate) stopped: CancellationToken,
+    pub(crate) spawned: TaskTracker,
+    pub(crate) traffic: Traffic,
+    me_weak: Weak<Shared>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("id", &self.me).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic under one of these locks would be a fault of ours; the others' work goes on with what is there.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// UNIX time in milliseconds.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+impl Shared {
+    #[allow(clippy::too_many_arguments)] // Called once, by the builder.
+    pub(crate) fn new(
+        identity: Identity,
+        name: String,
+        net: Arc<NetConfig>,
+        start: Instant,
+        listen: Vec<SocketAddr>,
+        state: State,
+        handlers: Handlers,
+        max_connections: usize,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|weak| Self {
+            me: identity.id(),
+            identity,
+            name,
+            net,
+            start,
+            listen,
+            state: Mutex::new(state),
+            conns: Mutex::default(),
+            next_conn: AtomicU64::new(1),
+            handlers: RwLock::new(handlers),
+            calls: Mutex::default(),
+            finds: Mutex::default(),
+            tasks: Mutex::default(),
+            subscribers: Subscribers::default(),
+            activity: broadcast::channel(ACTIVITY).0,
+            peers_changed: watch::channel(0).0,
+            connections: Arc::new(Semaphore::new(max_connections)),
+            dials: Arc::new(Semaphore::new(DIALS)),
+            alarm: Notify::new(),
+            armed: AtomicU64::new(u64::MAX),
+            closing: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+            spawned: TaskTracker::new(),
+            traffic: Traffic::default(),
+            me_weak: weak.clone(),
+        })
+    }
+
+    /// This moment, on both clocks.
+    pub(crate) fn now(&self) -> Now {
+        Now { mono: self.start.elapsed(), unix_ms: unix_ms() }
+    }
+
+    /// A moment of the state's clock on the runtime's.
+    pub(crate) fn instant(&self, mono: Duration) -> Instant {
+        self.start + mono
+    }
+
+    /// Lets the state decide something, and carries out what it wants done.
+    pub(crate) fn with<R>(&self, decide: impl FnOnce(&mut State, Now, &mut Vec<Action>) -> R) -> R {
+        let mut actions = Vec::new();
+        let now = self.now();
+        let (result, due) = {
+            let mut state = lock(&self.state);
+            let result = decide(&mut state, now, &mut actions);
+            (result, state.next_due())
+        };
+        self.carry_out(actions);
+        self.arm(due);
+        result
+    }
+
+    /// Reads the state.
+    pub(crate) fn read<R>(&self, look: impl FnOnce(&State, Now) -> R) -> R {
+        let now = self.now();
+        look(&lock(&self.state), now)
+    }
+
+    fn arm(&self, due: Option<Duration>) {
+        let due = due.map_or(u64::MAX, |d| d.as_micros() as u64);
+        if due < self.armed.load(Ordering::Acquire) {
+            self.alarm.notify_one();
+        }
+    }
+
+    /// Rings when the state's alarms are due.
+    pub(crate) async fn run_alarms(self: Arc<Self>) {
+        loop {
+            let due = self.read(|state, _| state.next_due());
+            self.armed.store(due.map_or(u64::MAX, |d| d.as_micros() as u64), Ordering::Release);
+            let sleep = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(self.instant(due)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.alarm.notified() => continue,
+                () = sleep => {}
+            }
+            self.with(|state, now, out| state.tick(now, out));
+        }
+    }
+
+    /// Carries actions out, and those that come of it.
+    pub(crate) fn carry_out(&self, actions: Vec<Action>) {
+        if actions.is_empty() {
+            return;
+        }
+        let mut queue: VecDeque<Action> = actions.into();
+        while let Some(action) = queue.pop_front() {
+            let more = self.carry_out_one(action);
+            // What comes of an action comes before what was to follow it.
+            for action in more.into_iter().rev() {
+                queue.push_front(action);
+            }
+        }
+    }
+
+    fn decide(&self, decide: impl FnOnce(&mut State, Now, &mut Vec<Action>)) -> Vec<Action> {
+        let mut out = Vec::new();
+        let now = self.now();
+        let mut state = lock(&self.state);
+        decide(&mut state, now, &mut out);
+        let due = state.next_due();
+        drop(state);
+        self.arm(due);
+        out
+    }
+
+    fn carry_out_one(&self, action: Action) -> Vec<Action> {
+        match action {
+            Action::Send { to, what, on_full } => return self.send(to, what, on_full),
+            Action::SignLegacy { conn, draft } => {
+                let message = draft.sign(&self.identity);
+                return self.decide(|s, now, out| s.send_legacy(conn, message, now, out));
+            }
+            Action::Close { conn, reason, message } => {
+                if let Some(connection) = self.connection(conn) {
+                    connection.close(reason, &message);
+                }
+            }
+            Action::Dial { node, addrs } => self.dial_for_calls(node, addrs),
+            Action::SignRecord(draft) => match draft.sign(&self.identity) {
+                Some(record) => return self.decide(|s, _, out| s.record_signed(record, out)),
+                None => tracing::error!("this node's record is too large to be published: register less"),
+            },
+            Action::RunTask { key, task } => self.run_task(key, *task),
+            Action::StopTask { key } => {
+                if let Some(task) = lock(&self.tasks).get(&key) {
+                    task.token.cancel();
+                }
+            }
+            Action::Credit { key } => {
+                if let Some(task) = lock(&self.tasks).get(&key) {
+                    task.credit.notify_waiters();
+                }
+            }
+            Action::Call { id, event } => return self.call_event(&id, event),
+            Action::Found { id, record, hops } => {
+                let found = self.read(|state, _| state.found(&record, "flood", Some(hops)));
+                if let Some(sender) = lock(&self.finds).get(&id) {
+                    // A listing that nobody reads fast enough is cut short.
+                    let _ = sender.try_send(found);
+                }
+            }
+            Action::FindOver { id } => drop(lock(&self.finds).remove(&id)),
+            Action::Event(event) => {
+                self.subscribers.deliver(&event);
+                self.tell(Activity::Published(event));
+            }
+            Action::Activity(activity) => {
+                if matches!(activity, Activity::PeerConnected { .. } | Activity::PeerLost { .. }) {
+                    self.peers_changed.send_modify(|n| *n += 1);
+                }
+                self.tell(activity);
+            }
+        }
+        Vec::new()
+    }
+
+    /// Tells the owner, if anybody listens.
+    pub(crate) fn tell(&self, activity: Activity) {
+        let _ = self.activity.send(activity);
+    }
+
+    pub(crate) fn connection(&self, conn: ConnId) -> Option<Arc<Connection>> {
+        lock(&self.conns).get(&conn).map(|link| Arc::clone(&link.connection))
+    }
+
+    fn send(&self, to: ConnId, what: What, on_full: OnFull) -> Vec<Action> {
+        let Some(connection) = self.connection(to) else { return Vec::new() };
+        let message = match what {
+            What::Ready(object) => object,
+            What::Sign(draft) => draft.sign(&self.identity),
+            What::SignRelay(draft, target) => draft::relay(&target, &self.me, 0, &draft.sign(&self.identity)),
+        };
+        match connection.send(&message) {
+            // A closed connection is reported on its own.
+            Ok(()) | Err(SendError::Closed) => Vec::new(),
+            Err(SendError::TooLarge) => {
+                tracing::warn!(size = message.raw().len(), "a message is larger than the wire carries; it is dropped");
+                self.not_sent(&connection, on_full)
+            }
+            Err(SendError::Full) => self.not_sent(&connection, on_full),
+        }
+    }
+
+    fn not_sent(&self, connection: &Connection, on_full: OnFull) -> Vec<Action> {
+        match on_full {
+            OnFull::Drop => self.decide(|s, _, _| s.refuse("outbox_full")),
+            OnFull::Close => {
+                connection.close(CloseReason::TooSlow, "the outbox for this peer is full");
+                Vec::new()
+            }
+            OnFull::FailCall(id) => self.decide(|s, now, out| s.call_send_failed(&id, now, out)),
+            OnFull::Relay { source, target, id } => self.decide(|s, _, out| s.relay_full(&source, &target, &id, out)),
+        }
+    }
+
+    fn call_event(&self, id: &str, event: CallEvent) -> Vec<Action> {
+        let done = matches!(event, CallEvent::Done(_));
+        let mut calls = lock(&self.calls);
+        let sender = if done { calls.remove(id) } else { calls.get(id).cloned() };
+        drop(calls);
+        // The channel holds a full window and what surrounds it. Should a responder overrun it, the call can't go on.
+        match sender.map(|s| s.try_send(event)) {
+            Some(Err(mpsc::error::TrySendError::Full(_))) if !done => {
+                self.decide(|s, now, out| s.cancel_call(id, now, out))
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn dial_for_calls(&self, node: NodeId, addrs: Vec<SocketAddr>) {
+        let Some(shared) = self.runnable() else { return };
+        self.spawned.spawn(async move {
+            let stop = shared.stop.clone();
+            let dial = async {
+                let Ok(_permit) = shared.dials.acquire().await else { return };
+                let mut why = String::from("no address");
+                for addr in addrs {
+                    match crate::net::dial(&addr.to_string(), Some(node), &shared.net).await {
+                        Ok(established) => match shared.established(established, None) {
+                            Ok(_) => return,
+                            Err((reason, message)) => why = format!("{reason}: {message}"),
+                        },
+                        Err(error) => why = format!("{addr}: {error}"),
+                    }
+                    if shared.read(|s, _| s.is_connected(&node)) {
+                        break;
+                    }
+                }
+                shared.with(|s, now, out| s.dial_failed(&node, &why, now, out));
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = dial => {}
+            }
+        });
+    }
+
+    /// The next connection's number.
+    pub(crate) fn next_conn(&self) -> ConnId {
+        ConnId(self.next_conn.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// An owning handle to itself, for a new task: none when the runtime is gone, as when the process ends.
+    pub(crate) fn runnable(&self) -> Option<Arc<Self>> {
+        tokio::runtime::Handle::try_current().ok().and_then(|_| self.strong())
+    }
+
+    /// An owning handle to itself.
+    pub(crate) fn strong(&self) -> Option<Arc<Self>> {
+        self.me_weak.upgrade()
+    }
+}

@@ -1,0 +1,280 @@
+//! The node's connections: those that come, those it keeps, and how they enter the mesh.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::net::TcpListener;
+
+use super::driver::{Link, Shared, lock};
+use super::info::Activity;
+use super::start::DEFAULT_PORT;
+use crate::error::{CloseReason, Error};
+use crate::identity::NodeId;
+use crate::mesh::{Arrival, ConnId, State};
+use crate::net::Established;
+use crate::wire::{Object, Speaker};
+
+/// A connection that lived for so long was a good one: the next dial doesn't wait.
+const GOOD: Duration = Duration::from_secs(10);
+
+/// A peer to keep connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PeerAddr {
+    /// Who must answer there, if that was said.
+    pub(crate) node: Option<NodeId>,
+    /// `host:port`.
+    pub(crate) addr: String,
+}
+
+impl FromStr for PeerAddr {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let wrong = |why: String| Error::Config(format!("peer {text:?}: {why}; expected [NODE_ID@]HOST[:PORT]"));
+        let (node, addr) = match text.rsplit_once('@') {
+            Some((id, addr)) => (Some(id.parse().map_err(|e| wrong(format!("{e}")))?), addr),
+            None => (None, text),
+        };
+        let has_port = match addr.rsplit_once(':') {
+            // An IPv6 address without brackets has no port.
+            Some((host, _)) if host.contains(':') && !host.ends_with(']') => None,
+            Some((host, port)) => Some((host, port)),
+            None => None,
+        };
+        let addr = match has_port {
+            Some(("", _)) => return Err(wrong("no host".into())),
+            Some((host, port)) => {
+                let port: u16 = port.parse().map_err(|_| wrong(format!("{port:?} is not a port")))?;
+                if port == 0 {
+                    return Err(wrong("port 0 can't be dialled".into()));
+                }
+                format!("{host}:{port}")
+            }
+            None if addr.is_empty() => return Err(wrong("no host".into())),
+            None if addr.contains(':') && !addr.ends_with(']') => format!("[{addr}]:{DEFAULT_PORT}"),
+            None => format!("{addr}:{DEFAULT_PORT}"),
+        };
+        if addr.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(wrong("a host has no white space".into()));
+        }
+        Ok(Self { node, addr })
+    }
+}
+
+impl std::fmt::Display for PeerAddr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.node {
+            Some(node) => write!(f, "{node}@{}", self.addr),
+            None => f.write_str(&self.addr),
+        }
+    }
+}
+
+impl Shared {
+    /// A connection came through the handshake: it enters the mesh, or is refused.
+    pub(crate) fn established(
+        &self,
+        established: Established,
+        permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    ) -> Result<ConnId, (CloseReason, String)> {
+        let conn = self.next_conn();
+        let proven = &established.proven;
+        let tracker = established.welcome.as_ref().map(|w| w.tracker).unwrap_or_default();
+        let arrival = Arrival {
+            node: proven.node,
+            speaker: proven.speaker,
+            addr: established.addr,
+            local: established.local,
+            inbound: established.inbound,
+            instance: proven.instance.clone(),
+            version: proven.version.clone(),
+            features: proven.features.clone(),
+            tracker,
+            observed: established.welcome.as_ref().and_then(|w| w.observed),
+            caps: proven.hello.as_ref().map(|h| h.caps.clone()).unwrap_or_default(),
+        };
+        let known: Vec<_> = established.welcome.as_ref().map(|w| w.peers.clone()).unwrap_or_default();
+        let (addr, inbound, legacy) = (arrival.addr, arrival.inbound, matches!(arrival.speaker, Speaker::Legacy(_)));
+        let (from, hooks) = (arrival.node, self.hooks());
+        let mut established = Some(established);
+        let result = self.with(|state, now, out| {
+            let records = state.connected(conn, arrival, now, out)?;
+            let first = match (inbound, legacy) {
+                (false, _) => None,
+                (true, true) => Some(self.hello_ack(state)),
+                (true, false) => {
+                    Some(crate::mesh::handshake::welcome(&self.me, addr, state.tracker_role(), records.iter()))
+                }
+            };
+            // Started under the lock, so that nobody finds the peer in the state and no connection to it.
+            if let Some(established) = established.take() {
+                let connection = Arc::new(established.start(conn, first, hooks, &self.net));
+                lock(&self.conns).insert(conn, Link { connection, _permit: permit });
+            }
+            for record in known {
+                state.learned_from_welcome(record, conn, from, now, out);
+            }
+            Ok(())
+        });
+        match result {
+            Ok(()) => Ok(conn),
+            Err((reason, message)) => {
+                self.count_closed(Some(reason));
+                if let Some(established) = established {
+                    if reason != CloseReason::Duplicate {
+                        self.tell(Activity::Refused { addr, reason, message: message.clone() });
+                    }
+                    let text = message.clone();
+                    self.spawned.spawn(async move { established.refuse(reason, &text).await });
+                }
+                Err((reason, message))
+            }
+        }
+    }
+
+    /// Our side of the Python package's handshake.
+    fn hello_ack(&self, state: &State) -> Object {
+        let hello = state.legacy_hello();
+        let known = state.legacy_known_peers();
+        crate::mesh::handshake::legacy_hello_ack(
+            &self.me,
+            &self.net.version,
+            &hello.caps,
+            &hello.interests,
+            hello.tracker,
+            &known,
+        )
+    }
+
+    /// Takes connections until the node closes.
+    pub(crate) async fn run_listener(self: Arc<Self>, listener: TcpListener) {
+        let shared = Arc::clone(&self);
+        crate::net::accept_loop(
+            listener,
+            Arc::clone(&self.connections),
+            self.closing.clone(),
+            move |stream, addr, permit| {
+                let shared = Arc::clone(&shared);
+                let task = Arc::clone(&shared);
+                shared.spawned.spawn(async move {
+                    let handshake = crate::net::handshake_inbound(stream, &task.net);
+                    let result = tokio::select! {
+                        () = task.stop.cancelled() => return,
+                        result = handshake => result,
+                    };
+                    match result {
+                        Ok(established) => drop(task.established(established, Some(permit))),
+                        Err(error) => {
+                            let Some(reason) = error.reason() else { return task.count_closed(None) };
+                            task.count_closed(Some(reason));
+                            tracing::debug!(%addr, %reason, %error, "a connection was refused");
+                            task.tell(Activity::Refused { addr, reason, message: error.to_string() });
+                        }
+                    }
+                });
+            },
+        )
+        .await;
+    }
+
+    /// Keeps connected to a peer: dials it, waits until it is lost, dials again with backoff and jitter, for ever.
+    pub(crate) async fn keep_connected(self: Arc<Self>, peer: PeerAddr) {
+        let closing = self.closing.clone();
+        tokio::select! {
+            () = closing.cancelled() => {}
+            () = self.redial(peer) => {}
+        }
+    }
+
+    async fn redial(&self, peer: PeerAddr) {
+        let limits = &self.net.limits;
+        let mut wait = limits.redial_min;
+        let mut node = peer.node;
+        loop {
+            if let Some(node) = node {
+                self.until_lost(node).await;
+            }
+            let began = tokio::time::Instant::now();
+            let failure = match self.dial_peer(&peer).await {
+                Ok(found) => {
+                    node = peer.node.or(Some(found));
+                    self.until_lost(found).await;
+                    None
+                }
+                Err(Failure::Itself) => {
+                    tracing::warn!(%peer, "that peer is this node itself; it is not dialled again");
+                    return;
+                }
+                Err(Failure::Other(message)) => Some(message),
+            };
+            if began.elapsed() >= GOOD {
+                wait = limits.redial_min;
+            }
+            // Between half and all of it, so that many nodes don't come back at the same moment.
+            let jittered = wait.mul_f64(rand::rng().random_range(0.5..=1.0));
+            if let Some(message) = failure {
+                let retry_in_ms = jittered.as_millis() as u64;
+                tracing::debug!(%peer, %message, retry_in_ms, "dial failed");
+                self.tell(Activity::DialFailed { peer: peer.to_string(), message, retry_in_ms });
+                // What answers there now may be somebody else.
+                node = peer.node;
+            }
+            tokio::time::sleep(jittered).await;
+            wait = (wait * 2).min(limits.redial_max);
+        }
+    }
+
+    async fn dial_peer(&self, peer: &PeerAddr) -> Result<NodeId, Failure> {
+        match crate::net::dial(&peer.addr, peer.node, &self.net).await {
+            Ok(established) => {
+                let node = established.proven.node;
+                match self.established(established, None) {
+                    Ok(_) | Err((CloseReason::Duplicate, _)) => Ok(node),
+                    Err((CloseReason::SelfConnection, _)) => Err(Failure::Itself),
+                    Err((reason, message)) => Err(Failure::Other(format!("{reason}: {message}"))),
+                }
+            }
+            Err(error) => Err(match error.reason() {
+                Some(CloseReason::SelfConnection) => Failure::Itself,
+                _ => Failure::Other(error.to_string()),
+            }),
+        }
+    }
+
+    /// Waits while a node is connected, over whatever connection.
+    async fn until_lost(&self, node: NodeId) {
+        let mut changed = self.peers_changed.subscribe();
+        while self.read(|state, _| state.is_present(&node)) {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+enum Failure {
+    Itself,
+    Other(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_host_and_port_with_or_without_an_id() {
+        let id = NodeId::from_bytes([7; 32]);
+        let of = |text: &str| text.parse::<PeerAddr>().map(|p| (p.node, p.addr)).map_err(|e| e.to_string());
+        assert_eq!(of("box:7000"), Ok((None, "box:7000".into())));
+        assert_eq!(of("box"), Ok((None, "box:7878".into())));
+        assert_eq!(of(&format!("{id}@10.0.0.1:1")), Ok((Some(id), "10.0.0.1:1".into())));
+        assert_eq!(of("::1"), Ok((None, "[::1]:7878".into())));
+        assert_eq!(of("[::1]:5"), Ok((None, "[::1]:5".into())));
+        assert_eq!(of("[::1]"), Ok((None, "[::1]:7878".into())));
+        for wrong in ["", ":1", "box:", "box:0", "box:70000", "box:x", "abc@box:1", "a b:1", "@box:1"] {
+            assert!(of(wrong).is_err(), "{wrong:?} was taken");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Payloads on their way out: canonical, and small and shallow enough for the wire.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::error::ErrorCode;
+use crate::limits::{MAX_JSON_DEPTH, MAX_PAYLOAD};
+use crate::wire::{JsonError, canonicalize_json, canonicalize_value};
+
+/// How many levels of nesting a message and a relay put around a payload, with one to spare.
+const AROUND: usize = 4;
+
+/// The longest error message that is sent, in bytes.
+const MAX_ERROR_TEXT: usize = 8 * 1024;
+
+/// Why a payload can't be sent.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub(crate) enum PayloadError {
+    #[error("{size} bytes of JSON, the limit is {MAX_PAYLOAD}")]
+    TooLarge { size: usize },
+    #[error("nested deeper than {} levels", MAX_JSON_DEPTH - AROUND)]
+    TooDeep,
+    #[error("{0}")]
+    Json(#[from] JsonError),
+}
+
+impl PayloadError {
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            Self::TooLarge { .. } => ErrorCode::TooLarge,
+            Self::TooDeep | Self::Json(_) => ErrorCode::BadRequest,
+        }
+    }
+}
+
+/// Of a value.
+pub(crate) fn from_value(value: &Value) -> Result<Bytes, PayloadError> {
+    fits(canonicalize_value(value)?)
+}
+
+/// Of JSON text.
+pub(crate) fn from_json(text: &str) -> Result<Bytes, PayloadError> {
+    if text.len() > MAX_PAYLOAD * 2 {
+        // White space may be taken out of it, but hardly as much as that.
+        return Err(PayloadError::TooLarge { size: text.len() });
+    }
+    fits(respell(&canonicalize_json(text.as_bytes())?))
+}
+
+/// Writes the floats of canonical JSON as Python would print them: a node of the Python package checks a signature by
+/// reading the message and writing it again. Integers keep their digits.
+fn respell(json: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(json.len());
+    let (mut rest, mut in_string) = (json, false);
+    while let Some((byte, tail)) = rest.split_first() {
+        if in_string && *byte == b'\\' {
+            // The escaped character comes along, or a quote would seem to end the string.
+            out.extend_from_slice(&rest[..2.min(rest.len())]);
+            rest = &rest[2.min(rest.len())..];
+            continue;
+        }
+        if !in_string && (byte.is_ascii_digit() || *byte == b'-') {
+            let end = rest.iter().position(|b| !matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
+            let (number, tail) = rest.split_at(end.unwrap_or(rest.len()));
+            out.extend_from_slice(&respell_number(number));
+            rest = tail;
+            continue;
+        }
+        in_string ^= *byte == b'"';
+        out.push(*byte);
+        rest = tail;
+    }
+    out
+}
+
+fn respell_number(number: &[u8]) -> std::borrow::Cow<'_, [u8]> {
+    if number == b"-0" {
+        return b"0".as_slice().into();
+    }
+    if !number.iter().any(|b| matches!(b, b'.' | b'e' | b'E')) {
+        return number.into();
+    }
+    let value = serde_json::from_slice::<Value>(number).ok();
+    match value.and_then(|v| canonicalize_value(&v).ok()) {
+        Some(text) => text.into(),
+        None => number.into(),
+    }
+}
+
+fn fits(json: Vec<u8>) -> Result<Bytes, PayloadError> {
+    if json.len() > MAX_PAYLOAD {
+        return Err(PayloadError::TooLarge { size: json.len() });
+    }
+    if depth(&json) > MAX_JSON_DEPTH - AROUND {
+        return Err(PayloadError::TooDeep);
+    }
+    Ok(json.into())
+}
+
+/// How deep valid JSON is nested.
+fn depth(json: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// Cuts an error's text to what is sent.
+pub(crate) fn cut(text: &mut String) {
+    if text.len() > MAX_ERROR_TEXT {
+        let end = (0..=MAX_ERROR_TEXT).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(" …");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_are_respelled_and_nothing_else() {
+        let of = |text: &str| String::from_utf8(from_json(text).unwrap().to_vec()).unwrap();
+        assert_eq!(of("[1E5, 1.50, -0, -0.0, 0.1, 1e-7]"), "[100000.0,1.5,0,-0.0,0.1,1e-07]");
+        assert_eq!(of("12345678901234567890123"), "12345678901234567890123");
+        assert_eq!(of(r#"{"a\"1.50": "1E5 \\", "b": 2.50}"#), r#"{"a\"1.50":"1E5 \\","b":2.5}"#);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_its_size() {
+        let deep = "[".repeat(61) + &"]".repeat(61);
+        assert_eq!(from_json(&deep), Err(PayloadError::TooDeep));
+        assert!(from_json(&deep[1..deep.len() - 1]).is_ok());
+        let long = format!("\"{}\"", "x".repeat(MAX_PAYLOAD - 1));
+        assert_eq!(from_json(&long), Err(PayloadError::TooLarge { size: MAX_PAYLOAD + 1 }));
+        assert!(matches!(from_json("{"), Err(PayloadError::Json(_))));
+    }
+}

@@ -1,0 +1,220 @@
+//! Running a task's handler, and what becomes of it.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::call::CallParts;
+use super::context::Context;
+use super::driver::{Shared, lock};
+use super::payload;
+use super::task::{BoxHandler, Payload, Task, TaskError, TaskResult, boxed};
+use crate::error::ErrorCode;
+use crate::mesh::{TaskKey, TaskToRun};
+use crate::wire::WireError;
+
+/// How long a handler may go on after nobody waits for it any more, before it is dropped where it awaits.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A task whose handler has not come back.
+#[derive(Debug)]
+pub(crate) struct RunningTask {
+    /// Cancelled when nobody waits for it any more.
+    pub(crate) token: CancellationToken,
+    /// Notified when chunks may be sent again.
+    pub(crate) credit: Arc<Notify>,
+}
+
+impl Shared {
+    /// Hands a task to its handler, on a tokio task of its own.
+    pub(crate) fn run_task(&self, key: TaskKey, task: TaskToRun) {
+        let Some(shared) = self.runnable() else { return };
+        let token = self.stop.child_token();
+        let credit = Arc::new(Notify::new());
+        let running = RunningTask { token: token.clone(), credit: Arc::clone(&credit) };
+        lock(&self.tasks).insert(key.clone(), running);
+        let context = Context {
+            shared: Arc::clone(&shared),
+            key: key.clone(),
+            conn: task.conn,
+            token: token.clone(),
+            credit,
+            deadline: self.instant(task.deadline),
+            caller: task.caller,
+        };
+        self.spawned.spawn(async move {
+            let body = match shared.handler_for(&task) {
+                Some(handler) => guarded(handler, into_task(task), context, &token).await,
+                None => Err(WireError::new(
+                    ErrorCode::UnknownCapability,
+                    format!("{:?} is announced here, but nothing answers it", task.capability),
+                )),
+            };
+            lock(&shared.tasks).remove(&key);
+            shared.with(|state, now, out| state.finish_task(&key, body, now, out));
+        });
+    }
+
+    fn handler_for(&self, task: &TaskToRun) -> Option<BoxHandler> {
+        let handlers = self.handlers.read().unwrap_or_else(PoisonError::into_inner);
+        if task.gateway {
+            return Some(boxed(pass_on));
+        }
+        if let Some(handler) = handlers.by_capability.get(&task.capability) {
+            return Some(Arc::clone(handler));
+        }
+        match task.capability.as_str() {
+            "ping" => Some(boxed(ping)),
+            "health" => Some(boxed(health)),
+            "relay" => Some(boxed(relay)),
+            _ => handlers.default.clone(),
+        }
+    }
+}
+
+fn into_task(task: TaskToRun) -> Task {
+    Task {
+        id: task.id,
+        capability: task.capability,
+        payload: serde_json::from_slice(&task.payload).unwrap_or_default(),
+        caller: task.caller,
+        proven: task.proven,
+        via: task.via,
+        timestamp: task.timestamp,
+        ttl: Duration::from_secs(task.ttl_s),
+        payload_text: task.payload,
+    }
+}
+
+/// Runs a handler so that its panic, its error and its deafness to cancellation are all just answers.
+async fn guarded(
+    handler: BoxHandler,
+    task: Task,
+    context: Context,
+    token: &CancellationToken,
+) -> Result<Bytes, WireError> {
+    // A task of its own: a panic ends there, and it can be dropped from outside.
+    let mut running = AbortOnDrop(tokio::spawn(async move { handler(task, context).await }));
+    let joined = tokio::select! {
+        joined = &mut running.0 => Some(joined),
+        () = async { token.cancelled().await; tokio::time::sleep(GRACE).await } => None,
+    };
+    match joined {
+        Some(Ok(result)) => to_body(result),
+        Some(Err(error)) if error.is_panic() => {
+            let panic = error.into_panic();
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|t| (*t).to_owned())).unwrap_or_default();
+            tracing::error!(panic = %text, "a handler panicked");
+            // The text may say more of this machine than its caller should know; the log has it.
+            Err(WireError::new(ErrorCode::HandlerError, "the handler panicked"))
+        }
+        Some(Err(_)) | None => Err(WireError::new(ErrorCode::Cancelled, "the handler was stopped")),
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<Result<Payload, TaskError>>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn to_body(result: Result<Payload, TaskError>) -> Result<Bytes, WireError> {
+    match result {
+        Ok(payload) => payload.into_bytes().map_err(|e| {
+            let message = format!("the handler's result can't be sent: {e}");
+            WireError::new(e.code(), message)
+        }),
+        Err(mut error) => {
+            payload::cut(&mut error.message);
+            let (not_run, retry_after) = (error.is_not_run(), error.retry_after);
+            let error = WireError::new(error.code, error.message);
+            let error = if not_run { error.not_run() } else { error };
+            Err(match retry_after {
+                Some(wait) => error.retry_after_s(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
+                None => error,
+            })
+        }
+    }
+}
+
+/// Built in: a sign of life.
+async fn ping(task: Task, context: Context) -> TaskResult {
+    let shared = &context.shared;
+    Ok(json!({ "pong": task.payload, "node_id": shared.me.to_string(), "name": shared.name }))
+}
+
+/// Built in: how the node is.
+async fn health(_: Task, context: Context) -> TaskResult {
+    let shared = &context.shared;
+    let view = shared.read(|state, _| state.view());
+    Ok(json!({
+        "status": if shared.closing.is_cancelled() { "stopping" } else { "ok" },
+        "name": shared.name,
+        "node_id": shared.me.to_string(),
+        "version": shared.net.version,
+        "uptime_s": shared.start.elapsed().as_secs(),
+        "peers": view.peers + view.unproven_peers,
+        "tasks_running": view.tasks_running,
+    }))
+}
+
+/// What the Python package asks a tracker for: `{target, capability, payload, ttl_s}`, sent on in our name.
+async fn relay(task: Task, context: Context) -> Result<Payload, TaskError> {
+    #[derive(serde::Deserialize)]
+    struct Inner<'a> {
+        #[serde(default)]
+        target: String,
+        capability: String,
+        #[serde(borrow)]
+        payload: Option<&'a serde_json::value::RawValue>,
+        ttl_s: Option<f64>,
+    }
+    let wrong = |e: serde_json::Error| {
+        let message = format!("the payload must be {{target, capability, payload, ttl_s}}: {e}");
+        TaskError::with_code(ErrorCode::BadRequest, message)
+    };
+    let inner: Inner<'_> = serde_json::from_str(task.payload_json()).map_err(wrong)?;
+    let text = inner.payload.map_or("{}", serde_json::value::RawValue::get);
+    let ttl = inner.ttl_s.filter(|s| (0.001..86_400.0).contains(s)).map(Duration::from_secs_f64);
+    let parts = CallParts {
+        capability: inner.capability.clone(),
+        payload: payload::from_json(text).map_err(|e| TaskError::with_code(e.code(), e.to_string()))?,
+        target: Some(inner.target.clone()).filter(|t| !t.is_empty()),
+        via: None,
+        timeout: ttl.unwrap_or(context.remaining()).min(context.remaining()),
+        local: true,
+    };
+    answer_of(parts, &context).await
+}
+
+/// A Python node asked for what somebody else provides.
+async fn pass_on(task: Task, context: Context) -> Result<Payload, TaskError> {
+    let parts = CallParts {
+        capability: task.capability.clone(),
+        payload: task.payload_text.clone(),
+        target: None,
+        via: None,
+        timeout: context.remaining(),
+        local: false,
+    };
+    answer_of(parts, &context).await
+}
+
+async fn answer_of(parts: CallParts, context: &Context) -> Result<Payload, TaskError> {
+    let to_error = |e: crate::error::CallError| {
+        let mut error = TaskError::with_code(e.code, e.message);
+        error.retry_after = e.retry_after;
+        error
+    };
+    let handle = context.shared.start_call(parts).map_err(to_error)?;
+    let outcome = handle.outcome().await.map_err(to_error)?;
+    // The answer keeps its digits: it is handed on as the text it came as.
+    Ok(Payload::json(outcome.payload_json()))
+}

@@ -1,0 +1,233 @@
+//! Bringing a node up, and down again.
+
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+use super::builder::{Builder, Tracker, check_name};
+use super::driver::{Handlers, Shared, lock, unix_ms};
+use super::info::{Metrics, TrackerRole};
+use super::links::PeerAddr;
+use super::{Inner, Node};
+use crate::error::{CloseReason, Error};
+use crate::identity::Identity;
+use crate::limits::{MAX_ADDRS, MAX_RECORD};
+use crate::mesh::{Config, Now, State};
+use crate::net::NetConfig;
+
+/// The default port.
+pub(crate) const DEFAULT_PORT: u16 = 7878;
+
+/// How long connections get to flush and say goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Which features this node lists: none yet beyond the protocol's first version.
+fn features(legacy: bool) -> Vec<String> {
+    if legacy { vec!["legacy".to_owned()] } else { Vec::new() }
+}
+
+pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
+    let identity = builder.identity.unwrap_or_else(Identity::generate);
+    let me = identity.id();
+    let name = builder.name.unwrap_or_else(|| me.short());
+    check_name("the node's name", &name)?;
+    let peers: Vec<PeerAddr> = builder.peers.iter().map(|p| p.parse()).collect::<Result<_, _>>()?;
+    if builder.advertise.len() > MAX_ADDRS {
+        return Err(Error::Config(format!("a node advertises at most {MAX_ADDRS} addresses")));
+    }
+    if let Some(unusable) = builder.advertise.iter().find(|a| a.ip().is_unspecified() || a.port() == 0) {
+        return Err(Error::Config(format!("{unusable} can't be dialled: advertise an address of this machine")));
+    }
+    let default_addr = SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT));
+    let listener = match builder.listen.unwrap_or(Some(default_addr)) {
+        Some(addr) => Some(TcpListener::bind(addr).await.map_err(|source| Error::Listen { addr, source })?),
+        None => None,
+    };
+    let listen: Vec<SocketAddr> = listener.iter().filter_map(|l| l.local_addr().ok()).collect();
+
+    let mut seed = [0u8; 32];
+    rand::rng().fill_bytes(&mut seed);
+    let mut run = [0u8; 8];
+    rand::rng().fill_bytes(&mut run);
+    let instance: String = run.iter().map(|b| format!("{b:02x}")).collect();
+    let (role, allow) = match builder.tracker {
+        Tracker::Off => (TrackerRole::None, None),
+        Tracker::Public => (TrackerRole::Public, None),
+        Tracker::Private { allow } => (TrackerRole::Private, Some(allow.into_iter().collect::<HashSet<_>>())),
+    };
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let config = Config {
+        name: name.clone(),
+        version: version.clone(),
+        instance: instance.clone(),
+        features: features(builder.legacy),
+        tracker: role,
+        allow,
+        port: listen.first().map(SocketAddr::port),
+        bound: listen.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()),
+        advertise: builder.advertise,
+        limits: builder.limits.clone(),
+    };
+    let start = Instant::now();
+    let now = Now { mono: Duration::ZERO, unix_ms: unix_ms() };
+    let mut state = State::new(me, config, seed, now);
+    let mut discarded = Vec::new();
+    for cap in builder.caps {
+        check_name("a capability", &cap.name)?;
+        if !state.fits(&cap) {
+            return Err(Error::TooLarge {
+                what: "this node's record with its capabilities",
+                size: state.record_size_with(&cap),
+                limit: MAX_RECORD,
+            });
+        }
+        let cap_name = cap.name.clone();
+        if !state.register(cap, now, &mut discarded) {
+            return Err(Error::Config(format!("no room for {cap_name:?}: a node has at most 256 capabilities")));
+        }
+    }
+    for interest in &builder.interests {
+        check_name("an interest", interest)?;
+        if !state.add_interest(interest, now, &mut discarded) {
+            return Err(Error::Config("a node has at most 256 interests".to_owned()));
+        }
+    }
+    let mut handlers = Handlers { default: builder.default_handler, ..Handlers::default() };
+    for (capability, handler) in builder.handlers {
+        check_name("a capability", &capability)?;
+        state.handles(&capability);
+        handlers.by_capability.insert(capability, handler);
+    }
+    let max_connections = builder.limits.max_connections;
+    // The hello to a Python node tells what is provided at that moment; the state that knows it comes later.
+    let own: Arc<OnceLock<Weak<Shared>>> = Arc::default();
+    let later = Arc::clone(&own);
+    let legacy_hello = move || {
+        let shared = later.get().and_then(Weak::upgrade);
+        shared.map(|s| s.read(|state, _| state.legacy_hello())).unwrap_or_default()
+    };
+    let net = Arc::new(NetConfig {
+        identity: identity.clone(),
+        version,
+        features: features(builder.legacy),
+        instance,
+        legacy: builder.legacy,
+        limits: builder.limits,
+        legacy_hello: Arc::new(legacy_hello),
+        unix_now: Arc::new(|| (unix_ms() / 1000) as i64),
+    });
+    let shared = Shared::new(identity, name, net, start, listen, state, handlers, max_connections);
+    let _ = own.set(Arc::downgrade(&shared));
+    // The changes made so far asked for signatures one by one; one is enough.
+    shared.with(|state, now, out| state.publish_record(now, out));
+    shared.spawned.spawn(Arc::clone(&shared).run_alarms());
+    if let Some(listener) = listener {
+        shared.spawned.spawn(Arc::clone(&shared).run_listener(listener));
+    }
+    for peer in peers {
+        shared.spawned.spawn(Arc::clone(&shared).keep_connected(peer));
+    }
+    Ok(Node { inner: Arc::new(Inner { shared }) })
+}
+
+impl Shared {
+    /// Stops gracefully: what runs may finish, peers are told, everything is closed.
+    pub(crate) async fn shutdown(&self) {
+        if self.closing.is_cancelled() {
+            // Somebody else is at it.
+            return self.stopped.cancelled().await;
+        }
+        self.closing.cancel();
+        self.with(|state, _, _| state.drain());
+        let limit = self.net.limits.drain_timeout;
+        let drained = tokio::time::timeout(limit, async {
+            // Tasks and calls end in many places; a look every few milliseconds is simpler than a signal from each.
+            while !self.read(|state, _| state.is_idle()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        if drained.await.is_err() {
+            tracing::warn!("tasks or calls were still running after {} s; they are given up", limit.as_secs_f64());
+        }
+        self.with(|state, now, out| state.abandon_calls(now, out));
+        let connections: Vec<_> = lock(&self.conns).values().map(|l| Arc::clone(&l.connection)).collect();
+        for connection in &connections {
+            connection.close(CloseReason::Shutdown, "the node is going down");
+        }
+        drop(connections);
+        let gone = tokio::time::timeout(GOODBYE, async {
+            while !lock(&self.conns).is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let _ = gone.await;
+        self.end();
+        // Handlers that don't listen are dropped where they await: 2 s of grace, and a little for the rest.
+        let _ = tokio::time::timeout(GOODBYE + Duration::from_secs(1), self.spawned.wait()).await;
+        self.stopped.cancel();
+    }
+
+    /// Ends everything at once.
+    pub(crate) fn end(&self) {
+        self.closing.cancel();
+        self.stop.cancel();
+        self.spawned.close();
+        let connections: Vec<_> = lock(&self.conns).drain().collect();
+        for (_, link) in connections {
+            link.connection.abort();
+        }
+        lock(&self.calls).clear();
+        lock(&self.finds).clear();
+        self.subscribers.clear();
+        if self.spawned.is_empty() {
+            self.stopped.cancel();
+        } else if let (Some(shared), Ok(runtime)) = (self.strong(), tokio::runtime::Handle::try_current()) {
+            // Nobody waits for it when the last handle was dropped; `stopped` is kept true all the same.
+            runtime.spawn(async move {
+                shared.spawned.wait().await;
+                shared.stopped.cancel();
+            });
+        }
+    }
+
+    /// Counters and gauges.
+    pub(crate) fn metrics(&self) -> Metrics {
+        let (view, refused) = self.read(|state, _| (state.view(), state.refused()));
+        let traffic = &self.traffic;
+        let mut metrics = Metrics {
+            peers: view.peers,
+            unproven_peers: view.unproven_peers,
+            records: view.records,
+            tasks_running: view.tasks_running,
+            tasks_done: view.counters.tasks_done,
+            tasks_failed: view.counters.tasks_failed,
+            calls_running: view.calls_running,
+            calls_done: view.counters.calls_done,
+            calls_failed: view.counters.calls_failed,
+            messages_in: traffic.messages_in.load(Ordering::Relaxed),
+            messages_out: traffic.messages_out.load(Ordering::Relaxed),
+            bytes_in: traffic.bytes_in.load(Ordering::Relaxed),
+            bytes_out: traffic.bytes_out.load(Ordering::Relaxed),
+            relayed: view.counters.relayed,
+            flooded: view.counters.flooded,
+            refused,
+            closed: lock(&traffic.closed).clone(),
+            ..Metrics::default()
+        };
+        let connections: Vec<_> = lock(&self.conns).values().map(|l| Arc::clone(&l.connection)).collect();
+        metrics.connections = connections.len();
+        for connection in connections {
+            metrics.messages_in += connection.messages_in();
+            metrics.messages_out += connection.messages_out();
+            metrics.bytes_in += connection.bytes_in();
+            metrics.bytes_out += connection.bytes_out();
+        }
+        metrics
+    }
+}

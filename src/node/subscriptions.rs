@@ -1,0 +1,111 @@
+//! Who listens to which events.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{broadcast, mpsc};
+
+use super::driver::{Shared, lock};
+use super::info::{Activity, Event};
+use crate::wire::matches_pattern;
+
+/// How many events wait for one subscriber.
+const WAITING: usize = 256;
+
+#[derive(Debug)]
+struct Subscriber {
+    id: u64,
+    pattern: String,
+    events: mpsc::Sender<Event>,
+    lost: Arc<AtomicU64>,
+}
+
+/// All subscribers of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Subscribers {
+    list: Mutex<Vec<Subscriber>>,
+    next: AtomicU64,
+}
+
+impl Subscribers {
+    /// Hands an event to everybody whose pattern covers it; who doesn't keep up loses it, and can see that.
+    pub(crate) fn deliver(&self, event: &Event) {
+        for subscriber in lock(&self.list).iter().filter(|s| matches_pattern(&s.pattern, &event.event_type)) {
+            if subscriber.events.try_send(event.clone()).is_err() {
+                subscriber.lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(crate) fn add(&self, pattern: &str) -> (u64, mpsc::Receiver<Event>, Arc<AtomicU64>) {
+        let (events, receiver) = mpsc::channel(WAITING);
+        let lost = Arc::new(AtomicU64::new(0));
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        lock(&self.list).push(Subscriber { id, pattern: pattern.to_owned(), events, lost: Arc::clone(&lost) });
+        (id, receiver, lost)
+    }
+
+    fn remove(&self, id: u64) {
+        lock(&self.list).retain(|s| s.id != id);
+    }
+
+    /// Ends every subscription: the node has stopped.
+    pub(crate) fn clear(&self) {
+        lock(&self.list).clear();
+    }
+}
+
+/// Events of one subscription; made by [`crate::Node::subscribe`].
+#[derive(Debug)]
+pub struct Subscription {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) id: u64,
+    pub(crate) pattern: String,
+    pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) lost: Arc<AtomicU64>,
+}
+
+impl Subscription {
+    /// The next event; `None` when the node has stopped.
+    pub async fn recv(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+
+    /// How many events were lost because they were not taken in time (256 wait at most).
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.shared.subscribers.remove(self.id);
+        self.shared.with(|state, now, out| state.remove_interest(&self.pattern, now, out));
+    }
+}
+
+/// What happens to a node; made by [`crate::Node::activity`].
+#[derive(Debug)]
+pub struct ActivityStream {
+    pub(crate) receiver: broadcast::Receiver<Activity>,
+    pub(crate) stopped: tokio_util::sync::CancellationToken,
+}
+
+impl ActivityStream {
+    /// What happened next; `None` when the node has stopped. Of what is not taken in time the oldest is lost (1024 wait
+    /// at most).
+    pub async fn recv(&mut self) -> Option<Activity> {
+        loop {
+            let received = tokio::select! {
+                biased;
+                received = self.receiver.recv() => received,
+                () = self.stopped.cancelled() => return self.receiver.try_recv().ok(),
+            };
+            match received {
+                Ok(activity) => return Some(activity),
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}
