@@ -120,6 +120,8 @@ impl World {
         let plan = job.plan.clone();
         self.nodes[n].jobs.remove(&key);
         let body = match plan.error {
+            // As `TaskError::overloaded` does: the handler says that it did nothing.
+            Some(ErrorCode::Overloaded) => Err(WireError::new(ErrorCode::Overloaded, "as asked for").not_run()),
             Some(code) => Err(WireError::new(code, "as asked for")),
             None => Ok(answer_of(self.nodes[n].id, plan.n)),
         };
