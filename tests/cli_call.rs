@@ -1,5 +1,6 @@
 //! `elo call` and `elo find`: payloads, routes, exit codes.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod common;
 

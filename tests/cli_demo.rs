@@ -1,4 +1,5 @@
 //! `elo demo`: the newcomer's first command.
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod common;
 

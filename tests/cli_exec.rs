@@ -1,5 +1,6 @@
 //! `elo serve --exec`: a program answers.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! The key of a home, through the command.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! What a running node tells: status, peers, events, in both formats.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod common;
 

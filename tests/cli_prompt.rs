@@ -1,5 +1,6 @@
 //! `elo serve` on a terminal: the prompt.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod common;
 

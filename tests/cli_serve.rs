@@ -1,5 +1,6 @@
 //! A node's life as a process: ready, running, stopped.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The command line itself: help, wrong usage, the settings file.
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod common;
 

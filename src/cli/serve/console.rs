@@ -1,5 +1,6 @@
 //! A served node's face: its lines on stdout, or a prompt with the lines scrolling above it.
 
+use std::collections::HashSet;
 use std::io::{self, IsTerminal};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::control::Door;
 use crate::identity::NodeId;
-use crate::node::{ActivityStream, Node};
+use crate::node::{Activity, Node, PeerInfo};
 
 use crate::cli::output::{self, Lines, Output, Printer, Tone};
 use crate::cli::{App, render, text};
@@ -26,6 +27,17 @@ pub(super) struct Console {
 
 fn now() -> String {
     text::clock(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
+}
+
+fn print(out: &Output, lines: &Lines, what: &Activity) {
+    let what = serde_json::to_value(what).unwrap_or(Value::Null);
+    if out.json {
+        let line = what.to_string();
+        lines.print(if out.terminal { text::escaped_json(&line) } else { line });
+    } else {
+        let (tone, line) = render::activity(&what);
+        lines.print(out.toned(tone, &format!("{} {line}", now())));
+    }
 }
 
 impl Console {
@@ -75,19 +87,27 @@ impl Console {
         }
     }
 
-    /// Prints what happens from now on.
-    pub(super) fn follow(&self, mut activity: ActivityStream) -> AbortOnDropHandle<()> {
+    /// Prints what happens from now on, and who has connected already.
+    pub(super) fn follow(&self, node: &Node) -> AbortOnDropHandle<()> {
         let (out, lines) = (self.out.clone(), self.lines());
+        // In this order a peer that connects meanwhile is told of twice rather than not at all.
+        let mut activity = node.activity();
+        let early = node.peers();
         AbortOnDropHandle::new(tokio::spawn(async move {
+            let mut told: HashSet<NodeId> = HashSet::new();
+            for PeerInfo { node_id, name, addr, inbound, proven, .. } in early {
+                told.insert(node_id);
+                print(&out, &lines, &Activity::PeerConnected { node_id, name, addr, inbound, proven });
+            }
             while let Some(what) = activity.recv().await {
-                let what = serde_json::to_value(&what).unwrap_or(Value::Null);
-                if out.json {
-                    let line = what.to_string();
-                    lines.print(if out.terminal { text::escaped_json(&line) } else { line });
-                } else {
-                    let (tone, line) = render::activity(&what);
-                    lines.print(out.toned(tone, &format!("{} {line}", now())));
+                match &what {
+                    Activity::PeerConnected { node_id, .. } if told.remove(node_id) => continue,
+                    Activity::PeerLost { node_id, .. } => {
+                        told.remove(node_id);
+                    }
+                    _ => {}
                 }
+                print(&out, &lines, &what);
             }
         }))
     }

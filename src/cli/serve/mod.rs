@@ -141,7 +141,7 @@ async fn serve(app: &App, settings: Settings) -> Result<u8, Failure> {
         console.note(&format!("made a new identity in {}", app.home.display()));
     }
     console.ready(&node, id, door.as_ref());
-    let printing = console.follow(node.activity());
+    let printing = console.follow(&node);
 
     let mut jobs = jobs::Jobs::new(shared.clone(), app.out.clone(), console.lines());
     loop {
