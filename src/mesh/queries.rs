@@ -14,6 +14,9 @@ use crate::identity::NodeId;
 use crate::limits::{FLOOD_TTL, Limits, MAX_RECORD_BYTES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE};
 use crate::wire::{Draft, Object, Query, QueryResp, Record, draft};
 
+/// The most searches under way at once, those of calls not counted. Each waits for 2 s and holds what it found.
+const MAX_FINDS: usize = 1024;
+
 /// What a query of ours is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -94,6 +97,14 @@ impl State {
         now: Now,
         out: &mut Vec<Action>,
     ) {
+        // A call asks one question at a time; searches of other kinds are bounded here.
+        if !matches!(purpose, Purpose::Call(_)) && self.queries.own.len() >= MAX_FINDS + self.calls.len() {
+            self.refuse("too_many_queries");
+            if purpose == Purpose::Find {
+                out.push(Action::FindOver { id });
+            }
+            return;
+        }
         let draft = Draft::Query {
             id: id.clone(),
             capability: capability.to_owned(),
@@ -203,14 +214,12 @@ impl State {
             self.table.providers(&query.capability).filter(fits).collect()
         };
         let mut bytes = 0;
-        own.chain(known)
-            .take((query.limit as usize).min(MAX_RECORDS_PER_MESSAGE))
-            .take_while(|r| {
-                bytes += r.object.raw().len();
-                bytes <= MAX_RECORD_BYTES_PER_MESSAGE
-            })
-            .cloned()
-            .collect()
+        let most = (query.limit as usize).min(MAX_RECORDS_PER_MESSAGE);
+        let fitting = own.chain(known).take(most).take_while(|r| {
+            bytes += r.object.raw().len();
+            bytes <= MAX_RECORD_BYTES_PER_MESSAGE
+        });
+        fitting.cloned().collect()
     }
 
     pub(super) fn on_query_resp(&mut self, resp: QueryResp, conn: ConnId, now: Now, out: &mut Vec<Action>) {

@@ -170,8 +170,18 @@ impl State {
             }
             Err(error) => error,
         };
-        call.delivery = Delivery::Answered;
         let code = ErrorCode::from_wire(&error.code);
+        if error.not_run && call.sends > 1 && code == Some(ErrorCode::RateLimited) {
+            // A copy was turned away at the door, before anybody looked whether the task is known: the first one may be
+            // at work. It is asked for again when there is room.
+            let wait = error.retry_after().unwrap_or_default().max(super::RESEND);
+            call.resend_at = Some(now.mono + wait);
+            return self.set_call_timer(&id);
+        }
+        // "Too late", said of a copy, tells nothing of the first one: that may have run.
+        if code != Some(ErrorCode::Expired) || call.sends == 1 {
+            call.delivery = Delivery::Answered;
+        }
         if code == Some(ErrorCode::PeerGone) && call.sends == 1 && !call.working && error.instance.is_some() {
             // The only copy was for an earlier run, and this run refused it: nobody has run it. It goes out once more
             // for the run there is now.

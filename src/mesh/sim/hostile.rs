@@ -340,3 +340,19 @@ fn a_flood_of_everything_stays_within_bounds() {
     w.run(secs(700));
     w.check_empty();
 }
+
+#[test]
+fn a_copy_turned_away_for_its_rate_does_not_end_the_call() {
+    let mut w = three();
+    let (caller, to) = (w.id(CALLER), w.id(PROVIDER));
+    let via = Some("eve".into());
+    let call = w.call(CALLER, Ask { via, ..Ask::new("echo").to(to).plan(|p| p.ms = 8000) });
+    // It was sent again after two seconds, and the responder's door refuses the copy.
+    w.run(ms(2500));
+    let refusal = WireError::new(ErrorCode::RateLimited, "slowly").retry_after_s(1).not_run();
+    let refusal = Draft::Result(ResultDraft { id: call.1.clone(), body: Err(refusal), chunks: 0 });
+    let refusal = refusal.sign(&w.key(PROVIDER));
+    w.inject(PROVIDER, EVE, &draft::relay(&caller, &to, 0, &refusal));
+    assert_eq!(w.success(&call).responder, to);
+    assert_eq!(w.ledger.runs(), 1);
+}

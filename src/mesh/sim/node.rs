@@ -69,11 +69,6 @@ impl Spec {
         self
     }
 
-    pub fn offset_ms(mut self, offset: i64) -> Self {
-        self.offset_ms = offset;
-        self
-    }
-
     pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
         change(&mut self.limits);
         self

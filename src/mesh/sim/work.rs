@@ -120,7 +120,7 @@ impl World {
         let plan = job.plan.clone();
         self.nodes[n].jobs.remove(&key);
         let body = match plan.error {
-            // As a handler says it that has no room: nothing was done.
+            // As `TaskError::overloaded` does: the handler says that it did nothing.
             Some(ErrorCode::Overloaded) => Err(WireError::new(ErrorCode::Overloaded, "as asked for").not_run()),
             Some(code) => Err(WireError::new(code, "as asked for")),
             None => Ok(answer_of(self.nodes[n].id, plan.n)),

@@ -278,13 +278,9 @@ impl World {
             }
             Ev::Revive { n, port } => self.revive(n, port),
             Ev::Deliver { link, side } => self.deliver(link, side),
-            Ev::Inject { link, side, bytes } => {
-                if self.links[link].alive {
-                    self.receive(link, side, bytes);
-                }
-            }
+            Ev::Inject { link, side, bytes } if self.links[link].alive => self.receive(link, side, bytes),
             Ev::Down { link, side } => self.down(link, side, None),
-            _ => {} // Of a run that is gone.
+            _ => {} // Of a run, or a connection, that is gone.
         }
     }
 

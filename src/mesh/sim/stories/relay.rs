@@ -235,3 +235,23 @@ fn a_node_without_a_tracker_role_relays_for_nobody() {
     let error = w.error(&call);
     assert_eq!((error.code, error.delivery), (ErrorCode::NoPeer, Delivery::NotSent));
 }
+
+#[test]
+fn a_tracker_that_dials_is_one_again_after_a_cut() {
+    let mut w = World::new(10);
+    let t = w.add(Spec::new("t").tracker());
+    let a = w.add(Spec::new("a"));
+    let b = w.add(Spec::new("b").hidden().provides("echo"));
+    w.join(t, a);
+    w.join(b, t);
+    w.run(secs(2));
+    let seq = |w: &World| w.nodes[t].state.record.as_ref().unwrap().seq;
+    let before = seq(&w);
+    let (link, _) = w.link(t, a).unwrap();
+    w.cut(link, [ms(5); 2]);
+    w.run(secs(5));
+    assert_eq!(seq(&w), before, "it has nothing new to say");
+    assert_eq!(w.nodes[a].state.trackers, [w.id(t)]);
+    let call = w.call(a, Ask { via: Some("t".into()), ..Ask::new("echo") });
+    w.success(&call);
+}
