@@ -1,5 +1,7 @@
 //! Messages that this node writes, before they are signed.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::json::{Builder, Object, canonicalize_value};
@@ -112,6 +114,11 @@ impl WireError {
     pub fn retry_after_s(mut self, seconds: u64) -> Self {
         self.retry_after_s = Some(seconds.max(1) as f64);
         self
+    }
+
+    /// When to come back, if it says so and the time is one.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
     }
 
     /// The JSON object of it.

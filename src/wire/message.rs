@@ -92,7 +92,9 @@ pub struct WireError {
     pub code: String,
     /// In words.
     pub message: String,
-    /// When to come back, in seconds.
+    /// When to come back, in seconds: what came over the wire is checked to be none that a [`Duration`] can't hold.
+    ///
+    /// [`Duration`]: std::time::Duration
     pub retry_after_s: Option<f64>,
     /// The run of the responder, when it refused a task that was meant for an earlier one.
     pub instance: Option<String>,
@@ -253,6 +255,9 @@ pub enum Message {
     Unknown(String),
 }
 
+/// The longest wait that is believed: about thirty years.
+const MAX_RETRY_AFTER_S: f64 = 1e9;
+
 /// The links an announce may travel when it doesn't say.
 const DEFAULT_TTL: u8 = crate::limits::FLOOD_TTL;
 
@@ -408,7 +413,8 @@ fn wire_error(f: &Fields<'_>) -> Result<WireError, Malformed> {
     Ok(WireError {
         code,
         message: e.opt_long_text("message")?.unwrap_or_default(),
-        retry_after_s: e.opt_f64("retry_after_s")?,
+        // A negative or an endless wait is no wait at all.
+        retry_after_s: e.opt_f64("retry_after_s")?.filter(|s| (0.0..MAX_RETRY_AFTER_S).contains(s)),
         instance: e.opt_text("instance")?,
     })
 }

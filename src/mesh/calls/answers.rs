@@ -8,7 +8,7 @@ use crate::identity::NodeId;
 use crate::mesh::action::{Action, CallEvent, OnFull};
 use crate::mesh::clock::Now;
 use crate::mesh::state::State;
-use crate::wire::{Chunk, Draft, ResultDraft, TaskAnswer, WireError};
+use crate::wire::{Chunk, Draft, ResultDraft, TaskAnswer};
 
 /// Answers by which a node says that it did not run the task.
 const NOT_RUN: &[ErrorCode] = &[
@@ -189,7 +189,7 @@ impl State {
         if not_run && only_copy && untouched && call.spec.target.is_none() {
             return self.not_run(&id, responder, error, Delivery::Answered, now, out);
         }
-        let retry = error.retry_after_s.filter(|s| (0.0..1e9).contains(s)).map(std::time::Duration::from_secs_f64);
+        let retry = error.retry_after();
         let message = match code {
             Some(_) => error.message,
             // Another program's own code is kept in the words.
@@ -221,9 +221,10 @@ impl State {
         let Some(call) = self.calls.entries.get_mut(id) else { return };
         call.first_sign.get_or_insert(now.mono);
         call.delivery = Delivery::Answered;
-        let result = answer.body.map_err(|WireError { code, message, retry_after_s, .. }| {
-            let code = ErrorCode::from_wire(&code).unwrap_or(ErrorCode::HandlerError);
-            (code, message, retry_after_s.map(std::time::Duration::from_secs_f64))
+        let result = answer.body.map_err(|error| {
+            let (code, retry) =
+                (ErrorCode::from_wire(&error.code).unwrap_or(ErrorCode::HandlerError), error.retry_after());
+            (code, error.message, retry)
         });
         self.end(id, result, now, out);
     }

@@ -77,7 +77,7 @@ impl State {
             Some((node, error, delivery)) => {
                 call.delivery = delivery;
                 call.refusal = Some((node, error.clone(), delivery));
-                let retry = error.retry_after_s.map(std::time::Duration::from_secs_f64);
+                let retry = error.retry_after();
                 let code = ErrorCode::from_wire(&error.code).unwrap_or(ErrorCode::HandlerError);
                 self.end(id, Err((code, error.message, retry)), now, out);
             }
