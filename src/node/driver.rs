@@ -52,7 +52,7 @@ pub(crate) struct Traffic {
 pub(crate) struct Link {
     pub(crate) connection: Arc<Connection>,
     /// Given back when the connection is gone.
-    pub(crate) _permit: Option<OwnedSemaphorePermit>,
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Everything the node's tasks and handles share.
@@ -74,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) activity: broadcast::Sender<Activity>,
     pub(crate) peers_changed: watch::Sender<u64>,
     pub(crate) connections: Arc<Semaphore>,
+    /// How many places there are in all.
+    pub(crate) places: usize,
     dials: Arc<Semaphore>,
     alarm: Notify,
     armed: AtomicU64,
@@ -116,6 +118,7 @@ impl Shared {
         handlers: Handlers,
         max_connections: usize,
     ) -> Arc<Self> {
+        let places = max_connections.min(Semaphore::MAX_PERMITS);
         Arc::new_cyclic(|weak| Self {
             me: identity.id(),
             identity,
@@ -133,7 +136,8 @@ impl Shared {
             subscribers: Subscribers::default(),
             activity: broadcast::channel(ACTIVITY).0,
             peers_changed: watch::channel(0).0,
-            connections: Arc::new(Semaphore::new(max_connections)),
+            connections: Arc::new(Semaphore::new(places)),
+            places,
             dials: Arc::new(Semaphore::new(DIALS)),
             alarm: Notify::new(),
             armed: AtomicU64::new(u64::MAX),

@@ -8,7 +8,7 @@ use crate::identity::NodeId;
 use crate::mesh::action::{Action, CallEvent, OnFull};
 use crate::mesh::clock::Now;
 use crate::mesh::state::State;
-use crate::wire::{Chunk, Draft, ResultDraft, TaskAnswer, WireError};
+use crate::wire::{Chunk, Draft, ResultDraft, TaskAnswer};
 
 /// Reasons not to run a task that another node may not have.
 const NOT_RUN: &[ErrorCode] = &[
@@ -231,9 +231,10 @@ impl State {
         let Some(call) = self.calls.entries.get_mut(id) else { return };
         call.first_sign.get_or_insert(now.mono);
         call.delivery = Delivery::Answered;
-        let result = answer.body.map_err(|WireError { code, message, retry_after_s, .. }| {
-            let code = ErrorCode::from_wire(&code).unwrap_or(ErrorCode::HandlerError);
-            (code, message, retry_after_s.and_then(|s| std::time::Duration::try_from_secs_f64(s).ok()))
+        let result = answer.body.map_err(|error| {
+            let (code, retry) =
+                (ErrorCode::from_wire(&error.code).unwrap_or(ErrorCode::HandlerError), error.retry_after());
+            (code, error.message, retry)
         });
         self.end(id, result, now, out);
     }
