@@ -6,6 +6,7 @@
 //! doesn't change from run to run.
 
 pub mod action;
+mod budget;
 pub mod calls;
 pub mod clock;
 pub mod conn_id;

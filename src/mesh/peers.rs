@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::action::{Action, OnFull, What};
+use super::budget::Budget;
 use super::clock::Now;
 use super::conn_id::ConnId;
 use super::state::{State, Timer};
@@ -68,8 +69,10 @@ pub struct Peer {
 pub struct Legacy {
     /// The names it provides.
     pub caps: BTreeSet<String>,
-    /// When messages were sent to it within the last minute: it drops everything past 100.
-    pub sent: VecDeque<Duration>,
+    /// How much it may be sent.
+    pub budget: Budget,
+    /// The capabilities it was told of.
+    pub told: BTreeSet<String>,
     /// Answers that wait for the next minute.
     pub held: VecDeque<Object>,
 }
@@ -223,7 +226,7 @@ impl State {
                 if !same_run {
                     self.table.forget(&node, now);
                     self.relays_on_lost(&node, now, out);
-                    self.calls_lost_node(&node, Some(&arrival), now, out);
+                    self.calls_lost_node(&node, Some(&arrival), None, now, out);
                 }
             }
         }
@@ -231,8 +234,7 @@ impl State {
             since: now.mono,
             rtt: None,
             asked: None,
-            legacy: is_legacy
-                .then(|| Legacy { caps: arrival.caps.names().map(str::to_owned).collect(), ..Legacy::default() }),
+            legacy: is_legacy.then(|| self.legacy_arrived(&arrival, now)),
             told: None,
             bye: None,
             arrival: arrival.clone(),
@@ -247,8 +249,6 @@ impl State {
             proven: !is_legacy,
         }));
         if is_legacy {
-            // The hello_ack that the driver sends counts as the first of a hundred.
-            self.legacy_budget(conn, now);
             self.calls_nudge(now, out);
             return Ok(Vec::new());
         }
@@ -371,7 +371,7 @@ impl State {
         out.push(Action::Activity(Activity::PeerLost { node_id: node, name, reason }));
         self.queries_on_disconnected(conn);
         if peer.legacy.is_some() {
-            self.calls_lost_node(&node, None, now, out);
+            self.calls_lost_node(&node, None, reason, now, out);
             return;
         }
         let is_tracker = self.config.tracker != TrackerRole::None;
@@ -382,24 +382,8 @@ impl State {
         self.relays_on_lost(&node, now, out);
         self.refresh_trackers();
         self.flush_record(now, out);
-        self.calls_lost_node(&node, None, now, out);
+        self.calls_lost_node(&node, None, reason, now, out);
         self.calls_lost_tracker(&node, now, out);
-    }
-
-    /// Takes one of the hundred messages a minute that a Python node reads; tells how long to wait when none is left.
-    pub(super) fn legacy_budget(&mut self, conn: ConnId, now: Now) -> Option<Duration> {
-        /// Below the package's 100: its own counting starts anew at another moment than ours.
-        const PER_MINUTE: usize = 95;
-        const MINUTE: Duration = Duration::from_secs(61);
-        let legacy = self.peers.get_mut(conn)?.legacy.as_mut()?;
-        while legacy.sent.front().is_some_and(|at| *at + MINUTE <= now.mono) {
-            legacy.sent.pop_front();
-        }
-        if legacy.sent.len() < PER_MINUTE {
-            legacy.sent.push_back(now.mono);
-            return None;
-        }
-        legacy.sent.front().map(|at| (*at + MINUTE).saturating_sub(now.mono))
     }
 
     /// The connections that a text names: proven peers and Python nodes.

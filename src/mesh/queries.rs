@@ -277,7 +277,7 @@ impl State {
                 }
             }
         }
-        let purpose = own.purpose.clone();
+        let (purpose, capability) = (own.purpose.clone(), own.capability.clone());
         self.queries.own.insert(resp.id.clone(), own);
         if found.is_empty() {
             return;
@@ -294,7 +294,7 @@ impl State {
             }
             Purpose::Legacy(conn, id) => {
                 self.stop_query(&resp.id);
-                self.answer_legacy_query(conn, &id, now, out);
+                self.answer_legacy_query(conn, &id, &capability, now, out);
             }
         }
     }

@@ -334,6 +334,9 @@ impl State {
     fn mark_changed(&mut self, changed: bool, now: Now, out: &mut Vec<Action>) {
         self.record_dirty |= changed;
         self.flush_record(now, out);
+        if changed {
+            self.tell_legacy_all(now, out);
+        }
     }
 
     /// Asks for a signature now: the node starts.

@@ -164,12 +164,12 @@ impl State {
         if task.caller != caller {
             return error(ErrorCode::NotAllowed, "the task is signed by another node than the one that sent it".into());
         }
-        match task.target {
-            Some(target) if target == self.me => {}
+        match (task.target, &task.target_name) {
+            (Some(target), _) if target == self.me => {}
+            (None, Some(name)) if legacy && self.is_legacy_name(name) => {}
+            (None, Some(_)) => return error(ErrorCode::BadRequest, "target: not a node id".into()),
             // Left open: only from the caller's own mouth, or whoever overhears it could have it run elsewhere too.
-            None if via.is_none() => {}
-            // The package's relay addresses its task to the tracker by whatever name it was given.
-            _ if legacy && task.capability == "relay" => {}
+            (None, None) if via.is_none() => {}
             _ => return error(ErrorCode::BadRequest, format!("the task is not for this node, {}", self.me)),
         }
         let skew = self.config.limits.clock_skew.as_secs();

@@ -146,6 +146,7 @@ impl Call {
             via: self.via,
             timeout: self.timeout,
             local: self.local,
+            except: None,
         };
         self.node.inner.shared.start_call(parts)
     }
@@ -169,6 +170,8 @@ pub(crate) struct CallParts {
     pub(crate) via: Option<String>,
     pub(crate) timeout: Duration,
     pub(crate) local: bool,
+    /// A node that must not be asked.
+    pub(crate) except: Option<NodeId>,
 }
 
 impl Shared {
@@ -209,7 +212,7 @@ impl Shared {
                 timeout: parts.timeout,
                 local: parts.local,
             };
-            state.start_call(spec, now, out);
+            state.start_call_except(spec, parts.except, now, out);
             id
         });
         Ok(CallHandle {

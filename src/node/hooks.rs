@@ -47,6 +47,10 @@ impl Shared {
             traffic.bytes_out.fetch_add(connection.bytes_out(), Ordering::Relaxed);
         }
         self.count_closed(reason);
+        if reason == Some(CloseReason::BadMessage) {
+            // Whoever runs the other program wants to know; it will hardly say so itself.
+            tracing::warn!(conn = conn.0, message, "a peer was closed for a message that is not valid");
+        }
         tracing::debug!(
             conn = conn.0,
             reason = reason.map_or("none", CloseReason::as_str),
@@ -99,7 +103,8 @@ fn answer(state: &mut State, conn: ConnId, refused: Refused, out: &mut Vec<Actio
                     state.refuse_task(conn, &task.id, ErrorCode::RateLimited, text, Some(seconds), out);
                 }
                 Message::Query(query) => {
-                    let Some(origin) = query.origin else { return };
+                    // The package counts what it is sent, and can do nothing with this.
+                    let Some(origin) = query.origin.filter(|_| !state.is_legacy(conn)) else { return };
                     let error = WireError::new(ErrorCode::RateLimited, "too many queries on this connection");
                     let error = error.retry_after_s(seconds);
                     let resp = draft::query_resp(&query.id, &origin, 1, std::iter::empty(), Some(&error));

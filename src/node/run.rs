@@ -183,13 +183,22 @@ async fn relay(task: Task, context: Context) -> Result<Payload, TaskError> {
     let inner: Inner<'_> = serde_json::from_str(task.payload_json()).map_err(wrong)?;
     let text = inner.payload.map_or("{}", serde_json::value::RawValue::get);
     let ttl = inner.ttl_s.filter(|s| (0.001..86_400.0).contains(s)).map(Duration::from_secs_f64);
+    // It names nodes by what it knows of them, which may be `first 12 characters of the id@host:port`.
+    let target = match inner.target.split_once('@') {
+        Some((id, _)) if id.len() == 12 => id.to_owned(),
+        _ => inner.target,
+    };
+    let target = Some(target).filter(|t| !t.is_empty());
+    // By capability: anybody but the caller, whose handler may be what waits for this.
+    let except = target.is_none().then_some(task.caller);
     let parts = CallParts {
         capability: inner.capability.clone(),
         payload: payload::from_json(text).map_err(|e| TaskError::with_code(e.code(), e.to_string()))?,
-        target: Some(inner.target.clone()).filter(|t| !t.is_empty()),
+        target,
         via: None,
         timeout: ttl.unwrap_or(context.remaining()).min(context.remaining()),
         local: true,
+        except,
     };
     answer_of(parts, &context).await
 }
@@ -203,6 +212,7 @@ async fn pass_on(task: Task, context: Context) -> Result<Payload, TaskError> {
         via: None,
         timeout: context.remaining(),
         local: false,
+        except: Some(task.caller),
     };
     answer_of(parts, &context).await
 }

@@ -28,6 +28,8 @@ pub struct Task {
     pub id: String,
     /// Who is to do it; `None` when the caller left it open (the Python package does).
     pub target: Option<NodeId>,
+    /// A target that is not an id: the Python package also writes its beginning, or `beginning@host:port`.
+    pub target_name: Option<String>,
     /// Who asks and signs.
     pub caller: NodeId,
     /// What is asked for.
@@ -360,10 +362,9 @@ impl Message {
 }
 
 fn task(f: &Fields<'_>) -> Result<Task, Malformed> {
-    let target = match f.opt_text("target")?.as_deref() {
-        None | Some("") => None,
-        Some(_) => Some(f.node("target")?),
-    };
+    let target_text = f.opt_text("target")?.filter(|t| !t.is_empty());
+    let target = target_text.as_ref().and_then(|t| t.parse().ok());
+    let target_name = target_text.filter(|_| target.is_none());
     let capability = f.text("capability")?;
     if !super::is_name(&capability) {
         return Err(f.malformed(format!("capability: 1 to {MAX_NAME} characters without control characters")));
@@ -380,6 +381,7 @@ fn task(f: &Fields<'_>) -> Result<Task, Malformed> {
     Ok(Task {
         id: f.id()?,
         target,
+        target_name,
         caller: f.node("caller")?,
         capability,
         payload: f.raw("payload")?,

@@ -18,7 +18,7 @@ use super::clock::Now;
 use super::peers::Arrival;
 use super::queries::Purpose;
 use super::state::{State, Timer};
-use crate::error::{Attempt, CallError, Delivery, ErrorCode};
+use crate::error::{Attempt, CallError, CloseReason, Delivery, ErrorCode};
 use crate::identity::NodeId;
 use crate::node::Route;
 use crate::wire::{Draft, RelayError, TaskAnswer, TaskDraft, WireError};
@@ -179,6 +179,11 @@ impl Call {
 impl State {
     /// Begins a call. Whatever becomes of it, [`CallEvent::Done`] comes exactly once.
     pub fn start_call(&mut self, spec: CallSpec, now: Now, out: &mut Vec<Action>) {
+        self.start_call_except(spec, None, now, out);
+    }
+
+    /// Begins a call that is not for `except`, whatever it provides.
+    pub fn start_call_except(&mut self, spec: CallSpec, except: Option<NodeId>, now: Now, out: &mut Vec<Action>) {
         let id = spec.id.clone();
         let full = self.calls.entries.len() >= self.config.limits.max_calls;
         let call = Call {
@@ -189,7 +194,7 @@ impl State {
             phase: Phase::Searching,
             flood: Flood::NotYet,
             query: None,
-            failed: HashSet::new(),
+            failed: except.into_iter().collect(),
             undialable: BTreeMap::new(),
             dialing: None,
             unreachable: HashSet::new(),
@@ -327,16 +332,19 @@ impl State {
         &mut self,
         node: &NodeId,
         restarted: Option<&Arrival>,
+        reason: Option<CloseReason>,
         now: Now,
         out: &mut Vec<Action>,
     ) {
         let lost = self.calls_where(|c| matches!(c.phase, Phase::Sent { node: n, path: Path::Direct } if n == *node));
         for id in lost {
             let Some(call) = self.calls.entries.get_mut(&id) else { continue };
-            call.tried("connect", Some(*node), "the connection ended before the answer", now);
+            let code = reason.map(|r| format!(" ({r})")).unwrap_or_default();
+            call.tried("connect", Some(*node), format!("the connection ended before the answer{code}"), now);
             if restarted.is_some() || call.instance.is_none() {
                 let why = if restarted.is_some() { "restarted" } else { "was lost" };
-                let message = format!("the responder {why} before it answered; whether the task ran is not known");
+                let message =
+                    format!("the responder {why} before it answered{code}; whether the task ran is not known");
                 self.fail(&id, ErrorCode::PeerGone, message, now, out);
             } else {
                 self.lose_way(&id, now, out);

@@ -7,7 +7,7 @@ use crate::error::ErrorCode;
 use crate::identity::NodeId;
 use crate::mesh::action::Action;
 use crate::mesh::clock::Now;
-use crate::mesh::state::State;
+use crate::mesh::state::{State, Timer};
 
 /// What to do next for a call.
 enum Step {
@@ -41,7 +41,7 @@ impl State {
         self.calls.entries.insert(id.to_owned(), call);
         match step {
             Step::Send(node, path) => {
-                if let Some(error) = self.legacy_refusal(&node, path, now) {
+                if let Some(error) = self.legacy_refusal(id, &node, path, now) {
                     return self.not_run(id, node, error, crate::error::Delivery::NotSent, now, out);
                 }
                 if let Some(call) = self.calls.entries.get_mut(id) {
@@ -307,12 +307,17 @@ impl State {
     }
 
     /// A Python node reads no more than 100 messages a minute; a task beyond that would be lost without a word.
-    fn legacy_refusal(&mut self, node: &NodeId, path: Path, now: Now) -> Option<crate::wire::WireError> {
+    fn legacy_refusal(&mut self, id: &str, node: &NodeId, path: Path, now: Now) -> Option<crate::wire::WireError> {
         if path != Path::Direct || self.peers.conn_of(node).is_some() {
             return None;
         }
         let conn = self.peers.legacy_conn_of(node)?;
-        let wait = self.legacy_budget(conn, now)?;
+        let legacy = self.peers.get_mut(conn)?.legacy.as_mut()?;
+        // Answers that wait already come first.
+        let wait = match legacy.held.is_empty() {
+            true => legacy.budget.take(Some(id), now.mono).err()?,
+            false => self.timers.due_in(&Timer::Legacy(conn), now.mono),
+        };
         let seconds = wait.as_secs() + 1;
         let message = format!("a Python node reads 100 messages a minute; room again in {seconds} s");
         Some(crate::wire::WireError::new(ErrorCode::RateLimited, message).retry_after_s(seconds))
