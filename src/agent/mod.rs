@@ -13,11 +13,7 @@ mod process;
 #[cfg(unix)]
 mod tests;
 
-#[cfg(test)]
-use command::ExecError;
 pub use exec::{ChunkSink, Exec, ExecFailure, ExecTask};
-#[cfg(test)]
-use gate::{Gate, Refused};
 
 use std::time::Duration;
 

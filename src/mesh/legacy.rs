@@ -1,7 +1,6 @@
 //! Nodes of the Python package: what they say means the same, but less of it is proven.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use super::action::{Action, OnFull, What};
 use super::clock::Now;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::clock::Now;
+use super::conn_id::ConnId;
 use super::peers::Peer;
 use super::state::{Counters, State};
 use crate::identity::NodeId;
@@ -133,6 +134,11 @@ impl State {
     /// Whether a node is connected, proven or not.
     pub fn is_present(&self, node: &NodeId) -> bool {
         self.peers.conn_of(node).is_some() || self.peers.legacy_conn_of(node).is_some()
+    }
+
+    /// Whether a connection is a Python node's.
+    pub fn is_legacy(&self, conn: ConnId) -> bool {
+        self.peers.get(conn).is_some_and(|p| p.legacy.is_some())
     }
 
     /// Whether anybody is connected.
