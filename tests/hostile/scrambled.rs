@@ -95,9 +95,18 @@ fn message(dice: &mut Dice, raw: &Raw, ids: &[String]) -> Builder {
     let me = raw.id().to_string();
     let mine = |kind: &str, who: &str| Builder::new(kind).str("id", &id).str(who, &me);
     match dice.below(14) {
-        0 | 1 => raw.task(&id).str("capability", *dice.of(&["work", "stream", "wait", "ping", "health", "relay"])),
+        0 | 1 => {
+            // Mostly one that was not there before: what is known already is not looked at again.
+            let id = if dice.below(4) == 0 { id } else { format!("task {}", dice.0) };
+            raw.task(&id).str("capability", dice.of(&["work", "stream", "wait", "ping", "health", "relay"]))
+        }
         2 => raw.result_of(&id),
-        3 => raw.result_of(&id).str("status", "error").raw("error", br#"{"code":"RATE_LIMITED","message":"x"}"#),
+        3 => {
+            let code = dice.of(&["RATE_LIMITED", "OVERLOADED", "PEER_GONE", "HANDLER_ERROR", "QUOTA"]);
+            let after = dice.of(&EXTREMES);
+            let error = format!(r#"{{"code":"{code}","message":"x","ran":false,"retry_after_s":{after}}}"#);
+            raw.result_of(&id).str("status", "error").raw("error", error.as_bytes())
+        }
         4 => mine("chunk", "responder").u64("seq", 0).raw("data", b"1"),
         5 => mine("chunk_ack", "caller").u64("next", 1),
         6 => mine("cancel", "caller"),
