@@ -1,7 +1,8 @@
 //! elo: a peer-to-peer mesh for AI agents.
-#![allow(dead_code, unused_imports)]
 
+#[cfg(feature = "cli")]
 mod agent;
+#[cfg(feature = "cli")]
 mod control;
 mod error;
 mod identity;

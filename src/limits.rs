@@ -18,9 +18,13 @@ pub const MAX_JSON_DEPTH: usize = 64;
 /// Python could not read them.
 pub const MAX_INTEGER_DIGITS: usize = 4300;
 
-/// The most bytes of a payload, a chunk's data or an event's data, as canonical JSON: what is left of [`MAX_MESSAGE`]
+/// The most bytes of a payload or a chunk's data, as canonical JSON: what is left of [`MAX_MESSAGE`]
 /// when the members around it and a relay's wrapping are taken off.
 pub const MAX_PAYLOAD: usize = MAX_MESSAGE - 8 * 1024;
+
+/// The most bytes of an event's data, as canonical JSON: 64 KiB. Events go to many and wait for slow subscribers; what is
+/// large is better asked for with a call.
+pub const MAX_EVENT: usize = 64 * 1024;
 
 /// The most bytes of a record: 8 KiB, the wire's cap. Records are what a node keeps of others.
 pub const MAX_RECORD: usize = 8 * 1024;

@@ -1,2 +1,7 @@
-//! The `elo` command.
-fn main() {}
+//! The `elo` command: arguments in, exit code out.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    elo::cli::main(std::env::args_os().collect())
+}

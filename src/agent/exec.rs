@@ -4,8 +4,8 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::node::Payload;
 use bytes::Bytes;
-use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -62,7 +62,7 @@ pub struct ExecTask {
 pub trait ChunkSink: Send {
     /// Takes one part. Nothing more is read from the program until it is done, so a sink that waits slows the program
     /// down. An error says that nobody wants any more, and ends the program.
-    fn send(&mut self, value: Value) -> impl Future<Output = Result<(), ()>> + Send;
+    fn send(&mut self, value: Payload) -> impl Future<Output = Result<(), ()>> + Send;
 }
 
 /// Why there is no result.
@@ -168,23 +168,27 @@ impl Exec {
     }
 
     /// How many tasks may wait for a place; 0 refuses what can't run at once. Default: 64. To be set before cloning.
+    #[cfg(test)]
     pub fn max_waiting(mut self, max_waiting: usize) -> Exec {
         self.gate = Arc::new(Gate::new(self.gate.max_tasks(), max_waiting));
         self
     }
 
     /// Most bytes of stdout, or of one line when streaming, as the program wrote them. Default: [`MAX_OUTPUT`].
+    #[cfg(test)]
     pub fn max_output(mut self, max_output: usize) -> Exec {
         self.max_output = max_output;
         self
     }
 
     /// How many programs run now.
+    #[cfg(test)]
     pub fn running(&self) -> usize {
         self.gate.running()
     }
 
     /// How many tasks wait now.
+    #[cfg(test)]
     pub fn waiting(&self) -> usize {
         self.gate.waiting()
     }
@@ -196,7 +200,7 @@ impl Exec {
     /// # Errors
     ///
     /// See [`ExecFailure`]. Whatever the failure, the program and its children are dead.
-    pub async fn run(&self, task: ExecTask, chunks: impl ChunkSink) -> Result<Value, ExecFailure> {
+    pub async fn run(&self, task: ExecTask, chunks: impl ChunkSink) -> Result<Payload, ExecFailure> {
         let _place = self.gate.enter(&task.cancelled, task.deadline).await?;
         let started = Process::start(self.command(&task));
         let (mut process, pipes) =

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub struct Gate {
     places: Semaphore,
+    #[cfg(test)]
     max_tasks: usize,
     waiting: AtomicUsize,
     max_waiting: usize,
@@ -37,10 +38,17 @@ impl Gate {
     /// A gate for `max_tasks` at once (at least one) and `max_waiting` in the queue (none: refuse at once).
     pub fn new(max_tasks: usize, max_waiting: usize) -> Gate {
         let max_tasks = max_tasks.clamp(1, Semaphore::MAX_PERMITS);
-        Gate { places: Semaphore::new(max_tasks), max_tasks, waiting: AtomicUsize::new(0), max_waiting }
+        Gate {
+            places: Semaphore::new(max_tasks),
+            #[cfg(test)]
+            max_tasks,
+            waiting: AtomicUsize::new(0),
+            max_waiting,
+        }
     }
 
     /// How many may be inside at once.
+    #[cfg(test)]
     pub fn max_tasks(&self) -> usize {
         self.max_tasks
     }
@@ -51,11 +59,13 @@ impl Gate {
     }
 
     /// How many wait now.
+    #[cfg(test)]
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
     /// How many are inside now.
+    #[cfg(test)]
     pub fn running(&self) -> usize {
         self.max_tasks.saturating_sub(self.places.available_permits())
     }

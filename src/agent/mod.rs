@@ -1,11 +1,8 @@
 //! Ways to answer a task without writing Rust.
 //!
-//! [`Exec`] runs a program for each task: the task's JSON on its stdin, its stdout the result. [`Gate`] bounds how
-//! many tasks are worked on at once and how many may wait. Nothing here knows the node: what is needed of it comes in
-//! as an [`ExecTask`] and a [`ChunkSink`].
-
-// To be removed when the node API uses this floor; until then only the tests do.
-#![allow(dead_code, unused_imports)]
+//! [`Exec`] runs a program for each task: the task's JSON on its stdin, its stdout the result. A gate bounds how
+//! many tasks are worked on at once and how many may wait. Of the node's API it knows
+//! payloads only: what else is needed comes in as an [`ExecTask`] and a [`ChunkSink`].
 
 mod command;
 mod exec;
@@ -16,9 +13,7 @@ mod process;
 #[cfg(unix)]
 mod tests;
 
-pub use command::ExecError;
 pub use exec::{ChunkSink, Exec, ExecFailure, ExecTask};
-pub use gate::{Gate, Permit, Refused};
 
 use std::time::Duration;
 

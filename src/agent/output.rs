@@ -1,7 +1,7 @@
 //! What a program wrote: read within bounds, made into values.
 
+use crate::node::Payload;
 use bytes::BytesMut;
-use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +53,7 @@ impl<R: AsyncRead + Unpin> Tap<R> {
 }
 
 /// Reads everything, up to `limit` bytes, into one value.
-pub async fn collect(mut tap: Tap<impl AsyncRead + Unpin>, limit: usize) -> Result<Value, ExecFailure> {
+pub async fn collect(mut tap: Tap<impl AsyncRead + Unpin>, limit: usize) -> Result<Payload, ExecFailure> {
     let mut all = Vec::new();
     loop {
         let piece = tap.next().await;
@@ -73,7 +73,7 @@ pub async fn lines(
     mut tap: Tap<impl AsyncRead + Unpin>,
     limit: usize,
     mut sink: impl ChunkSink,
-) -> Result<Value, ExecFailure> {
+) -> Result<Payload, ExecFailure> {
     let mut line = Vec::new();
     let mut count = 0u64;
     loop {
@@ -98,7 +98,7 @@ pub async fn lines(
         send(&mut sink, &line).await?;
         count += 1;
     }
-    Ok(serde_json::json!({ "lines": count }))
+    Ok(serde_json::json!({ "lines": count }).into())
 }
 
 async fn send(sink: &mut impl ChunkSink, line: &[u8]) -> Result<(), ExecFailure> {
@@ -107,11 +107,13 @@ async fn send(sink: &mut impl ChunkSink, line: &[u8]) -> Result<(), ExecFailure>
 }
 
 /// JSON if it parses, else text without its last newline. Bytes that aren't UTF-8 become U+FFFD.
-pub fn value(bytes: &[u8]) -> Value {
-    serde_json::from_slice(bytes).unwrap_or_else(|_| {
+pub fn value(bytes: &[u8]) -> Payload {
+    // Kept as the text it is, since a value would lose the digits of long integers.
+    let json = std::str::from_utf8(bytes).ok().filter(|_| serde_json::from_slice::<serde_json::Value>(bytes).is_ok());
+    json.map(Payload::json).unwrap_or_else(|| {
         let text = bytes.strip_suffix(b"\r\n");
         let text = text.or(bytes.strip_suffix(b"\n")).unwrap_or(bytes);
-        Value::String(String::from_utf8_lossy(text).into_owned())
+        serde_json::Value::String(String::from_utf8_lossy(text).into_owned()).into()
     })
 }
 

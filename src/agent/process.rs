@@ -4,8 +4,8 @@ use std::future::Future;
 use std::pin::pin;
 use std::process::ExitStatus;
 
+use crate::node::Payload;
 use bytes::Bytes;
-use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio_util::sync::CancellationToken;
@@ -65,10 +65,10 @@ impl Process {
         pipes: Pipes,
         tail: &mut Tail,
         read: R,
-    ) -> Result<(ExitStatus, Value), ExecFailure>
+    ) -> Result<(ExitStatus, Payload), ExecFailure>
     where
         R: FnOnce(Tap<Box<dyn AsyncRead + Send + Unpin>>) -> F,
-        F: Future<Output = Result<Value, ExecFailure>>,
+        F: Future<Output = Result<Payload, ExecFailure>>,
     {
         let mut reading = pin!(async {
             let stderr = async {
@@ -76,7 +76,7 @@ impl Process {
                 Ok(())
             };
             let (value, ()) = tokio::try_join!(read(pipes.stdout), stderr)?;
-            Ok::<Value, ExecFailure>(value)
+            Ok::<Payload, ExecFailure>(value)
         });
         let mut value = None;
         let status = {

@@ -1,1 +1,182 @@
-//! cli
+//! The `elo` command: what it can be asked, and the way from there to the file that does it.
+
+mod call;
+mod completions;
+mod config;
+mod demo;
+mod events;
+mod failure;
+mod find;
+mod id;
+mod init;
+mod logging;
+mod mesh;
+mod output;
+mod peers;
+mod pubkey;
+mod publish;
+mod render;
+mod serve;
+mod settings;
+mod signals;
+mod status;
+mod stop;
+mod text;
+mod values;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use failure::Failure;
+use output::Output;
+
+const AFTER_HELP: &str = "\
+Two commands to begin with:
+  elo demo                                   see the mesh work, on this machine alone
+  elo serve --agent summarise --exec ./run   offer an agent that runs a program
+
+Settings: a flag wins over an environment variable ELO_*, that over HOME/elo.toml, that over the default.
+
+Exit codes: 0 success, 1 failed, 2 wrong usage, 3 not delivered, 4 delivered but unanswered in time,
+130 interrupted.";
+
+/// A peer-to-peer mesh for AI agents: find one by what it can do, hand it a task, get a signed result.
+#[derive(Debug, Parser)]
+#[command(name = "elo", bin_name = "elo", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// Folder of the key, the settings and the control socket [default: ~/.elo]
+    #[arg(long, global = true, env = "ELO_HOME", value_name = "DIR")]
+    home: Option<PathBuf>,
+    /// Settings file [default: HOME/elo.toml, if there is one]
+    #[arg(long, global = true, env = "ELO_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON: one object a line on stdout; an error is one object on stderr
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say more on stderr (-v what happens, -vv everything)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    verbose: u8,
+    /// Say only errors on stderr
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(Box<serve::ServeArgs>),
+    Call(call::CallArgs),
+    Find(find::FindArgs),
+    Peers(peers::PeersArgs),
+    Events(events::EventsArgs),
+    Publish(publish::PublishArgs),
+    Status(status::StatusArgs),
+    Stop(stop::StopArgs),
+    Init(init::InitArgs),
+    Id(id::IdArgs),
+    Pubkey(pubkey::PubkeyArgs),
+    Demo(demo::DemoArgs),
+    Completions(completions::CompletionsArgs),
+}
+
+/// What every command has at hand.
+struct App {
+    home: PathBuf,
+    config: Option<PathBuf>,
+    out: Output,
+}
+
+impl App {
+    /// The settings file's content; empty if there is none.
+    fn file(&self) -> Result<config::FileSettings, Failure> {
+        config::FileSettings::load(&self.home, self.config.as_deref())
+    }
+
+    /// Runs a future to its end on a runtime of its own.
+    fn block_on<F: Future<Output = Result<u8, Failure>>>(&self, future: F) -> Result<u8, Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Failure::new(format!("can't start the runtime: {e}")))?;
+        let result = runtime.block_on(future);
+        // A thread may hang in a write to a terminal that is stopped: it doesn't hold up the end.
+        runtime.shutdown_background();
+        result
+    }
+}
+
+/// Runs the command; gives its exit code.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let json = args.iter().skip(1).take_while(|a| *a != "--").any(|a| a == "--json");
+    let out = Output::new(json);
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(out.usage(&error)),
+    };
+    ExitCode::from(match run(cli, &out) {
+        Ok(code) => code,
+        Err(failure) => out.failure(&failure),
+    })
+}
+
+fn run(cli: Cli, out: &Output) -> Result<u8, Failure> {
+    let Global { home, config, json: _, verbose, quiet } = cli.global;
+    let home = match home {
+        Some(home) if home.as_os_str().is_empty() => None,
+        Some(home) => Some(home),
+        None => std::env::home_dir().filter(|h| !h.as_os_str().is_empty()).map(|h| h.join(".elo")),
+    };
+    let home = home.ok_or_else(|| Failure::usage("there is no home folder to be found: say --home DIR"))?;
+    let app = App { home, config, out: out.clone() };
+    logging::start(logging::Verbosity::new(verbose, quiet))?;
+    match cli.command {
+        Command::Serve(args) => serve::run(&app, *args),
+        Command::Call(args) => call::run(&app, args),
+        Command::Find(args) => find::run(&app, args),
+        Command::Peers(args) => peers::run(&app, args),
+        Command::Events(args) => events::run(&app, args),
+        Command::Publish(args) => publish::run(&app, args),
+        Command::Status(args) => status::run(&app, args),
+        Command::Stop(args) => stop::run(&app, args),
+        Command::Init(args) => init::run(&app, args),
+        Command::Id(args) => id::run(&app, args),
+        Command::Pubkey(args) => pubkey::run(&app, args),
+        Command::Demo(args) => demo::run(&app, args),
+        Command::Completions(args) => completions::run(&app, args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_declared_soundly() {
+        super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        for command in super::Cli::command().get_subcommands() {
+            let name = command.get_name();
+            if name == "help" {
+                continue;
+            }
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("Example"), "elo {name} --help has no example");
+            assert!(command.get_about().is_some(), "elo {name} has no description");
+        }
+    }
+}

@@ -79,7 +79,31 @@ impl<K: Clone + Eq + Hash> Timers<K> {
     }
 
     /// How many are set.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.set.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alarms_ring_in_their_order_once_each() {
+        let at = Duration::from_secs;
+        let mut timers = Timers::default();
+        timers.set("b", at(2));
+        timers.set("a", at(1));
+        timers.set("c", at(2));
+        timers.set("a", at(3));
+        timers.set_once("b", at(9));
+        timers.set("gone", at(1));
+        timers.cancel(&"gone");
+        assert_eq!((timers.len(), timers.next()), (3, Some(at(2))));
+        assert_eq!(timers.pop(at(1)), None);
+        let rung: Vec<_> = std::iter::from_fn(|| timers.pop(at(3))).collect();
+        assert_eq!(rung, ["b", "c", "a"]);
+        assert_eq!((timers.len(), timers.next()), (0, None));
     }
 }

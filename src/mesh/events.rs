@@ -7,7 +7,7 @@ use super::clock::Now;
 use super::conn_id::ConnId;
 use super::state::State;
 use crate::identity::NodeId;
-use crate::limits::FLOOD_TTL;
+use crate::limits::{FLOOD_TTL, MAX_EVENT};
 use crate::wire::{Draft, Event, matches_pattern};
 
 impl State {
@@ -24,6 +24,9 @@ impl State {
 
     pub(super) fn on_event(&mut self, event: Event, conn: ConnId, now: Now, out: &mut Vec<Action>) {
         let Some(origin) = event.origin else { return };
+        if event.data.len() > MAX_EVENT {
+            return self.refuse("event_too_large");
+        }
         let skew = self.config.limits.clock_skew.as_secs();
         if event.timestamp.abs_diff(now.unix_s()) > skew {
             return self.refuse("event_clock");

@@ -31,6 +31,5 @@ pub use clock::Now;
 pub use conn_id::ConnId;
 pub use peers::Arrival;
 pub use queries::Purpose;
-pub use state::{Config, Counters, State, Timer};
+pub use state::{Config, State};
 pub use tasks::ChunkRefused;
-pub use view::View;

@@ -39,6 +39,8 @@ pub struct Arrival {
     pub features: Vec<String>,
     /// Its tracker role, as its `welcome` says; its record says it too.
     pub tracker: TrackerRole,
+    /// This node's address as its `welcome` says that the peer sees it.
+    pub observed: Option<SocketAddr>,
     /// What a Python node's hello says it provides.
     pub caps: Caps,
 }
@@ -412,6 +414,7 @@ mod tests {
             version: String::new(),
             features: Vec::new(),
             tracker: TrackerRole::None,
+            observed: None,
             caps: Caps::default(),
         }
     }

@@ -14,6 +14,9 @@ use crate::identity::NodeId;
 use crate::limits::{FLOOD_TTL, Limits, MAX_RECORD_BYTES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE};
 use crate::wire::{Draft, Object, Query, QueryResp, Record, draft};
 
+/// The most searches under way at once, those of calls not counted. Each waits for 2 s and holds what it found.
+const MAX_FINDS: usize = 1024;
+
 /// What a query of ours is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -68,6 +71,7 @@ impl Queries {
     }
 
     /// How many are remembered.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.own.len() + self.passing.len()
     }
@@ -93,6 +97,14 @@ impl State {
         now: Now,
         out: &mut Vec<Action>,
     ) {
+        // A call asks one question at a time; searches of other kinds are bounded here.
+        if !matches!(purpose, Purpose::Call(_)) && self.queries.own.len() >= MAX_FINDS + self.calls.len() {
+            self.refuse("too_many_queries");
+            if purpose == Purpose::Find {
+                out.push(Action::FindOver { id });
+            }
+            return;
+        }
         let draft = Draft::Query {
             id: id.clone(),
             capability: capability.to_owned(),
@@ -164,10 +176,14 @@ impl State {
         }
         let found = self.answers_here(&query, &origin);
         let mut left = query.limit;
-        if !found.is_empty() {
-            left = left.saturating_sub(found.len() as u64);
-            let resp = draft::query_resp(&query.id, &origin, 1, found.iter().map(|r| &r.object), None);
-            out.push(Action::Send { to: conn, what: What::Ready(resp), on_full: OnFull::Drop });
+        left = left.saturating_sub(found.len() as u64);
+        // We are one link from whoever asked us; those we know are at least one more.
+        let (own, others): (Vec<_>, Vec<_>) = found.iter().partition(|r| r.node_id == self.me);
+        for (hops, records) in [(1, own), (2, others)] {
+            if !records.is_empty() {
+                let resp = draft::query_resp(&query.id, &origin, hops, records.iter().map(|r| &r.object), None);
+                out.push(Action::Send { to: conn, what: What::Ready(resp), on_full: OnFull::Drop });
+            }
         }
         if let Some(passing) = self.queries.passing.get_mut(&key) {
             passing.left = left;
@@ -198,14 +214,12 @@ impl State {
             self.table.providers(&query.capability).filter(fits).collect()
         };
         let mut bytes = 0;
-        own.chain(known)
-            .cloned()
-            .take((query.limit as usize).min(MAX_RECORDS_PER_MESSAGE))
-            .take_while(|r| {
-                bytes += r.object.raw().len();
-                bytes <= MAX_RECORD_BYTES_PER_MESSAGE
-            })
-            .collect()
+        let most = (query.limit as usize).min(MAX_RECORDS_PER_MESSAGE);
+        let fitting = own.chain(known).take(most).take_while(|r| {
+            bytes += r.object.raw().len();
+            bytes <= MAX_RECORD_BYTES_PER_MESSAGE
+        });
+        fitting.cloned().collect()
     }
 
     pub(super) fn on_query_resp(&mut self, resp: QueryResp, conn: ConnId, now: Now, out: &mut Vec<Action>) {
@@ -250,8 +264,8 @@ impl State {
             if node == self.me || !answers(&record, &own.capability, &own.node) {
                 continue;
             }
-            // Hops count links from the answering node; one that answers for another is one link short of it.
-            let hops = if via == Some(node) { 1 } else { resp.hops.max(1) };
+            // A neighbour that speaks for itself is one link away, whatever it counts.
+            let hops = if via == Some(node) { 1 } else { resp.hops };
             match self.learn(record, now) {
                 Learned::Dead => self.refuse("dead_record"),
                 Learned::Newer(_) | Learned::Known => {

@@ -40,6 +40,7 @@ impl Relays {
     }
 
     /// How many there are.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.carried.len()
     }

@@ -61,6 +61,7 @@ impl<K: Clone + Eq + Hash, V> Seen<K, V> {
     }
 
     /// How many are remembered.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -71,5 +72,36 @@ impl<K: Clone + Eq + Hash, V> Seen<K, V> {
             self.entries.remove(&key);
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_is_known_until_its_time_or_until_there_is_no_room() {
+        let at = Duration::from_secs;
+        let mut seen = Seen::new(3, at(10));
+        assert!(seen.insert("a", 1, at(0)) && seen.insert("b", 2, at(1)));
+        assert!(!seen.insert("a", 9, at(9)));
+        assert_eq!(seen.get_mut(&"a"), Some(&mut 1));
+        assert!(seen.insert("a", 3, at(10)), "its time was over");
+        assert!(seen.insert("c", 4, at(10)) && seen.insert("d", 5, at(10)));
+        assert_eq!((seen.len(), seen.get_mut(&"b")), (3, None));
+        seen.expire(at(20));
+        assert_eq!((seen.len(), seen.order.len()), (0, 0));
+    }
+
+    #[test]
+    fn removing_and_inserting_again_keeps_no_more_than_its_bounds() {
+        let mut seen = Seen::new(3, Duration::from_secs(10));
+        for n in 0..100 {
+            seen.remove(&"a");
+            assert!(seen.insert("a", n, Duration::ZERO));
+            assert!(seen.order.len() <= 6);
+        }
+        // The places left behind don't take the entry with them.
+        assert!(seen.insert("b", 1, Duration::ZERO) && !seen.insert("a", 1, Duration::ZERO));
     }
 }

@@ -39,8 +39,6 @@ pub struct Config {
     pub tracker: TrackerRole,
     /// Who may connect; `None`: everybody.
     pub allow: Option<HashSet<NodeId>>,
-    /// Whether nodes of the Python package are admitted.
-    pub legacy: bool,
     /// The port it listens on, if it listens.
     pub port: Option<u16>,
     /// The address it listens on, when that is a certain one.

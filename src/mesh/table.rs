@@ -176,3 +176,105 @@ pub fn joint_caps(a: &Caps, b: Option<&Caps>) -> Caps {
     }
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Identity;
+    use crate::node::TrackerRole;
+    use crate::wire::{Capability, RecordDraft};
+
+    const START_MS: u64 = 1_000_000_000;
+
+    fn at(seconds: u64) -> Now {
+        Now { mono: Duration::from_secs(seconds), unix_ms: START_MS + seconds * 1000 }
+    }
+
+    fn record(seed: u8, seq_s: i64, ttl_s: u64, cap: &str) -> Record {
+        let mut caps = Caps::default();
+        caps.insert(Capability::tool(cap));
+        caps.insert(Capability::agent(cap));
+        let draft = RecordDraft {
+            name: format!("n{seed}"),
+            caps,
+            interests: Vec::new(),
+            addrs: Vec::new(),
+            trackers: Vec::new(),
+            tracker: TrackerRole::None,
+            features: Vec::new(),
+            version: String::new(),
+            instance: String::new(),
+            seq: START_MS.saturating_add_signed(seq_s * 1000),
+            ttl_s,
+        };
+        draft.sign(&Identity::from_seed([seed; 32])).unwrap()
+    }
+
+    fn table(max: usize) -> Table {
+        Table::new(&Limits { max_records: max, ..Limits::default() })
+    }
+
+    #[test]
+    fn the_highest_seq_wins_and_what_is_provided_follows_it() {
+        let mut t = table(10);
+        let learn = |t: &mut Table, r: Record| t.learn(r, at(0), |_| false);
+        assert!(matches!(learn(&mut t, record(1, 0, 60, "a")), Learned::Newer(None)));
+        assert!(matches!(learn(&mut t, record(1, 0, 60, "b")), Learned::Known));
+        assert!(matches!(learn(&mut t, record(1, 1, 60, "b")), Learned::Newer(Some(_))));
+        assert!(matches!(learn(&mut t, record(1, 0, 60, "a")), Learned::Known));
+        assert_eq!((t.providers("a").count(), t.providers("b").count(), t.by_cap.len()), (0, 1, 1));
+    }
+
+    #[test]
+    fn a_record_ends_with_its_time_whatever_its_clock_says() {
+        let mut t = table(10);
+        let skew = 300;
+        for (seq_s, alive) in [(skew, true), (skew + 1, false), (-60 - skew + 1, true), (-60 - skew, false)] {
+            let learned = t.learn(record(1, seq_s, 60, "a"), at(0), |_| false);
+            assert_eq!(!matches!(learned, Learned::Dead), alive, "{seq_s}");
+            t.expire(at(61));
+            assert_eq!(t.len(), 0);
+        }
+        // The oldest that passes lives for a second.
+        t.learn(record(1, -60 - skew + 1, 60, "a"), at(0), |_| false);
+        t.expire(at(1));
+        assert_eq!(t.len(), 0);
+    }
+
+    #[test]
+    fn the_one_longest_unheard_goes_unless_it_is_connected() {
+        let mut t = table(3);
+        for seed in 1..=3 {
+            t.learn(record(seed, 0, 60, "a"), at(0), |_| false);
+        }
+        t.learn(record(1, 1, 60, "a"), at(0), |_| false);
+        let second = Identity::from_seed([2; 32]).id();
+        t.learn(record(4, 0, 60, "a"), at(0), |n| *n == second);
+        let has = |t: &Table, seed| t.get(&Identity::from_seed([seed; 32]).id()).is_some();
+        assert_eq!([1, 2, 3, 4].map(|s| has(&t, s)), [true, true, false, true]);
+        assert_eq!((t.by_heard.len(), t.providers("a").count()), (3, 3));
+    }
+
+    #[test]
+    fn what_a_node_said_before_it_left_is_refused_until_it_is_back() {
+        let mut t = table(10);
+        t.learn(record(1, 0, 60, "a"), at(0), |_| false);
+        let id = Identity::from_seed([1; 32]).id();
+        assert!(t.forget(&id, at(1)).is_some() && t.forget(&id, at(1)).is_none());
+        assert!(matches!(t.learn(record(1, 0, 60, "a"), at(2), |_| false), Learned::Dead));
+        assert!(matches!(t.learn(record(1, 1, 60, "a"), at(2), |_| false), Learned::Newer(None)));
+        t.forget(&id, at(3));
+        t.revive(&id);
+        assert!(matches!(t.learn(record(1, 0, 60, "a"), at(3), |_| false), Learned::Newer(None)));
+    }
+
+    #[test]
+    fn nodes_are_named_by_id_beginning_or_name() {
+        let id = Identity::from_seed([1; 32]).id();
+        let text = id.to_string();
+        for (name, fits) in [(&text[..], true), (&text[..4], true), (&text[..3], false), ("n1", true), ("", false)] {
+            assert_eq!(names(name, &id, "n1"), fits, "{name}");
+        }
+        assert!(!names("", &id, ""));
+    }
+}

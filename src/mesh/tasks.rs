@@ -93,6 +93,7 @@ impl Tasks {
     }
 
     /// How many are remembered.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -172,12 +173,11 @@ impl State {
             _ => return error(ErrorCode::BadRequest, format!("the task is not for this node, {}", self.me)),
         }
         let skew = self.config.limits.clock_skew.as_secs();
+        // The timestamp is any 64-bit number the caller chose.
         let age = now.unix_s().saturating_sub(task.timestamp);
-        if age < -(skew as i64) {
-            let message = format!(
-                "the task is dated {} s in the future by this node's clock: check the clocks",
-                age.unsigned_abs()
-            );
+        if age < -i64::try_from(skew).unwrap_or(i64::MAX) {
+            let ahead = age.unsigned_abs();
+            let message = format!("the task is dated {ahead} s in the future by this node's clock: check the clocks");
             return error(ErrorCode::Expired, message);
         }
         // The timestamp is a whole second: the task may have been issued at the end of it.

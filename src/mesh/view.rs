@@ -67,6 +67,8 @@ impl State {
             connected_s: now.mono.saturating_sub(peer.since).as_secs(),
             in_flight: self.in_flight.get(&a.node).copied().unwrap_or(0),
             version: a.version.clone(),
+            features: a.features.clone(),
+            observed: a.observed,
         }
     }
 
@@ -134,14 +136,14 @@ impl State {
         self.peers.conn_of(node).is_some() || self.peers.legacy_conn_of(node).is_some()
     }
 
-    /// Whether anybody is connected.
-    pub fn has_peers(&self) -> bool {
-        self.peers.iter().next().is_some()
-    }
-
     /// Whether a connection is a Python node's.
     pub fn is_legacy(&self, conn: ConnId) -> bool {
         self.peers.get(conn).is_some_and(|p| p.legacy.is_some())
+    }
+
+    /// Whether anybody is connected.
+    pub fn has_peers(&self) -> bool {
+        self.peers.iter().next().is_some()
     }
 
     /// What is counted as refused, with names for programs.

@@ -1,7 +1,6 @@
 //! A connection: the handle to it, and what its two tasks share.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use super::reader::Reader;
 use super::writer::Writer;
 use crate::error::CloseReason;
 use crate::mesh::ConnId;
-use crate::wire::{Framing, Object, Speaker, draft};
+use crate::wire::{Object, Speaker, draft};
 
 /// How long the other side may take to end its half of the stream after we ended ours: what it had on the way arrives
 /// in that time.
@@ -134,8 +133,6 @@ pub struct Connection {
 #[derive(Debug)]
 struct Inner {
     shared: Arc<Shared>,
-    framing: Framing,
-    addr: SocketAddr,
     write_timeout: Duration,
     tasks: [AbortHandle; 2],
 }
@@ -180,26 +177,11 @@ impl Established {
         let writer = Writer::new(ending, write, Arc::clone(cfg));
         let tasks = [tokio::spawn(reader.run()).abort_handle(), tokio::spawn(writer.run()).abort_handle()];
         let write_timeout = cfg.limits.write_timeout;
-        Connection { inner: Arc::new(Inner { shared, framing, addr: self.addr, write_timeout, tasks }) }
+        Connection { inner: Arc::new(Inner { shared, write_timeout, tasks }) }
     }
 }
 
 impl Connection {
-    /// Its name.
-    pub fn id(&self) -> ConnId {
-        self.inner.shared.id
-    }
-
-    /// The other end's address.
-    pub fn addr(&self) -> SocketAddr {
-        self.inner.addr
-    }
-
-    /// How messages are told apart on it.
-    pub fn framing(&self) -> Framing {
-        self.inner.framing
-    }
-
     /// Puts a message into the outbox; never waits.
     ///
     /// # Errors
@@ -210,6 +192,7 @@ impl Connection {
     }
 
     /// Whether less than half of the outbox is used.
+    #[cfg(test)]
     pub fn has_room(&self) -> bool {
         self.inner.shared.outbox.has_room()
     }
@@ -220,6 +203,7 @@ impl Connection {
     }
 
     /// Whether it takes no more messages.
+    #[cfg(test)]
     pub fn is_closed(&self) -> bool {
         self.inner.shared.outbox.is_closed()
     }
@@ -255,10 +239,5 @@ impl Connection {
     /// Messages sent after the handshake.
     pub fn messages_out(&self) -> u64 {
         self.inner.shared.messages_out.load(Ordering::Relaxed)
-    }
-
-    /// How long ago something was heard from the peer.
-    pub fn last_heard(&self) -> Duration {
-        self.inner.shared.heard_at().elapsed()
     }
 }

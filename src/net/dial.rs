@@ -79,8 +79,7 @@ async fn shake(
     match ended {
         Ok(((proven, welcome), (addr, local))) => {
             stream.trusted();
-            let me = cfg.identity.id();
-            Ok(Established { proven, addr, local, inbound: false, welcome, stream, me })
+            Ok(Established { proven, addr, local, inbound: false, welcome, stream })
         }
         Err(error) => {
             part(stream, &error).await;

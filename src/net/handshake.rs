@@ -13,7 +13,6 @@ use tokio::time::timeout;
 use super::NetConfig;
 use super::stream::Stream;
 use crate::error::CloseReason;
-use crate::identity::NodeId;
 use crate::mesh::handshake::{Listener, Proven, Refusal, Welcome, read_legacy_hello};
 use crate::wire::Framing;
 
@@ -83,7 +82,6 @@ pub struct Established {
     /// How the listener let us in, when we dialled a node that isn't the Python package's.
     pub welcome: Option<Welcome>,
     pub(super) stream: Stream,
-    pub(super) me: NodeId,
 }
 
 impl Established {
@@ -107,8 +105,7 @@ pub async fn handshake_inbound(stream: TcpStream, cfg: &NetConfig) -> Result<Est
     match ended {
         Ok((proven, (addr, local))) => {
             stream.trusted();
-            let me = cfg.identity.id();
-            Ok(Established { proven, addr, local, inbound: true, welcome: None, stream, me })
+            Ok(Established { proven, addr, local, inbound: true, welcome: None, stream })
         }
         Err(error) => {
             part(stream, &error).await;

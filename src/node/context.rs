@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::driver::Shared;
-use super::payload::{self, PayloadError};
+use super::payload::PayloadError;
+use super::task::Payload;
 use crate::identity::NodeId;
 use crate::limits::MAX_PAYLOAD;
 use crate::mesh::{ChunkRefused, ConnId, TaskKey};
@@ -51,8 +51,8 @@ impl Context {
     /// # Errors
     ///
     /// The task is over, or the chunk can't be sent as it is.
-    pub async fn chunk(&self, data: Value) -> Result<(), ChunkError> {
-        let data = payload::from_value(&data).map_err(|e| match e {
+    pub async fn chunk(&self, data: impl Into<Payload>) -> Result<(), ChunkError> {
+        let data = data.into().into_bytes().map_err(|e| match e {
             PayloadError::TooLarge { size } => ChunkError::TooLarge { size, limit: MAX_PAYLOAD },
             other => ChunkError::Invalid(other.to_string()),
         })?;
@@ -91,6 +91,7 @@ impl Context {
     }
 
     /// A token that is cancelled when the task is over; a clone may be kept and awaited anywhere.
+    #[cfg(feature = "cli")]
     pub(crate) fn token(&self) -> CancellationToken {
         self.token.clone()
     }

@@ -22,7 +22,7 @@ use crate::error::CloseReason;
 use crate::identity::{Identity, NodeId};
 use crate::mesh::{Action, CallEvent, ConnId, Now, OnFull, State, TaskKey, What};
 use crate::net::{Connection, NetConfig, SendError};
-use crate::wire::{Draft, Object, draft};
+use crate::wire::draft;
 
 /// How many things that happened wait for an owner who doesn't look.
 const ACTIVITY: usize = 1024;
@@ -52,7 +52,7 @@ pub(crate) struct Traffic {
 pub(crate) struct Link {
     pub(crate) connection: Arc<Connection>,
     /// Given back when the connection is gone.
-    pub(crate) _permit: Option<OwnedSemaphorePermit>,
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Everything the node's tasks and handles share.
@@ -74,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) activity: broadcast::Sender<Activity>,
     pub(crate) peers_changed: watch::Sender<u64>,
     pub(crate) connections: Arc<Semaphore>,
+    /// How many places there are in all.
+    pub(crate) places: usize,
     dials: Arc<Semaphore>,
     alarm: Notify,
     armed: AtomicU64,
@@ -116,6 +118,7 @@ impl Shared {
         handlers: Handlers,
         max_connections: usize,
     ) -> Arc<Self> {
+        let places = max_connections.min(Semaphore::MAX_PERMITS);
         Arc::new_cyclic(|weak| Self {
             me: identity.id(),
             identity,
@@ -133,7 +136,8 @@ impl Shared {
             subscribers: Subscribers::default(),
             activity: broadcast::channel(ACTIVITY).0,
             peers_changed: watch::channel(0).0,
-            connections: Arc::new(Semaphore::new(max_connections)),
+            connections: Arc::new(Semaphore::new(places)),
+            places,
             dials: Arc::new(Semaphore::new(DIALS)),
             alarm: Notify::new(),
             armed: AtomicU64::new(u64::MAX),
@@ -334,7 +338,7 @@ impl Shared {
     }
 
     fn dial_for_calls(&self, node: NodeId, addrs: Vec<SocketAddr>) {
-        let Some(shared) = self.me_weak.upgrade() else { return };
+        let Some(shared) = self.runnable() else { return };
         self.spawned.spawn(async move {
             let stop = shared.stop.clone();
             let dial = async {
@@ -366,20 +370,13 @@ impl Shared {
         ConnId(self.next_conn.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// An owning handle to itself, for a new task: none when the runtime is gone, as when the process ends.
+    pub(crate) fn runnable(&self) -> Option<Arc<Self>> {
+        tokio::runtime::Handle::try_current().ok().and_then(|_| self.strong())
+    }
+
     /// An owning handle to itself.
     pub(crate) fn strong(&self) -> Option<Arc<Self>> {
         self.me_weak.upgrade()
-    }
-
-    /// Sends a message that needs no signature, if the connection still lives.
-    pub(crate) fn send_ready(&self, to: ConnId, message: &Object) {
-        if let Some(connection) = self.connection(to) {
-            let _ = connection.send(message);
-        }
-    }
-
-    /// Signs an answer that the state did not ask for.
-    pub(crate) fn sign(&self, draft: &Draft) -> Object {
-        draft.sign(&self.identity)
     }
 }

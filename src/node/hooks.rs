@@ -68,6 +68,18 @@ impl Shared {
 
 /// A refused message that was about a task or a query is answered: silence would look like loss.
 fn answer(state: &mut State, conn: ConnId, refused: Refused, out: &mut Vec<Action>) {
+    // Types and reasons only: what is in a message is nobody's business here.
+    match &refused {
+        Refused::Malformed(malformed) => tracing::debug!(conn = conn.0, why = %malformed, "a message was refused"),
+        Refused::BadSignature { kind, caller, .. } => {
+            tracing::debug!(conn = conn.0, kind, ?caller, "a message is not signed by whom it names");
+        }
+        Refused::RateLimited { message, .. } => {
+            tracing::debug!(conn = conn.0, kind = message.kind(), "a message came above the peer's rate");
+        }
+        Refused::Dropped { kind } => tracing::debug!(conn = conn.0, kind, "gossip above the peer's rate was dropped"),
+        Refused::Unknown { kind } => tracing::debug!(conn = conn.0, kind, "a message of an unknown type was ignored"),
+    }
     match refused {
         Refused::Malformed(malformed) => {
             state.refuse("malformed");

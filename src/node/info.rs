@@ -67,6 +67,10 @@ pub struct PeerInfo {
     pub in_flight: usize,
     /// The program version it names.
     pub version: String,
+    /// What it can do beyond the first version of the protocol.
+    pub features: Vec<String>,
+    /// This node's address as the peer sees it, if this node dialled: another than its own behind a NAT.
+    pub observed: Option<SocketAddr>,
 }
 
 /// A node that is known, connected or not.

@@ -77,7 +77,7 @@ impl Shared {
     pub(crate) fn established(
         &self,
         established: Established,
-        permit: Option<tokio::sync::OwnedSemaphorePermit>,
+        mut permit: Option<tokio::sync::OwnedSemaphorePermit>,
     ) -> Result<ConnId, (CloseReason, String)> {
         let conn = self.next_conn();
         let proven = &established.proven;
@@ -92,6 +92,7 @@ impl Shared {
             version: proven.version.clone(),
             features: proven.features.clone(),
             tracker,
+            observed: established.welcome.as_ref().and_then(|w| w.observed),
             caps: proven.hello.as_ref().map(|h| h.caps.clone()).unwrap_or_default(),
         };
         let known: Vec<_> = established.welcome.as_ref().map(|w| w.peers.clone()).unwrap_or_default();
@@ -110,7 +111,7 @@ impl Shared {
             // Started under the lock, so that nobody finds the peer in the state and no connection to it.
             if let Some(established) = established.take() {
                 let connection = Arc::new(established.start(conn, first, hooks, &self.net));
-                lock(&self.conns).insert(conn, Link { connection, _permit: permit });
+                lock(&self.conns).insert(conn, Link { connection, permit: permit.take() });
             }
             for record in known {
                 state.learned_from_welcome(record, conn, from, now, out);
@@ -126,7 +127,11 @@ impl Shared {
                         self.tell(Activity::Refused { addr, reason, message: message.clone() });
                     }
                     let text = message.clone();
-                    self.spawned.spawn(async move { established.refuse(reason, &text).await });
+                    self.spawned.spawn(async move {
+                        established.refuse(reason, &text).await;
+                        // Until it is gone it takes up a place: who is refused does not get around the cap.
+                        drop(permit);
+                    });
                 }
                 Err((reason, message))
             }

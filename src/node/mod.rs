@@ -34,6 +34,7 @@ use driver::{Shared, lock};
 
 use crate::error::Error;
 use crate::identity::NodeId;
+use crate::limits::MAX_EVENT;
 use crate::mesh::Purpose;
 use crate::wire::Capability;
 
@@ -182,7 +183,8 @@ impl Node {
         }
     }
 
-    /// Publishes an event to the nodes whose interests cover its type. It is not acknowledged. Gives its id.
+    /// Publishes an event to the nodes whose interests cover its type: at most 64 KiB of JSON, not acknowledged. Gives
+    /// its id.
     ///
     /// # Errors
     ///
@@ -191,6 +193,9 @@ impl Node {
         let shared = self.running()?;
         builder::check_name("an event's type", event_type)?;
         let data = payload::from_value(&data).map_err(|e| Error::Invalid(format!("the data can't be sent: {e}")))?;
+        if data.len() > MAX_EVENT {
+            return Err(Error::TooLarge { what: "the event's data", size: data.len(), limit: MAX_EVENT });
+        }
         Ok(shared.with(|state, now, out| {
             let id = state.new_id();
             state.publish(id.clone(), event_type, data, now, out);

@@ -32,7 +32,7 @@ pub(crate) struct RunningTask {
 impl Shared {
     /// Hands a task to its handler, on a tokio task of its own.
     pub(crate) fn run_task(&self, key: TaskKey, task: TaskToRun) {
-        let Some(shared) = self.strong() else { return };
+        let Some(shared) = self.runnable() else { return };
         let token = self.stop.child_token();
         let credit = Arc::new(Notify::new());
         let running = RunningTask { token: token.clone(), credit: Arc::clone(&credit) };
@@ -83,6 +83,7 @@ fn into_task(task: TaskToRun) -> Task {
         payload: serde_json::from_slice(&task.payload).unwrap_or_default(),
         caller: task.caller,
         proven: task.proven,
+        via: task.via,
         timestamp: task.timestamp,
         ttl: Duration::from_secs(task.ttl_s),
         payload_text: task.payload,

@@ -69,7 +69,6 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         features: features(builder.legacy),
         tracker: role,
         allow,
-        legacy: builder.legacy,
         port: listen.first().map(SocketAddr::port),
         bound: listen.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()),
         advertise: builder.advertise,
@@ -221,8 +220,15 @@ impl Shared {
             closed: lock(&traffic.closed).clone(),
             ..Metrics::default()
         };
-        let connections: Vec<_> = lock(&self.conns).values().map(|l| Arc::clone(&l.connection)).collect();
-        metrics.connections = connections.len();
+        let (connections, unproven) = {
+            let conns = lock(&self.conns);
+            let admitted = conns.values().filter(|l| l.permit.is_some()).count();
+            // Whoever has a place and is not among the links is in the handshake, or being refused.
+            let places = self.places.saturating_sub(self.connections.available_permits());
+            let connections: Vec<_> = conns.values().map(|l| Arc::clone(&l.connection)).collect();
+            (connections, places.saturating_sub(admitted))
+        };
+        metrics.connections = unproven + connections.len();
         for connection in connections {
             metrics.messages_in += connection.messages_in();
             metrics.messages_out += connection.messages_out();

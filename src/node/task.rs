@@ -27,6 +27,8 @@ pub struct Task {
     /// Whether the caller's connection is bound to its key. `false` for the Python package's nodes: the task is
     /// signed by them all the same.
     pub proven: bool,
+    /// The tracker it came through, if it came through one.
+    pub via: Option<NodeId>,
     /// When the caller issued it, in UNIX seconds by the caller's clock.
     pub timestamp: i64,
     /// The caller's time to live for it.
@@ -126,6 +128,14 @@ impl Payload {
     /// result.
     pub fn json(text: impl Into<String>) -> Self {
         Self(Form::Text(text.into()))
+    }
+
+    /// The payload as a value; what isn't JSON becomes `null`.
+    pub fn into_value(self) -> Value {
+        match self.0 {
+            Form::Value(value) => value,
+            Form::Text(text) => serde_json::from_str(&text).unwrap_or_default(),
+        }
     }
 
     pub(crate) fn into_bytes(self) -> Result<Bytes, PayloadError> {

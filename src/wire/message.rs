@@ -94,7 +94,9 @@ pub struct WireError {
     pub code: String,
     /// In words.
     pub message: String,
-    /// When to come back, in seconds.
+    /// When to come back, in seconds: what came over the wire is checked to be none that a [`Duration`] can't hold.
+    ///
+    /// [`Duration`]: std::time::Duration
     pub retry_after_s: Option<f64>,
     /// The responder says that it did nothing for the task: `"ran": false`. Somebody else may be asked.
     pub not_run: bool,
@@ -256,6 +258,9 @@ pub enum Message {
     /// A type this version doesn't know.
     Unknown(String),
 }
+
+/// The longest wait that is believed: about thirty years.
+const MAX_RETRY_AFTER_S: f64 = 1e9;
 
 /// The links an announce may travel when it doesn't say.
 const DEFAULT_TTL: u8 = crate::limits::FLOOD_TTL;
@@ -419,8 +424,8 @@ fn wire_error(f: &Fields<'_>) -> Result<WireError, Malformed> {
     Ok(WireError {
         code,
         message: e.opt_long_text("message")?.unwrap_or_default(),
-        // A day at most: more is no advice, and less than nothing is none either.
-        retry_after_s: e.opt_f64("retry_after_s")?.filter(|s| (0.0..=86_400.0).contains(s)),
+        // A negative or an endless wait is no wait at all.
+        retry_after_s: e.opt_f64("retry_after_s")?.filter(|s| (0.0..MAX_RETRY_AFTER_S).contains(s)),
         not_run: e.opt_bool("ran")? == Some(false),
         instance: e.opt_text("instance")?,
     })

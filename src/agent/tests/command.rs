@@ -74,7 +74,7 @@ async fn a_program_that_vanishes_is_a_failure_and_no_panic() {
     std::os::unix::fs::symlink("/bin/cat", &program).unwrap();
     let exec = Exec::new(program.to_str().unwrap(), false).unwrap();
     drop(folder);
-    let failure = exec.run(task("1"), NoChunks).await.unwrap_err();
+    let failure = exec.run_value(task("1"), NoChunks).await.unwrap_err();
     assert!(matches!(failure, ExecFailure::Spawn(_)), "{failure}");
     assert!(failure.to_string().contains("cat"), "{failure}");
 }

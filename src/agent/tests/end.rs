@@ -26,7 +26,7 @@ async fn cancelling_kills_the_program_and_its_children() {
     let (sink, mut got) = chunks();
     let task = task("null");
     let cancel = task.cancelled.clone();
-    let run = exec.run(task, sink);
+    let run = exec.run_value(task, sink);
     let watch = async {
         let family = pids(&mut got).await;
         cancel.cancel();
@@ -46,7 +46,7 @@ async fn the_deadline_kills_the_program_and_its_children() {
     let mut task = task("null");
     task.deadline = Instant::now() + Duration::from_secs(2);
     let deadline = task.deadline;
-    let run = exec.run(task, sink);
+    let run = exec.run_value(task, sink);
     let (result, family) = soon(async { tokio::join!(run, pids(&mut got)) }).await;
     assert_eq!(result, Err(ExecFailure::DeadlineExceeded));
     assert!(Instant::now() >= deadline);
@@ -58,7 +58,7 @@ async fn the_deadline_kills_the_program_and_its_children() {
 async fn dropping_the_future_kills_and_collects() {
     let exec = sh(FAMILY).stream(true);
     let (sink, mut got) = chunks();
-    let mut run = Box::pin(exec.run(task("null"), sink));
+    let mut run = Box::pin(exec.run_value(task("null"), sink));
     let family = tokio::select! {
         result = &mut run => panic!("{result:?}"),
         family = pids(&mut got) => family,
@@ -74,7 +74,7 @@ async fn a_sink_that_is_gone_ends_the_program() {
     let exec = sh(&FAMILY.replace("do sleep 300", "do echo x")).stream(true);
     let (sink, mut got) = chunks();
     let watch = async move { pids(&mut got).await };
-    let (result, family) = soon(async { tokio::join!(exec.run(task("null"), sink), watch) }).await;
+    let (result, family) = soon(async { tokio::join!(exec.run_value(task("null"), sink), watch) }).await;
     assert_eq!(result, Err(ExecFailure::NobodyListens));
     until(|| family.iter().all(|&pid| !alive(pid))).await;
 }
@@ -92,7 +92,7 @@ async fn cancelling_works_while_the_sink_is_stuck() {
         cancel.cancel();
         family
     };
-    let (result, family) = soon(async { tokio::join!(exec.run(task, sink), watch) }).await;
+    let (result, family) = soon(async { tokio::join!(exec.run_value(task, sink), watch) }).await;
     assert_eq!(result, Err(ExecFailure::Cancelled));
     until(|| family.iter().all(|&pid| !alive(pid))).await;
     assert!(got.len() <= 1);
@@ -103,14 +103,14 @@ async fn a_program_without_input_or_output_is_still_stopped() {
     let mut task = task("null");
     task.deadline = Instant::now() + Duration::from_millis(200);
     let exec = sh("exec <&- >&- 2>&-; sleep 300");
-    let result = soon(exec.run(task, NoChunks)).await;
+    let result = soon(exec.run_value(task, NoChunks)).await;
     assert_eq!(result, Err(ExecFailure::DeadlineExceeded));
 }
 
 #[tokio::test]
 async fn a_grandchild_that_holds_stdout_does_not_hold_the_task() {
     let started = Instant::now();
-    let result = soon(sh("sleep 300 & echo $!").run(task("null"), NoChunks)).await;
+    let result = soon(sh("sleep 300 & echo $!").run_value(task("null"), NoChunks)).await;
     let grandchild = pid(&result.unwrap());
     assert!(started.elapsed() >= GRACE, "it had no time to finish");
     assert!(started.elapsed() < Duration::from_secs(10));
@@ -121,14 +121,14 @@ async fn a_grandchild_that_holds_stdout_does_not_hold_the_task() {
 async fn a_grandchild_may_finish_writing() {
     // It writes only once the program has ended and been collected.
     let exec = sh("(while kill -0 $$; do sleep 0.01; done 2>/dev/null; echo late) & echo early");
-    let result = soon(exec.run(task("null"), NoChunks)).await;
+    let result = soon(exec.run_value(task("null"), NoChunks)).await;
     assert_eq!(result.unwrap(), "early\nlate");
 }
 
 #[tokio::test]
 async fn what_is_left_of_the_group_after_the_end_is_killed() {
     let exec = sh("sleep 300 >/dev/null 2>&1 & echo $!");
-    let grandchild = pid(&soon(exec.run(task("null"), NoChunks)).await.unwrap());
+    let grandchild = pid(&soon(exec.run_value(task("null"), NoChunks)).await.unwrap());
     until(|| !alive(grandchild)).await;
 }
 
@@ -148,7 +148,7 @@ async fn a_process_that_left_the_group_does_not_hold_the_task() {
             }
             escaped
         };
-        let (result, escaped) = soon(async { tokio::join!(exec.run(task("null"), sink), first) }).await;
+        let (result, escaped) = soon(async { tokio::join!(exec.run_value(task("null"), sink), first) }).await;
         let result = result.unwrap();
         let escaped = escaped.unwrap_or_else(|| pid(&result));
         // `yes` dies of the closed pipe; a sleeper is ours to stop.
@@ -164,11 +164,11 @@ async fn a_cancelled_task_starts_nothing() {
     let exec = Exec::new(&format!("touch '{}'", mark.display()), false).unwrap();
     let cancelled = task("null");
     cancelled.cancelled.cancel();
-    assert_eq!(exec.run(cancelled, NoChunks).await, Err(ExecFailure::Cancelled));
+    assert_eq!(exec.run_value(cancelled, NoChunks).await, Err(ExecFailure::Cancelled));
     let mut late = task("null");
     late.deadline = Instant::now();
-    assert_eq!(exec.run(late, NoChunks).await, Err(ExecFailure::DeadlineExceeded));
+    assert_eq!(exec.run_value(late, NoChunks).await, Err(ExecFailure::DeadlineExceeded));
     assert!(!mark.exists());
-    assert_eq!(exec.run(task("null"), NoChunks).await, Ok(json!("")));
+    assert_eq!(exec.run_value(task("null"), NoChunks).await, Ok(json!("")));
     assert!(mark.exists());
 }

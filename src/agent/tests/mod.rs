@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
+
+use crate::node::Payload;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Chunks(mpsc::Sender<Value>);
 
 impl ChunkSink for Chunks {
-    async fn send(&mut self, value: Value) -> Result<(), ()> {
+    async fn send(&mut self, value: Payload) -> Result<(), ()> {
+        let value = value.into_value();
         self.0.send(value).await.map_err(|_| ())
     }
 }
@@ -37,8 +40,8 @@ fn chunks() -> (Chunks, mpsc::Receiver<Value>) {
 struct NoChunks;
 
 impl ChunkSink for NoChunks {
-    async fn send(&mut self, value: Value) -> Result<(), ()> {
-        panic!("a chunk, though nobody asked for any: {value}");
+    async fn send(&mut self, value: Payload) -> Result<(), ()> {
+        panic!("a chunk, though nobody asked for any: {value:?}");
     }
 }
 
@@ -88,4 +91,11 @@ fn alive(pid: rustix::process::Pid) -> bool {
 /// Whether the process id is taken, be it by a dead process nobody has collected.
 fn exists(pid: rustix::process::Pid) -> bool {
     rustix::process::test_kill_process(pid).is_ok()
+}
+
+impl Exec {
+    /// Runs it, for its result as a value.
+    async fn run_value(&self, task: ExecTask, chunks: impl ChunkSink) -> Result<Value, super::ExecFailure> {
+        self.run(task, chunks).await.map(Payload::into_value)
+    }
 }

@@ -29,10 +29,10 @@ async fn tasks_beyond_the_places_wait_and_beyond_the_queue_are_refused() {
     let mut runs = JoinSet::new();
     for n in 0..5 {
         let exec = exec.clone();
-        runs.spawn(async move { exec.run(task(n.to_string()), NoChunks).await });
+        runs.spawn(async move { exec.run_value(task(n.to_string()), NoChunks).await });
     }
     until(|| exec.running() == 2 && exec.waiting() == 3).await;
-    let refused = exec.run(task("9"), NoChunks).await.unwrap_err();
+    let refused = exec.run_value(task("9"), NoChunks).await.unwrap_err();
     let expected = ExecFailure::Overloaded { waiting: 3, retry_after_s: 1 };
     assert_eq!(refused, expected);
     assert_eq!(refused.to_string(), "overloaded: 3 tasks wait already; try again in 1 s");
@@ -50,7 +50,7 @@ async fn a_waiting_task_leaves_the_queue_when_cancelled_late_or_dropped() {
     let mut first = JoinSet::new();
     first.spawn({
         let exec = exec.clone();
-        async move { exec.run(task("1"), NoChunks).await }
+        async move { exec.run_value(task("1"), NoChunks).await }
     });
     until(|| exec.running() == 1).await;
 
@@ -61,14 +61,14 @@ async fn a_waiting_task_leaves_the_queue_when_cancelled_late_or_dropped() {
     let mut dropped = JoinSet::new();
     dropped.spawn({
         let exec = exec.clone();
-        async move { exec.run(task("4"), NoChunks).await }
+        async move { exec.run_value(task("4"), NoChunks).await }
     });
     let act = async {
         until(|| exec.waiting() == 3).await;
         cancel.cancel();
         dropped.abort_all();
     };
-    let both = async { tokio::join!(exec.run(cancelled, NoChunks), exec.run(late, NoChunks), act) };
+    let both = async { tokio::join!(exec.run_value(cancelled, NoChunks), exec.run_value(late, NoChunks), act) };
     let (cancelled, late, ()) = soon(both).await;
     assert_eq!(cancelled, Err(ExecFailure::Cancelled));
     assert_eq!(late, Err(ExecFailure::DeadlineExceeded));
@@ -83,11 +83,11 @@ async fn without_a_queue_a_busy_program_refuses() {
     let exec = sh(&until_released(&folder)).max_tasks(0).max_waiting(0);
     let act = async {
         until(|| exec.running() == 1).await;
-        let refused = exec.run(task("2"), NoChunks).await;
+        let refused = exec.run_value(task("2"), NoChunks).await;
         release(&folder);
         refused
     };
-    let (first, refused) = soon(async { tokio::join!(exec.run(task("1"), NoChunks), act) }).await;
+    let (first, refused) = soon(async { tokio::join!(exec.run_value(task("1"), NoChunks), act) }).await;
     assert_eq!(first, Ok(json!(1)));
     assert_eq!(refused, Err(ExecFailure::Overloaded { waiting: 0, retry_after_s: 1 }));
 }
@@ -101,7 +101,7 @@ async fn first_come_first_served() {
     let mut runs = JoinSet::new();
     for n in 0..6 {
         let queued = exec.clone();
-        runs.spawn(async move { queued.run(task(n.to_string()), NoChunks).await });
+        runs.spawn(async move { queued.run_value(task(n.to_string()), NoChunks).await });
         until(|| exec.running() == 1 && exec.waiting() == n).await;
     }
     release(&folder);

@@ -8,7 +8,7 @@ use crate::identity::NodeId;
 use crate::mesh::action::{Action, CallEvent, OnFull};
 use crate::mesh::clock::Now;
 use crate::mesh::state::State;
-use crate::wire::{Chunk, Draft, ResultDraft, TaskAnswer, WireError};
+use crate::wire::{Chunk, Draft, ResultDraft, TaskAnswer};
 
 /// Reasons not to run a task that another node may not have.
 const NOT_RUN: &[ErrorCode] = &[
@@ -170,8 +170,18 @@ impl State {
             }
             Err(error) => error,
         };
-        call.delivery = Delivery::Answered;
         let code = ErrorCode::from_wire(&error.code);
+        if error.not_run && call.sends > 1 && code == Some(ErrorCode::RateLimited) {
+            // A copy was turned away at the door, before anybody looked whether the task is known: the first one may be
+            // at work. It is asked for again when there is room.
+            let wait = error.retry_after().unwrap_or_default().max(super::RESEND);
+            call.resend_at = Some(now.mono + wait);
+            return self.set_call_timer(&id);
+        }
+        // "Too late", said of a copy, tells nothing of the first one: that may have run.
+        if code != Some(ErrorCode::Expired) || call.sends == 1 {
+            call.delivery = Delivery::Answered;
+        }
         if code == Some(ErrorCode::PeerGone) && call.sends == 1 && !call.working && error.instance.is_some() {
             // The only copy was for an earlier run, and this run refused it: nobody has run it. It goes out once more
             // for the run there is now.
@@ -221,9 +231,10 @@ impl State {
         let Some(call) = self.calls.entries.get_mut(id) else { return };
         call.first_sign.get_or_insert(now.mono);
         call.delivery = Delivery::Answered;
-        let result = answer.body.map_err(|WireError { code, message, retry_after_s, .. }| {
-            let code = ErrorCode::from_wire(&code).unwrap_or(ErrorCode::HandlerError);
-            (code, message, retry_after_s.and_then(|s| std::time::Duration::try_from_secs_f64(s).ok()))
+        let result = answer.body.map_err(|error| {
+            let (code, retry) =
+                (ErrorCode::from_wire(&error.code).unwrap_or(ErrorCode::HandlerError), error.retry_after());
+            (code, error.message, retry)
         });
         self.end(id, result, now, out);
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use rand::Rng;
 
-use super::links::{Why, conn};
+use super::links::Why;
 use super::world::{Ev, N, World, ms};
 use crate::error::CloseReason;
 use crate::mesh::{Action, ConnId, Now, OnFull, State, What};
@@ -125,11 +125,6 @@ impl World {
         }
         self.checked.insert(bytes.clone(), checked.clone());
         checked
-    }
-
-    /// The end of a connection that its number names.
-    pub fn conn_at(&self, n: N, other: N) -> Option<ConnId> {
-        self.link(n, other).map(|(link, side)| conn(link, side))
     }
 }
 

@@ -101,9 +101,7 @@ impl World {
             Ok(records) => {
                 let records = records.iter().map(|o| o.raw().clone()).collect();
                 // Nothing sent since overtakes the welcome.
-                let at = self.now + self.delay();
-                let first = self.links[link].last[0].min(at);
-                self.at(first.max(self.now + ms(1)), Ev::Welcome { link, records });
+                self.after(self.delay.saturating_sub(Duration::from_micros(1)), Ev::Welcome { link, records });
             }
             Err((reason, _)) => {
                 self.links[link].open[1] = false;
@@ -208,6 +206,7 @@ impl World {
             features: Vec::new(),
             // The dialler's role is known from its record only.
             tracker: if inbound { TrackerRole::None } else { peer.spec.tracker },
+            observed: None,
             caps: Caps::default(),
         }
     }

@@ -14,7 +14,6 @@ mod stories;
 mod work;
 mod world;
 
-use ledger::Ledger;
 use node::{Node, Spec};
 use work::Plan;
 use world::{Ask, N, World, ms, secs};

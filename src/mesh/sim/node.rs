@@ -69,11 +69,6 @@ impl Spec {
         self
     }
 
-    pub fn offset_ms(mut self, offset: i64) -> Self {
-        self.offset_ms = offset;
-        self
-    }
-
     pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
         change(&mut self.limits);
         self
@@ -170,7 +165,6 @@ impl Node {
             features: Vec::new(),
             tracker: spec.tracker,
             allow: spec.allow.clone(),
-            legacy: false,
             port: spec.listens.then_some(port),
             bound: Some(ip(n)),
             advertise: Vec::new(),

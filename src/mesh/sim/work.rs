@@ -97,7 +97,8 @@ impl World {
             return self.with(n, |s, now, out| s.finish_task(&key, Err(error), now, out));
         }
         if job.sent < job.plan.chunks {
-            let text = format!("\"{}\"", format_args!("{:0>1$}", job.sent, job.plan.size));
+            let number = job.sent.to_string();
+            let text = format!("\"{}{number}\"", "0".repeat(job.plan.size));
             let step = job.step();
             let taken = self.with(n, |s, now, out| s.chunk(&key, text.into(), now, out));
             let Some(job) = self.nodes[n].jobs.get_mut(&key) else { return };
@@ -119,6 +120,8 @@ impl World {
         let plan = job.plan.clone();
         self.nodes[n].jobs.remove(&key);
         let body = match plan.error {
+            // As `TaskError::overloaded` does: the handler says that it did nothing.
+            Some(ErrorCode::Overloaded) => Err(WireError::new(ErrorCode::Overloaded, "as asked for").not_run()),
             Some(code) => Err(WireError::new(code, "as asked for")),
             None => Ok(answer_of(self.nodes[n].id, plan.n)),
         };

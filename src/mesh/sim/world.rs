@@ -76,6 +76,15 @@ pub enum Ev {
         run: u32,
         key: TaskKey,
     },
+    Cancel {
+        n: N,
+        run: u32,
+        id: String,
+    },
+    Revive {
+        n: N,
+        port: u16,
+    },
 }
 
 struct Next(Duration, u64, Ev);
@@ -264,14 +273,14 @@ impl World {
             Ev::DialOver { n, run, why, problem } if live(self, n, run) => self.dial_over(n, &why, Some(problem)),
             Ev::Redial { n, run, i } if live(self, n, run) => self.redial(n, i),
             Ev::Work { n, run, key } if live(self, n, run) => self.work(n, key),
-            Ev::Deliver { link, side } => self.deliver(link, side),
-            Ev::Inject { link, side, bytes } => {
-                if self.links[link].alive {
-                    self.receive(link, side, bytes);
-                }
+            Ev::Cancel { n, run, id } if live(self, n, run) => {
+                self.with(n, |s, now, out| s.cancel_call(&id, now, out));
             }
+            Ev::Revive { n, port } => self.revive(n, port),
+            Ev::Deliver { link, side } => self.deliver(link, side),
+            Ev::Inject { link, side, bytes } if self.links[link].alive => self.receive(link, side, bytes),
             Ev::Down { link, side } => self.down(link, side, None),
-            _ => {} // Of a run that is gone.
+            _ => {} // Of a run, or a connection, that is gone.
         }
     }
 

@@ -113,7 +113,6 @@ async fn silence_brings_heartbeats() {
         assert_eq!(beat.str("node_id").unwrap(), Some(identity(1).id().to_string()));
         assert_eq!(beat.i64("ts").unwrap(), Some(NOW));
     }
-    assert!(connection.last_heard() < PATIENCE);
     assert!(connection.messages_out() >= 3);
 }
 

@@ -1,7 +1,7 @@
 //! The Python package's framing and its unsigned handshake.
 
 use super::*;
-use crate::wire::{Capability, Framing, Speaker};
+use crate::wire::{Capability, Speaker};
 
 fn python_hello(kind: &str, id: &Identity) -> Object {
     Builder::new(kind)
@@ -27,7 +27,6 @@ async fn inbound() {
     assert_eq!(kind(&ack), "hello_ack");
     assert_eq!(ack.children("known_peers").unwrap().unwrap()[0].str("addr").unwrap().unwrap(), "127.0.0.1:9");
     let (connection, notes) = server.connection().await;
-    assert_eq!(connection.framing(), Framing::Length);
 
     let message = task("t", &me, identity(1).id(), "x");
     let mut bytes = u32::try_from(message.raw().len()).unwrap().to_be_bytes().to_vec();

@@ -1,0 +1,132 @@
+//! `elo call`: hands a task to somebody, and prints what comes back.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::control::{CallArgs as Request, op};
+
+use super::App;
+use super::failure::{Failure, NOT_DELIVERED, OK};
+use super::signals::Signals;
+use super::{mesh, render, values};
+
+/// What every node provides.
+pub(super) const BUILT_IN: &[&str] = &["ping", "health"];
+
+const AFTER_HELP: &str = "\
+Examples:
+  elo call summarise 'some text'             the payload is text
+  elo call add '[1, 2]'                      the payload is JSON
+  elo call translate --to mybox - < file     the payload comes from stdin
+  elo call ping --peer 10.0.0.5              through a short-lived node, when none runs here
+  elo call write --stream --trace 'a poem'   parts as they appear, and which way they came
+
+The result goes to stdout: text as text, everything else as JSON; with --json the whole outcome.
+
+Exit codes: 0 success, 1 the task failed, 2 wrong usage, 3 not delivered (or not known to be),
+4 delivered but unanswered in time, 130 interrupted (the task is cancelled).";
+
+/// Hand a task to an agent, model or tool, and print its answer
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct CallArgs {
+    /// What is asked for: a capability's name
+    #[arg(value_parser = values::name)]
+    capability: String,
+    /// JSON, else text; - reads stdin [default: null]
+    #[arg(allow_negative_numbers = true)]
+    payload: Option<String>,
+    /// Ask this node and no other: its name, its id or the beginning of it
+    #[arg(long, value_name = "NODE")]
+    to: Option<String>,
+    /// Send through this tracker: its name, its id or the beginning of it
+    #[arg(long, value_name = "TRACKER")]
+    via: Option<String>,
+    /// Go through a short-lived node connected to this peer; may be repeated
+    #[arg(long, value_name = "[ID@]HOST[:PORT]", value_parser = values::peer, value_delimiter = ',')]
+    peer: Vec<String>,
+    /// How long the answer may take: 500ms, 10s, 2m or seconds [default: 60s]
+    #[arg(long, env = "ELO_TIMEOUT", value_name = "TIME", value_parser = values::duration)]
+    timeout: Option<Duration>,
+    /// Print each part of the answer as it comes
+    #[arg(long)]
+    stream: bool,
+    /// Tell on stderr which way the call went, and what was tried
+    #[arg(long)]
+    trace: bool,
+}
+
+pub(super) fn run(app: &App, args: CallArgs) -> Result<u8, Failure> {
+    let timeout = args.timeout.or(app.file()?.value("timeout", values::duration)?).unwrap_or(Duration::from_secs(60));
+    // Before the runtime starts: Ctrl-C while stdin is read simply ends the process.
+    let payload = values::payload(args.payload.as_deref())?;
+    app.block_on(call(app, args, payload, timeout))
+}
+
+async fn call(app: &App, args: CallArgs, payload: Box<RawValue>, timeout: Duration) -> Result<u8, Failure> {
+    let mut signals = Signals::new()?;
+    let start = Instant::now();
+    let mut way = tokio::select! {
+        way = mesh::any(app, &args.peer, timeout) => way?,
+        () = signals.next() => return Err(Failure::interrupted()),
+    };
+    let left = timeout.saturating_sub(start.elapsed()).max(Duration::from_millis(1));
+    let request = Request {
+        payload,
+        to: args.to,
+        via: args.via,
+        timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+        stream: args.stream,
+        // Who calls what the node of this home provides, means it. A ping to oneself tells nothing.
+        local: way.is_of_a_home() && !BUILT_IN.contains(&args.capability.as_str()),
+        capability: args.capability,
+    };
+    let mut seq = 0u64;
+    let asked = tokio::select! {
+        asked = way.ask(op::CALL, &request, |chunk| {
+            let printed = if app.out.json {
+                app.out.json(&BTreeMap::from([("chunk", to_raw(&seq)?), ("data", chunk)]))
+            } else {
+                app.out.payload_line(&chunk)
+            };
+            seq += 1;
+            printed
+        }) => asked,
+        () = signals.next() => Err(Failure::interrupted()),
+    };
+    // In any case: hanging up cancels what is still running, and our node says goodbye after that.
+    way.close().await;
+    let outcome = match asked {
+        Ok(outcome) => outcome,
+        Err(failure) => {
+            if args.trace {
+                app.out.note(&render::trace(&json!(failure.detail)));
+            }
+            return Err(failure);
+        }
+    };
+    if args.trace {
+        app.out.note(&render::trace(&mesh::value(&outcome)?));
+    }
+    if app.out.json {
+        app.out.json(&outcome)?;
+    } else {
+        app.out.payload(&payload_of(&outcome)?)?;
+    }
+    Ok(OK)
+}
+
+fn to_raw(value: &u64) -> Result<Box<RawValue>, Failure> {
+    to_raw_value(value).map_err(|e| Failure::new(e.to_string()))
+}
+
+/// The payload in an outcome, digit for digit.
+pub(super) fn payload_of(outcome: &RawValue) -> Result<Box<RawValue>, Failure> {
+    let mut members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(outcome.get())
+        .map_err(|e| Failure::new(format!("the node's answer can't be read: {e}")).exit(NOT_DELIVERED))?;
+    members.remove("payload").ok_or_else(|| Failure::new("the node's answer has no payload"))
+}

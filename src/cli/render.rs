@@ -1,0 +1,330 @@
+//! Answers as text for people. Whatever comes from other nodes is made harmless here.
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value;
+
+use super::output::Tone;
+use super::text;
+
+/// The narrowest terminal that tables are fitted into; on a narrower one their lines break where they end.
+const NARROWEST: u16 = 40;
+
+/// A member as text; empty if it isn't one.
+fn text_of<'a>(value: &'a Value, member: &str) -> &'a str {
+    value[member].as_str().unwrap_or_default()
+}
+
+fn number(value: &Value, member: &str) -> u64 {
+    value[member].as_u64().unwrap_or_default()
+}
+
+/// The first 12 characters of a node id, which is what people compare.
+fn short(id: &str) -> String {
+    id.chars().take(12).collect()
+}
+
+fn who(value: &Value, id: &str) -> String {
+    match text_of(value, "name") {
+        "" => short(text_of(value, id)),
+        name => name.to_owned(),
+    }
+}
+
+fn table(terminal: bool, header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    // A terminal that doesn't tell its size says 0.
+    if terminal && table.width().is_some_and(|width| width >= NARROWEST) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
+    table.set_header(header);
+    for row in rows {
+        table.add_row(row.iter().map(|cell| text::line(cell)));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+fn capabilities(list: &Value) -> String {
+    let names: Vec<String> = list
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|cap| match text_of(cap, "kind") {
+            "agent" => text_of(cap, "name").to_owned(),
+            kind => format!("{kind}:{}", text_of(cap, "name")),
+        })
+        .collect();
+    if names.is_empty() { "-".to_owned() } else { names.join(", ") }
+}
+
+fn strings(list: &Value) -> String {
+    let texts: Vec<&str> = list.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if texts.is_empty() { "-".to_owned() } else { texts.join(", ") }
+}
+
+/// The connected peers.
+pub(super) fn peers(terminal: bool, peers: &[Value]) -> String {
+    let rows = peers.iter().map(|peer| {
+        let mut notes = Vec::new();
+        if text_of(peer, "tracker") != "none" {
+            notes.push(format!("{} tracker", text_of(peer, "tracker")));
+        }
+        if peer["proven"] == false {
+            notes.push("unproven".to_owned());
+        }
+        vec![
+            who(peer, "node_id"),
+            short(text_of(peer, "node_id")),
+            format!("{} {}", if peer["inbound"] == true { "from" } else { "to" }, text_of(peer, "addr")),
+            peer["rtt_ms"].as_f64().map_or_else(|| "-".to_owned(), text::millis),
+            text::span(number(peer, "connected_s")),
+            capabilities(&peer["capabilities"]),
+            notes.join(", "),
+        ]
+    });
+    table(terminal, &["NAME", "ID", "ADDRESS", "RTT", "SINCE", "PROVIDES", ""], rows)
+}
+
+/// Nodes found.
+pub(super) fn nodes(terminal: bool, nodes: &[Value]) -> String {
+    let rows = nodes.iter().map(|node| {
+        let mut reach = Vec::new();
+        if node["connected"] == true {
+            reach.push("connected".to_owned());
+        }
+        let addrs = strings(&node["addrs"]);
+        if addrs != "-" {
+            reach.push(addrs);
+        }
+        let trackers: Vec<String> =
+            node["trackers"].as_array().into_iter().flatten().filter_map(Value::as_str).map(short).collect();
+        if !trackers.is_empty() {
+            reach.push(format!("via {}", trackers.join(", ")));
+        }
+        let mut found = text_of(node, "found").to_owned();
+        if let Some(hops) = node["hops"].as_u64() {
+            found = format!("{found}, {hops} hop{}", if hops == 1 { "" } else { "s" });
+        }
+        if node["proven"] == false {
+            found.push_str(", unproven");
+        }
+        vec![
+            who(node, "node_id"),
+            short(text_of(node, "node_id")),
+            capabilities(&node["capabilities"]),
+            reach.join(", "),
+            found,
+        ]
+    });
+    table(terminal, &["NAME", "ID", "PROVIDES", "REACHED", "FOUND"], rows)
+}
+
+/// What a node provides.
+pub(super) fn provided(terminal: bool, list: &Value) -> String {
+    let rows = list.as_array().into_iter().flatten().map(|cap| {
+        let details = cap.get("details").map(Value::to_string).unwrap_or_default();
+        vec![text_of(cap, "kind").to_owned(), text_of(cap, "name").to_owned(), details]
+    });
+    table(terminal, &["KIND", "NAME", "DETAILS"], rows)
+}
+
+/// The state of a node.
+pub(super) fn status(status: &Value) -> String {
+    let m = &status["metrics"];
+    let counts = |member: &str| {
+        let counted: Vec<String> =
+            m[member].as_object().into_iter().flatten().map(|(reason, n)| format!("{n} {reason}")).collect();
+        if counted.is_empty() { "none".to_owned() } else { counted.join(", ") }
+    };
+    let rows = [
+        ("node", format!("{} (elo {})", text_of(status, "name"), text_of(status, "version"))),
+        ("id", text_of(status, "node_id").to_owned()),
+        ("uptime", text::span(number(status, "uptime_s"))),
+        ("listens", strings(&status["listen"])),
+        ("published", strings(&status["addrs"])),
+        ("tracker", text_of(status, "tracker").to_owned()),
+        (
+            "peers",
+            format!(
+                "{} proven, {} unproven, {} connections",
+                number(m, "peers"),
+                number(m, "unproven_peers"),
+                number(m, "connections")
+            ),
+        ),
+        ("known", format!("{} records of other nodes", number(m, "records"))),
+        ("provides", capabilities(&status["capabilities"])),
+        ("interests", strings(&status["interests"])),
+        (
+            "tasks",
+            format!(
+                "{} running, {} done, {} failed",
+                number(m, "tasks_running"),
+                number(m, "tasks_done"),
+                number(m, "tasks_failed")
+            ),
+        ),
+        (
+            "calls",
+            format!(
+                "{} running, {} done, {} failed",
+                number(m, "calls_running"),
+                number(m, "calls_done"),
+                number(m, "calls_failed")
+            ),
+        ),
+        (
+            "traffic",
+            format!(
+                "in {} messages, {}; out {} messages, {}",
+                number(m, "messages_in"),
+                text::bytes(number(m, "bytes_in")),
+                number(m, "messages_out"),
+                text::bytes(number(m, "bytes_out"))
+            ),
+        ),
+        ("for others", format!("{} frames relayed, {} floods passed on", number(m, "relayed"), number(m, "flooded"))),
+        ("refused", counts("refused")),
+        ("closed", counts("closed")),
+    ];
+    rows.iter().map(|(name, value)| format!("{name:<11}{}\n", text::line(value))).collect()
+}
+
+/// A node by its name and id, or by its id alone when its name is not known yet.
+fn named(value: &Value, id: &str) -> String {
+    let (name, id) = (who(value, id), short(text_of(value, id)));
+    if name == id { id } else { format!("{name} ({id})") }
+}
+
+/// One thing that happened to the node, without the time.
+pub(super) fn activity(what: &Value) -> (Tone, String) {
+    let id = |member: &str| short(text_of(what, member));
+    match text_of(what, "event") {
+        "peer_connected" => {
+            let direction = if what["inbound"] == true { "from" } else { "to" };
+            let unproven = if what["proven"] == false { ", unproven" } else { "" };
+            let line =
+                format!("peer {} connected {direction} {}{unproven}", named(what, "node_id"), text_of(what, "addr"));
+            (Tone::Good, line)
+        }
+        "peer_lost" => {
+            let reason = what["reason"].as_str().map(|r| format!(": {r}")).unwrap_or_default();
+            (Tone::Dim, format!("peer {} left{reason}", named(what, "node_id")))
+        }
+        "refused" => {
+            let line =
+                format!("refused {}: {} {}", text_of(what, "addr"), text_of(what, "reason"), text_of(what, "message"));
+            (Tone::Bad, line)
+        }
+        "dial_failed" => {
+            let retry = text::millis(what["retry_in_ms"].as_f64().unwrap_or_default());
+            (
+                Tone::Dim,
+                format!("can't reach {}: {} (again in {retry})", text_of(what, "peer"), text_of(what, "message")),
+            )
+        }
+        "task_received" => {
+            let via = what["via"].as_str().map(|via| format!(" via {}", short(via))).unwrap_or_default();
+            (
+                Tone::Plain,
+                format!("task {} from {}{via} ({})", text_of(what, "capability"), id("caller"), text_of(what, "id")),
+            )
+        }
+        "task_finished" => {
+            let took = match number(what, "took_ms") {
+                0 => "less than 1 ms".to_owned(),
+                took => text::millis(took as f64),
+            };
+            let task = format!("task {} for {}", text_of(what, "capability"), id("caller"));
+            match what["error"].as_str() {
+                Some(error) => (Tone::Bad, format!("{task} failed in {took}: {error}")),
+                None => (Tone::Plain, format!("{task} done in {took}")),
+            }
+        }
+        "published" => (Tone::Plain, format!("event {}", event(what))),
+        other => (Tone::Plain, format!("{other} {what}")),
+    }
+}
+
+/// A published event.
+pub(super) fn event(event: &Value) -> String {
+    let unproven = if event["proven"] == false { ", unproven" } else { "" };
+    text::line(&format!(
+        "{} from {}{unproven}: {}",
+        text_of(event, "event_type"),
+        short(text_of(event, "origin")),
+        event["data"]
+    ))
+}
+
+/// How a call went: `--trace`.
+pub(super) fn trace(outcome: &Value) -> String {
+    let mut lines = String::new();
+    if outcome["route"].is_string() {
+        let name = who(&serde_json::json!({ "name": outcome["responder_name"], "id": outcome["responder"] }), "id");
+        let via = outcome["via"].as_str().map(|via| format!(" via {}", short(via))).unwrap_or_default();
+        let hops = number(outcome, "hops");
+        let signature = if outcome["verified"] == true { "signature verified" } else { "NOT VERIFIED" };
+        let t = |member: &str| text::millis(outcome["timings"][member].as_f64().unwrap_or_default());
+        lines.push_str(&format!(
+            "route      {}{via}, {hops} hop{}\nresponder  {} ({}), {signature}\ntimes      sent {}, first sign {}, total {}\n",
+            text_of(outcome, "route"),
+            if hops == 1 { "" } else { "s" },
+            text::line(&name),
+            short(text_of(outcome, "responder")),
+            t("sent_ms"),
+            t("first_sign_ms"),
+            t("total_ms"),
+        ));
+    } else if let Some(delivery) = outcome["delivery"].as_str() {
+        lines.push_str(&format!("delivery   {delivery}\n"));
+    }
+    let tried = outcome["tried"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if !tried.is_empty() {
+        let rows = tried.iter().map(|step| {
+            vec![
+                text::millis(step["at_ms"].as_f64().unwrap_or_default()),
+                text_of(step, "step").to_owned(),
+                step["node"].as_str().map(short).unwrap_or_default(),
+                text_of(step, "result").to_owned(),
+            ]
+        });
+        lines.push_str(&table(false, &["AT", "TRIED", "NODE", "RESULT"], rows));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn names_from_other_nodes_are_harmless() {
+        let evil = "ev\u{1b}[31mil\nname";
+        let peer = json!({"node_id": "abcdefghijklmnop", "name": evil, "proven": false, "addr": "1.2.3.4:5", "inbound": true,
+            "tracker": "public", "capabilities": [{"kind": "tool", "name": evil}], "rtt_ms": 0.5, "connected_s": 70});
+        let text = peers(false, std::slice::from_ref(&peer));
+        assert!(!text.contains('\u{1b}'), "{text}");
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.contains("abcdefghijkl") && text.contains("1 min 10 s") && text.contains("unproven"), "{text}");
+        let text = nodes(false, &[peer]);
+        assert!(!text.contains('\u{1b}') && text.lines().count() == 2, "{text}");
+        let text = event(&json!({"event_type": evil, "origin": "abc", "data": {"x": evil}}));
+        assert!(!text.contains(|c: char| c.is_control()), "{text}");
+        let text = trace(&json!({"route": "relay", "responder_name": evil, "hops": 2, "verified": true,
+            "tried": [{"step": "table", "result": evil}]}));
+        assert!(!text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn a_status_names_refusals_by_reason() {
+        let text = status(&json!({"name": "box", "metrics": {"refused": {"BAD_SIGNATURE": 2}, "bytes_in": 2048}}));
+        assert!(text.contains("refused    2 BAD_SIGNATURE"), "{text}");
+        assert!(text.contains("2.0 kB"), "{text}");
+    }
+}

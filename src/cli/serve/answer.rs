@@ -1,0 +1,111 @@
+//! How a served node answers tasks: with a program, or with what it was asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::agent::{ChunkSink, Exec, ExecFailure, ExecTask};
+use crate::error::ErrorCode;
+use crate::node::{Builder, Context, Payload, Task, TaskError};
+
+use crate::cli::failure::Failure;
+use crate::cli::settings::Answer;
+
+/// Gives the node its handler.
+pub(super) fn install(builder: Builder, answer: Answer) -> Result<Builder, Failure> {
+    let (command, shell, stream, max_tasks) = match answer {
+        Answer::Echo => {
+            return Ok(builder.default_handler(|task: Task, _| async move { Ok(Payload::json(task.payload_json())) }));
+        }
+        Answer::Exec { command, shell, stream, max_tasks } => (command, shell, stream, max_tasks),
+    };
+    let mut exec = Exec::new(&command, shell)
+        .map_err(|e| {
+            Failure::usage(format!("--exec {command:?}: {e}")).hint("--exec-shell lets a shell read the command")
+        })?
+        .stream(stream);
+    if let Some(max_tasks) = max_tasks {
+        exec = exec.max_tasks(max_tasks);
+    }
+    let exec = Arc::new(exec);
+    Ok(builder.default_handler(move |task, context| {
+        let exec = Arc::clone(&exec);
+        async move { run(&exec, task, context).await }
+    }))
+}
+
+/// The task as the program reads it: one line of JSON, the payload digit for digit as the caller wrote it.
+fn stdin(task: &Task) -> Bytes {
+    let quoted = |text: &str| Value::from(text).to_string();
+    let line = format!(
+        "{{\"capability\":{},\"caller\":{},\"id\":{},\"payload\":{},\"timestamp\":{},\"ttl_s\":{}}}",
+        quoted(&task.capability),
+        quoted(&task.caller.to_string()),
+        quoted(&task.id),
+        task.payload_json(),
+        task.timestamp,
+        task.ttl.as_secs(),
+    );
+    line.into()
+}
+
+async fn run(exec: &Exec, task: Task, context: Context) -> Result<Payload, TaskError> {
+    let json = stdin(&task);
+    let work = ExecTask {
+        id: task.id,
+        capability: task.capability,
+        caller: task.caller.to_string(),
+        json,
+        deadline: context.deadline().into(),
+        cancelled: context.token(),
+    };
+    exec.run(work, Chunks { context: &context }).await.map_err(task_error)
+}
+
+/// The program's lines, sent as chunks.
+struct Chunks<'a> {
+    context: &'a Context,
+}
+
+impl ChunkSink for Chunks<'_> {
+    async fn send(&mut self, value: Payload) -> Result<(), ()> {
+        self.context.chunk(value).await.map_err(drop)
+    }
+}
+
+fn task_error(failure: ExecFailure) -> TaskError {
+    let message = failure.to_string();
+    match failure {
+        ExecFailure::Overloaded { retry_after_s, .. } => {
+            TaskError::overloaded(message, Duration::from_secs(retry_after_s))
+        }
+        ExecFailure::Cancelled | ExecFailure::NobodyListens => TaskError::with_code(ErrorCode::Cancelled, message),
+        ExecFailure::DeadlineExceeded => TaskError::with_code(ErrorCode::Timeout, message),
+        ExecFailure::TooLarge { .. } => TaskError::with_code(ErrorCode::TooLarge, message),
+        ExecFailure::Failed { .. } | ExecFailure::Spawn(_) | ExecFailure::Lost(_) => TaskError::new(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_a_program_become_the_codes_of_the_wire() {
+        let failed = ExecFailure::Failed { status: "exit status: 3".into(), stderr_tail: "boom".into() };
+        for (failure, code) in [
+            (failed, ErrorCode::HandlerError),
+            (ExecFailure::Overloaded { waiting: 64, retry_after_s: 1 }, ErrorCode::Overloaded),
+            (ExecFailure::Cancelled, ErrorCode::Cancelled),
+            (ExecFailure::DeadlineExceeded, ErrorCode::Timeout),
+            (ExecFailure::TooLarge { limit: 9 }, ErrorCode::TooLarge),
+            (ExecFailure::Spawn("no".into()), ErrorCode::HandlerError),
+        ] {
+            let error = task_error(failure);
+            assert_eq!(error.code, code);
+            assert_eq!(error.retry_after.is_some(), code == ErrorCode::Overloaded);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! A served node's face: its lines on stdout, or a prompt with the lines scrolling above it.
+
+use std::collections::HashSet;
+use std::io::{self, IsTerminal};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::control::Door;
+use crate::identity::NodeId;
+use crate::node::{Activity, Node, PeerInfo};
+
+use crate::cli::output::{self, Lines, Output, Printer, Tone};
+use crate::cli::{App, render, text};
+
+use super::prompt::{Prompt, QUIT};
+
+/// Where a node's lines go, and where commands come from.
+pub(super) struct Console {
+    out: Output,
+    printer: Printer,
+    lines: Lines,
+    log: Option<Printer>,
+    prompt: Option<Prompt>,
+}
+
+fn now() -> String {
+    text::clock(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
+}
+
+fn print(out: &Output, lines: &Lines, what: &Activity) {
+    let what = serde_json::to_value(what).unwrap_or(Value::Null);
+    if out.json {
+        let line = what.to_string();
+        lines.print(if out.terminal { text::escaped_json(&line) } else { line });
+    } else {
+        let (tone, line) = render::activity(&what);
+        lines.print(out.toned(tone, &format!("{} {line}", now())));
+    }
+}
+
+impl Console {
+    /// A prompt if a person sits there, else stdout alone.
+    pub(super) fn start(app: &App, node: &Node) -> io::Result<Self> {
+        let person = !app.out.json && app.out.terminal && io::stdin().is_terminal() && in_foreground();
+        let (prompt, printer) = if person {
+            let (prompt, above) = Prompt::start(&app.home, node.clone())?;
+            (Some(prompt), Printer::above(above)?)
+        } else {
+            (None, Printer::stdout()?)
+        };
+        let log = output::route_log(prompt.is_some().then_some(&printer))?;
+        Ok(Self { out: app.out.clone(), lines: printer.lines(), printer, log, prompt })
+    }
+
+    /// A way to print for those who carry out the prompt's commands.
+    pub(super) fn lines(&self) -> Lines {
+        self.lines.clone()
+    }
+
+    /// A line for people; programs that read JSON don't get it.
+    pub(super) fn note(&self, line: &str) {
+        if !self.out.json {
+            self.lines.print(self.out.toned(Tone::Plain, line));
+        }
+    }
+
+    /// The first line: where the node is.
+    pub(super) fn ready(&self, node: &Node, id: NodeId, door: Option<&Door>) {
+        let listen = node.listen_addrs();
+        let control = door.map(|door| door.path().display().to_string());
+        if self.out.json {
+            let ready =
+                json!({ "event": "ready", "node_id": id, "name": node.name(), "listen": listen, "control": control });
+            self.lines.print(ready.to_string());
+            return;
+        }
+        let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
+        let place =
+            if listen.is_empty() { "not listening".to_owned() } else { format!("listening on {}", listen.join(", ")) };
+        self.lines.print(self.out.toned(Tone::Good, &format!("ready: {} {place}", node.name())));
+        self.lines.print(self.out.toned(Tone::Plain, &format!("node id {id}")));
+        if self.prompt.is_some() {
+            self.lines
+                .print(self.out.toned(Tone::Dim, "`help` lists the commands, Tab completes, Ctrl-C stops the node"));
+        }
+    }
+
+    /// Prints what happens from now on, and who has connected already.
+    pub(super) fn follow(&self, node: &Node) -> AbortOnDropHandle<()> {
+        let (out, lines) = (self.out.clone(), self.lines());
+        // In this order a peer that connects meanwhile is told of twice rather than not at all.
+        let mut activity = node.activity();
+        let early = node.peers();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let mut told: HashSet<NodeId> = HashSet::new();
+            for PeerInfo { node_id, name, addr, inbound, proven, .. } in early {
+                told.insert(node_id);
+                print(&out, &lines, &Activity::PeerConnected { node_id, name, addr, inbound, proven });
+            }
+            while let Some(what) = activity.recv().await {
+                match &what {
+                    Activity::PeerConnected { node_id, .. } if told.remove(node_id) => continue,
+                    Activity::PeerLost { node_id, .. } => {
+                        told.remove(node_id);
+                    }
+                    _ => {}
+                }
+                print(&out, &lines, &what);
+            }
+        }))
+    }
+
+    /// The next line entered at the prompt; never, without one.
+    pub(super) async fn entered(&mut self) -> String {
+        match &mut self.prompt {
+            Some(prompt) => prompt.next().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Completes when Ctrl-C is pressed at the prompt once more: there it is a key and no signal.
+    pub(super) async fn quit_again(&mut self) {
+        while self.entered().await != QUIT {}
+    }
+
+    /// The node is about to stop.
+    pub(super) fn stopping(&self) {
+        self.note("stopping (Ctrl-C again stops at once)");
+    }
+
+    /// Lets the last lines out, and gives the terminal back as it was.
+    pub(super) fn finish(self) {
+        // Said last of all: the editor has printed a line for sure when it takes the next one.
+        self.note("stopped");
+        self.printer.finish();
+        if let Some(prompt) = self.prompt {
+            prompt.end();
+            output::clear_line();
+        }
+        if let Some(log) = self.log {
+            log.finish();
+        }
+    }
+}
+
+/// Whether this process may read the terminal: one started with `&` would be stopped for trying.
+#[cfg(unix)]
+fn in_foreground() -> bool {
+    rustix::termios::tcgetpgrp(io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
+}
+
+#[cfg(not(unix))]
+fn in_foreground() -> bool {
+    true
+}

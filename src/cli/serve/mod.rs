@@ -1,0 +1,212 @@
+//! `elo serve`: runs a node.
+
+mod answer;
+mod console;
+mod jobs;
+mod prompt;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+use tokio_util::sync::CancellationToken;
+
+#[cfg(not(unix))]
+use crate::control::DoorError;
+use crate::control::{Door, Shared};
+use crate::identity::{Identity, NodeId};
+use crate::node::{Builder, Node};
+
+use super::failure::{Failure, INTERRUPTED, OK};
+use super::settings::{self, Settings};
+use super::signals::Signals;
+use super::{App, values};
+
+const AFTER_HELP: &str = "\
+Examples:
+  elo serve --agent echo                                 answers with what it is asked
+  elo serve --agent summarise --exec './summarise.py'    a program answers: the task's JSON on its stdin
+  elo serve --peer 10.0.0.5 --tool search --exec 'rg -n TODO'
+  elo serve --tracker                                    a meeting point and relay for others
+  elo serve --tracker --private --allow ID               for those named only
+  elo serve --no-listen --peer tracker.example.org       behind a router, through that tracker
+
+On a terminal there is a prompt (`help` lists its commands). Otherwise the node runs until it is told to stop, and
+`elo call`, `elo peers` and the others talk to it from other terminals.
+
+--exec: stdin is one line of JSON, {\"capability\", \"caller\", \"id\", \"payload\", \"timestamp\", \"ttl_s\"};
+environment ELO_TASK_ID, ELO_CAPABILITY, ELO_CALLER; exit 0 and stdout is the result (JSON, else text),
+anything else and the end of stderr is the error. The program is killed when the caller cancels or stops waiting.
+
+--json: the first line of stdout is {\"event\":\"ready\",...}, then one line for each thing that happens.
+
+Every option also stands in the settings file under the flag's name (`peer = [\"10.0.0.5\"]`), and in an environment
+variable (ELO_PEER=a,b).
+
+Exit codes: 0 stopped, 1 could not start, 2 wrong usage, 130 stopped at once by a second signal.";
+
+/// How long the lines of the last moments are waited for.
+const LAST_EVENTS: Duration = Duration::from_millis(200);
+
+/// Run a node
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct ServeArgs {
+    /// The name shown to people, by which the node can be called [default: the beginning of its id]
+    #[arg(long, env = "ELO_NAME", value_name = "NAME", value_parser = values::name)]
+    pub(super) name: Option<String>,
+    /// TCP port; 0 takes any free one [default: 7878]
+    #[arg(long, env = "ELO_PORT")]
+    pub(super) port: Option<u16>,
+    /// Address to listen on [default: 0.0.0.0]
+    #[arg(long, env = "ELO_BIND", value_name = "IP")]
+    pub(super) bind: Option<IpAddr>,
+    /// Don't listen: reached over its own connections and through trackers
+    #[arg(long, env = "ELO_NO_LISTEN", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub(super) no_listen: Option<bool>,
+    /// Publish this address instead of those found out; may be repeated
+    #[arg(long, env = "ELO_ADVERTISE", value_name = "IP[:PORT]", value_parser = values::advertised, value_delimiter = ',')]
+    pub(super) advertise: Vec<SocketAddr>,
+    /// Keep connected to this peer; may be repeated
+    #[arg(long, env = "ELO_PEER", value_name = "[ID@]HOST[:PORT]", value_parser = values::peer, value_delimiter = ',')]
+    pub(super) peer: Vec<String>,
+    /// Provide an agent of this name; may be repeated
+    #[arg(long, env = "ELO_AGENT", value_name = "NAME", value_parser = values::name, value_delimiter = ',')]
+    pub(super) agent: Vec<String>,
+    /// Provide a tool of this name; may be repeated
+    #[arg(long, env = "ELO_TOOL", value_name = "NAME", value_parser = values::name, value_delimiter = ',')]
+    pub(super) tool: Vec<String>,
+    /// Provide a model of this name; may be repeated
+    #[arg(long, env = "ELO_MODEL", value_name = "NAME", value_parser = values::name, value_delimiter = ',')]
+    pub(super) model: Vec<String>,
+    /// Hear of capabilities and events of this name (* at the end covers every ending); may be repeated
+    #[arg(long, env = "ELO_INTEREST", value_name = "PATTERN", value_parser = values::name, value_delimiter = ',')]
+    pub(super) interest: Vec<String>,
+    /// Answer tasks with this program [default: send the payload back]
+    #[arg(long, env = "ELO_EXEC", value_name = "CMD")]
+    pub(super) exec: Option<String>,
+    /// Each line of the program's output is a part of the answer, sent as it appears
+    #[arg(long, env = "ELO_EXEC_STREAM", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub(super) exec_stream: Option<bool>,
+    /// Let a shell read CMD
+    #[arg(long, env = "ELO_EXEC_SHELL", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub(super) exec_shell: Option<bool>,
+    /// How many programs run at once; more tasks wait [default: the number of cores]
+    #[arg(long, env = "ELO_MAX_TASKS", value_name = "N", value_parser = settings::max_tasks)]
+    pub(super) max_tasks: Option<usize>,
+    /// Be a tracker: others register here, find each other and are relayed
+    #[arg(long, env = "ELO_TRACKER", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub(super) tracker: Option<bool>,
+    /// Let only the nodes named with --allow connect
+    #[arg(long, env = "ELO_PRIVATE", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub(super) private: Option<bool>,
+    /// Let this node connect to the private tracker; may be repeated
+    #[arg(long, env = "ELO_ALLOW", value_name = "ID", value_parser = values::node_id, value_delimiter = ',')]
+    pub(super) allow: Vec<NodeId>,
+    /// Admit nodes of the Python package elo-node, whose connections prove nothing
+    #[arg(long, env = "ELO_LEGACY", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub(super) legacy: Option<bool>,
+}
+
+pub(super) fn run(app: &App, args: ServeArgs) -> Result<u8, Failure> {
+    let settings = Settings::merge(args, &app.file()?)?;
+    app.block_on(serve(app, settings))
+}
+
+async fn serve(app: &App, settings: Settings) -> Result<u8, Failure> {
+    // Before anything else, so that Ctrl-C during the start is heeded as well.
+    let mut signals = Signals::new()?;
+    // A fault of the settings is told before anything is made or taken.
+    let builder = builder(settings)?;
+    let door = open_door(app)?;
+    let (identity, created) = Identity::load_or_create(&app.home)?;
+    let id = identity.id();
+    let node = builder.identity(identity).start().await?;
+    let mut console = match console::Console::start(app, &node) {
+        Ok(console) => console,
+        Err(e) => {
+            node.shutdown().await;
+            return Err(Failure::new(format!("can't start the output: {e}")));
+        }
+    };
+    let shared = Shared { node: node.clone(), stop: CancellationToken::new(), stopped: CancellationToken::new() };
+    let clients = door.as_ref().map(|door| door.serve(shared.clone()));
+    if created {
+        console.note(&format!("made a new identity in {}", app.home.display()));
+    }
+    console.ready(&node, id, door.as_ref());
+    let printing = console.follow(&node);
+
+    let mut jobs = jobs::Jobs::new(shared.clone(), app.out.clone(), console.lines());
+    loop {
+        tokio::select! {
+            () = signals.next() => break,
+            () = shared.stop.cancelled() => break,
+            () = node.stopped() => break,
+            entered = console.entered() => if !jobs.start(&entered) { break },
+            () = jobs.ended() => {}
+        }
+    }
+    console.stopping();
+    drop(jobs);
+    let code = tokio::select! {
+        () = node.shutdown() => OK,
+        () = signals.next() => INTERRUPTED,
+        () = console.quit_again() => INTERRUPTED,
+    };
+    drop(tokio::time::timeout(LAST_EVENTS, printing).await);
+    // The port is free; now the home, and only then those who asked for the stop are told.
+    drop(door);
+    shared.stopped.cancel();
+    if clients.is_some() {
+        // Their sessions have one line to write, into a socket that has room for it.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(clients);
+    console.finish();
+    Ok(code)
+}
+
+/// Takes the home; where the system has no Unix sockets, does without.
+fn open_door(app: &App) -> Result<Option<Door>, Failure> {
+    match Door::open(&app.home) {
+        Ok(door) => Ok(Some(door)),
+        #[cfg(not(unix))]
+        Err(e @ DoorError::Unsupported) => {
+            tracing::warn!("{e}");
+            Ok(None)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn builder(settings: Settings) -> Result<Builder, Failure> {
+    let mut builder = Node::builder().tracker(settings.tracker).legacy(settings.legacy);
+    builder = match settings.listen {
+        Some(addr) => builder.listen(addr),
+        None => builder.no_listen(),
+    };
+    if let Some(name) = settings.name {
+        builder = builder.name(name);
+    }
+    for addr in settings.advertise {
+        builder = builder.advertise(addr);
+    }
+    for peer in settings.peers {
+        builder = builder.peer(peer);
+    }
+    for capability in settings.capabilities {
+        builder = builder.capability(capability);
+    }
+    for pattern in settings.interests {
+        builder = builder.interest(pattern);
+    }
+    answer::install(builder, settings.answer)
+}

@@ -1,0 +1,230 @@
+//! What `serve` is to do: flags and environment over the file over the defaults, checked as a whole.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::node::Tracker;
+use crate::wire::Capability;
+
+use super::config::FileSettings;
+use super::failure::Failure;
+use super::serve::ServeArgs;
+use super::values;
+
+/// How tasks to this node's capabilities are answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The payload goes back as it came.
+    Echo,
+    /// A program answers.
+    Exec {
+        /// The command line.
+        command: String,
+        /// Whether a shell reads it.
+        shell: bool,
+        /// Whether each line of its output is a chunk.
+        stream: bool,
+        /// How many run at once; `None`: as many as there are cores.
+        max_tasks: Option<usize>,
+    },
+}
+
+/// The settings of a node to be run.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) name: Option<String>,
+    /// `None`: it doesn't listen.
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) advertise: Vec<SocketAddr>,
+    pub(super) peers: Vec<String>,
+    pub(super) capabilities: Vec<Capability>,
+    pub(super) interests: Vec<String>,
+    pub(super) answer: Answer,
+    pub(super) tracker: Tracker,
+    pub(super) legacy: bool,
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| format!("{text:?} is not a port (0 to 65535)"))
+}
+
+fn ip(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is not an IP address"))
+}
+
+fn any(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+/// The flag's list if one was given, else the file's: a list replaces, it doesn't add.
+fn list<T>(flag: Vec<T>, file: Result<Vec<T>, Failure>) -> Result<Vec<T>, Failure> {
+    let file = file?;
+    Ok(if flag.is_empty() { file } else { flag })
+}
+
+/// How many tasks at once.
+pub(super) fn max_tasks(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=4096) => Ok(n),
+        _ => Err(format!("{text:?} is not a number from 1 to 4096")),
+    }
+}
+
+impl Settings {
+    /// Puts the flags over the file, and says what doesn't go together.
+    pub(super) fn merge(args: ServeArgs, file: &FileSettings) -> Result<Self, Failure> {
+        let flag = |given: Option<bool>, key: &str| -> Result<bool, Failure> {
+            Ok(given.or(file.flag(key)?).unwrap_or(false))
+        };
+        let no_listen = flag(args.no_listen, "no-listen")?;
+        let given_port = args.port.or(file.value("port", port)?);
+        let given_bind = args.bind.or(file.value("bind", ip)?);
+        let advertise = list(args.advertise, file.list("advertise", values::advertised))?;
+        let tracker = flag(args.tracker, "tracker")?;
+        let private = flag(args.private, "private")?;
+        let allow = list(args.allow, file.list("allow", values::node_id))?;
+        let command = args.exec.or(file.value("exec", any)?);
+        let stream = flag(args.exec_stream, "exec-stream")?;
+        let shell = flag(args.exec_shell, "exec-shell")?;
+        let max = args.max_tasks.or(file.value("max-tasks", max_tasks)?);
+        let mut capabilities: Vec<Capability> = Vec::new();
+        capabilities.extend(list(args.agent, file.list("agent", values::name))?.into_iter().map(Capability::agent));
+        capabilities.extend(list(args.model, file.list("model", values::name))?.into_iter().map(Capability::model));
+        capabilities.extend(list(args.tool, file.list("tool", values::name))?.into_iter().map(Capability::tool));
+
+        let wrong = |message: &str, hint: &str| Err(Failure::usage(message).hint(hint));
+        if no_listen && (given_port.is_some() || given_bind.is_some() || !advertise.is_empty()) {
+            return wrong(
+                "--no-listen doesn't go with --port, --bind or --advertise",
+                "a node that doesn't listen has no address of its own; leave one of them out",
+            );
+        }
+        if private && !tracker {
+            return wrong(
+                "--private needs --tracker",
+                "only a tracker has an allowlist: `--tracker --private --allow ID`",
+            );
+        }
+        if !allow.is_empty() && !private {
+            return wrong("--allow needs --private", "say `--tracker --private --allow ID`, or leave --allow out");
+        }
+        if private && allow.is_empty() {
+            return wrong(
+                "--private without --allow admits nobody",
+                "add `--allow ID` for each node (`elo id` prints it)",
+            );
+        }
+        if command.is_none() && (stream || shell || max.is_some()) {
+            return wrong(
+                "--exec-stream, --exec-shell and --max-tasks need --exec",
+                "say which program answers the tasks: `--exec CMD`",
+            );
+        }
+        if command.as_deref().is_some_and(|c| c.trim().is_empty()) {
+            return wrong("--exec is empty", "say which program answers the tasks: `--exec ./run`");
+        }
+        if command.is_some() && capabilities.is_empty() {
+            return wrong(
+                "--exec without a capability would never run",
+                "say what the program offers: `--agent NAME`, `--tool NAME` or `--model NAME`",
+            );
+        }
+
+        let address = SocketAddr::new(
+            given_bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            given_port.unwrap_or(values::DEFAULT_PORT),
+        );
+        Ok(Self {
+            name: args.name.or(file.value("name", values::name)?),
+            listen: (!no_listen).then_some(address),
+            advertise,
+            peers: list(args.peer, file.list("peer", values::peer))?,
+            capabilities,
+            interests: list(args.interest, file.list("interest", values::name))?,
+            answer: match command {
+                None => Answer::Echo,
+                Some(command) => Answer::Exec { command, shell, stream, max_tasks: max },
+            },
+            tracker: match (tracker, private) {
+                (false, _) => Tracker::Off,
+                (true, false) => Tracker::Public,
+                (true, true) => Tracker::Private { allow },
+            },
+            legacy: flag(args.legacy, "legacy")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ServeArgs,
+    }
+
+    fn merge(line: &str, file: &str) -> Result<Settings, Failure> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("elo.toml");
+        std::fs::write(&path, file).unwrap();
+        let file = FileSettings::load(Path::new("/nowhere"), Some(&path))?;
+        let args = Line::parse_from(std::iter::once("elo").chain(line.split_whitespace())).args;
+        Settings::merge(args, &file)
+    }
+
+    #[test]
+    fn defaults() {
+        let s = merge("", "").unwrap();
+        assert_eq!(s.listen, Some("0.0.0.0:7878".parse().unwrap()));
+        assert_eq!((s.name, s.answer, s.tracker, s.legacy), (None, Answer::Echo, Tracker::Off, false));
+        assert!(s.peers.is_empty() && s.capabilities.is_empty() && s.advertise.is_empty());
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = "name = 'file'\nport = 1\nbind = '127.0.0.1'\npeer = ['a', 'b']\nagent = 'x'\ntracker = true\n";
+        let s = merge("", file).unwrap();
+        assert_eq!(s.name.as_deref(), Some("file"));
+        assert_eq!(s.listen, Some("127.0.0.1:1".parse().unwrap()));
+        assert_eq!(s.peers, ["a:7878", "b:7878"]);
+        assert_eq!(s.tracker, Tracker::Public);
+        let s = merge("--name flag --port 2 --peer c --agent y,z --tracker=false", file).unwrap();
+        assert_eq!(s.name.as_deref(), Some("flag"));
+        assert_eq!(s.listen, Some("127.0.0.1:2".parse().unwrap()));
+        assert_eq!(s.peers, ["c:7878"]);
+        assert_eq!(s.capabilities, [Capability::agent("y"), Capability::agent("z")]);
+        assert_eq!(s.tracker, Tracker::Off);
+    }
+
+    #[test]
+    fn a_program_has_its_settings() {
+        let s = merge("--exec cat --tool t --exec-stream --max-tasks 3", "exec-shell = true").unwrap();
+        let answer = Answer::Exec { command: "cat".into(), shell: true, stream: true, max_tasks: Some(3) };
+        assert_eq!(s.answer, answer);
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_said() {
+        for (line, file, said) in [
+            ("--private", "", "--private needs --tracker"),
+            ("--tracker --private", "", "admits nobody"),
+            ("--no-listen --port 1", "", "--no-listen"),
+            ("--no-listen", "bind = '::1'", "--no-listen"),
+            ("--exec-stream", "", "need --exec"),
+            ("--max-tasks 2", "", "need --exec"),
+            ("--exec cat", "", "without a capability"),
+            ("", "port = 70000", "elo.toml:1: port"),
+            ("", "peer = ['http://x']", "elo.toml:1: peer"),
+            ("", "max-tasks = 0", "elo.toml:1: max-tasks"),
+        ] {
+            let failure = merge(line, file).unwrap_err();
+            assert_eq!(failure.exit, 2, "{line} {file}");
+            assert!(failure.message.contains(said), "{line} {file}: {}", failure.message);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! `elo status`: the identity, and the running node.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::control::{NoArgs, op};
+use crate::identity::{Identity, IdentityError};
+
+use super::App;
+use super::failure::{FAILED, Failure, OK};
+use super::{mesh, render};
+
+const AFTER_HELP: &str = "\
+Examples:
+  elo status
+  elo status --json | jq .node.metrics.peers
+
+Exit codes: 0 a node is running, 1 none is.";
+
+/// Show the identity and the running node's state
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct StatusArgs {}
+
+pub(super) fn run(app: &App, _args: StatusArgs) -> Result<u8, Failure> {
+    let identity = match Identity::load(&app.home) {
+        Ok(identity) => Some(identity.id().to_string()),
+        Err(IdentityError::Missing { .. }) => None,
+        Err(e) => return Err(e.into()),
+    };
+    app.block_on(async {
+        let node = match mesh::running_or_none(app).await? {
+            Some(mut way) => Some(way.ask(op::STATUS, &NoArgs {}, |_| Ok(())).await?),
+            None => None,
+        };
+        let running = node.is_some();
+        if app.out.json {
+            let mut object = BTreeMap::from([
+                ("identity", json!(identity)),
+                ("home", json!(app.home.display().to_string())),
+                ("running", json!(running)),
+                ("node", json!(null)),
+            ]);
+            if let Some(node) = node {
+                object.insert("node", mesh::value(&node)?);
+            }
+            app.out.json(&object)?;
+        } else {
+            let home = app.home.display();
+            match &identity {
+                Some(id) => app.out.line(&format!("identity   {id}"))?,
+                None => app.out.line("identity   none yet (`elo init` makes one, and so does `elo serve`)")?,
+            }
+            app.out.line(&format!("home       {home}"))?;
+            match node {
+                Some(node) => app.out.block(&render::status(&mesh::value(&node)?))?,
+                None => app.out.line("node       not running (`elo serve` starts it)")?,
+            }
+        }
+        Ok(if running { OK } else { FAILED })
+    })
+}

@@ -1,0 +1,114 @@
+//! What is said over the control socket.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// The version of this conversation; both sides name theirs in every line.
+pub(crate) const VERSION: u32 = 1;
+
+/// The most bytes of a request: a payload of 1 MiB with its members around it, twice.
+pub(super) const MAX_REQUEST: usize = 2 * 1024 * 1024;
+
+/// The most bytes of one line of an answer: a result of 1 MiB with its payload written twice, and what was tried.
+pub(super) const MAX_REPLY: usize = 8 * 1024 * 1024;
+
+/// What can be asked.
+pub(crate) mod op {
+    /// The node's own state.
+    pub(crate) const STATUS: &str = "status";
+    /// The connected peers, one item each.
+    pub(crate) const PEERS: &str = "peers";
+    /// Who provides a capability, one item each.
+    pub(crate) const FIND: &str = "find";
+    /// A call: its chunks are items, its outcome ends it.
+    pub(crate) const CALL: &str = "call";
+    /// Published events, one item each, until the client hangs up.
+    pub(crate) const EVENTS: &str = "events";
+    /// What happens to the node, one item each, until the client hangs up.
+    pub(crate) const ACTIVITY: &str = "activity";
+    /// Publishes an event.
+    pub(crate) const PUBLISH: &str = "publish";
+    /// Stops the node; done when it has let go of its port and its home.
+    pub(crate) const STOP: &str = "stop";
+}
+
+/// A request.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    pub(super) v: u32,
+    pub(super) op: String,
+    pub(super) args: Box<RawValue>,
+}
+
+/// A line of an answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Answer {
+    pub(super) v: u32,
+    #[serde(rename = "type")]
+    pub(super) kind: Kind,
+    pub(super) data: Box<RawValue>,
+}
+
+/// What a line of an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Kind {
+    /// One of several things; more follows.
+    Item,
+    /// The end, with what was asked for.
+    Done,
+    /// The end, with `code` and `message`.
+    Error,
+}
+
+/// For requests that need no more said.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct NoArgs {}
+
+/// Who to look for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FindArgs {
+    /// The capability; empty for everybody.
+    pub(crate) capability: String,
+    /// How long to ask the mesh, in milliseconds.
+    pub(crate) wait_ms: u64,
+}
+
+/// A call.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CallArgs {
+    /// What is asked for.
+    pub(crate) capability: String,
+    /// With what, digit for digit.
+    pub(crate) payload: Box<RawValue>,
+    /// Whom to ask.
+    #[serde(default)]
+    pub(crate) to: Option<String>,
+    /// The tracker to go through.
+    #[serde(default)]
+    pub(crate) via: Option<String>,
+    /// How long the answer may take, in milliseconds.
+    pub(crate) timeout_ms: u64,
+    /// Whether chunks are wanted.
+    #[serde(default)]
+    pub(crate) stream: bool,
+    /// Whether the node itself may answer.
+    #[serde(default)]
+    pub(crate) local: bool,
+}
+
+/// Which events.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct EventsArgs {
+    /// The types, `*` at the end covers every ending.
+    pub(crate) pattern: String,
+}
+
+/// An event to publish.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PublishArgs {
+    /// Its type.
+    pub(crate) event_type: String,
+    /// What it carries.
+    pub(crate) data: Box<RawValue>,
+}

@@ -1,0 +1,261 @@
+//! The answering side: one client, one request.
+
+use std::io;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, duplex, split};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::error::{CallError, Error};
+use crate::node::{Node, Outcome};
+
+use super::client::Client;
+use super::framing::{hung_up, read_line};
+use super::protocol::{Answer, CallArgs, EventsArgs, FindArgs, Kind, MAX_REQUEST, PublishArgs, Request, VERSION, op};
+
+/// How long a client may take to say what it wants: a program does it at once, and a silent one takes up a place.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a client may not read before it is let go.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How much may be on the way between two tasks of one process.
+const PIPE: usize = 64 * 1024;
+
+/// What every session of a node shares.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    /// The node asked.
+    pub(crate) node: Node,
+    /// Cancelled when somebody asks the node to stop.
+    pub(crate) stop: CancellationToken,
+    /// Cancelled when it has stopped, and let go of its port and home.
+    pub(crate) stopped: CancellationToken,
+}
+
+/// A client to a node in this process, and the owner of the task that answers it.
+pub(crate) fn attach(shared: &Shared) -> (Client, AbortOnDropHandle<()>) {
+    let (here, there) = duplex(PIPE);
+    let task = tokio::spawn(answer(there, shared.clone()));
+    (Client::over(here), AbortOnDropHandle::new(task))
+}
+
+/// Why a session ends early: the client hung up, or reads too slowly.
+struct Gone;
+
+impl From<io::Error> for Gone {
+    fn from(_: io::Error) -> Self {
+        Self
+    }
+}
+
+/// Answers one client.
+pub(super) async fn answer<S: AsyncRead + AsyncWrite + Send + Unpin>(stream: S, shared: Shared) {
+    let (reader, writer) = split(stream);
+    let mut reader = BufReader::new(reader);
+    let mut replies = Replies { writer };
+    let request = match timeout(REQUEST_TIMEOUT, read_line(&mut reader, MAX_REQUEST)).await {
+        Ok(Ok(Some(line))) => line,
+        Ok(Err(e)) if e.kind() == io::ErrorKind::InvalidData => {
+            drop(replies.error("TOO_LARGE", &format!("a request may have at most {MAX_REQUEST} bytes")).await);
+            return;
+        }
+        Ok(Ok(None) | Err(_)) => return,
+        Err(_) => {
+            drop(replies.error("TIMEOUT", "no request came within 30 s").await);
+            return;
+        }
+    };
+    tokio::select! {
+        // Either way nobody is left to be told.
+        _ = handle(&request, &shared, &mut replies) => {}
+        () = hung_up(&mut reader) => {}
+    }
+}
+
+/// Tells a client that there is no room for it.
+pub(super) async fn turn_away<S: AsyncRead + AsyncWrite + Send + Unpin>(stream: S, clients: usize) {
+    let (_, writer) = split(stream);
+    let message = format!("{clients} commands are connected to this node already; try again when some have ended");
+    drop(Replies { writer }.error("OVERLOADED", &message).await);
+}
+
+async fn handle<W: AsyncWrite + Unpin>(request: &[u8], shared: &Shared, replies: &mut Replies<W>) -> Result<(), Gone> {
+    let request: Request = match serde_json::from_slice(request) {
+        Ok(request) => request,
+        Err(e) => return replies.error("BAD_REQUEST", &format!("a request is {{\"v\", \"op\", \"args\"}}: {e}")).await,
+    };
+    if request.v != VERSION {
+        let message = format!("this node speaks control version {VERSION}, the command version {}", request.v);
+        return replies.error("BAD_REQUEST", &format!("{message}: use the same version of elo for both")).await;
+    }
+    let node = &shared.node;
+    match request.op.as_str() {
+        op::STATUS => replies.done(&node.status()).await,
+        op::PEERS => {
+            for peer in node.peers() {
+                replies.item(&peer).await?;
+            }
+            replies.done(&()).await
+        }
+        op::FIND => match args::<FindArgs>(&request.args) {
+            Ok(args) => find(node, args, replies).await,
+            Err(e) => replies.error("BAD_REQUEST", &e).await,
+        },
+        op::CALL => match args::<CallArgs>(&request.args) {
+            Ok(args) => call(node, args, replies).await,
+            Err(e) => replies.error("BAD_REQUEST", &e).await,
+        },
+        op::EVENTS => match args::<EventsArgs>(&request.args) {
+            Ok(args) => events(node, &args, replies).await,
+            Err(e) => replies.error("BAD_REQUEST", &e).await,
+        },
+        op::ACTIVITY => {
+            let mut activity = node.activity();
+            while let Some(what) = activity.recv().await {
+                replies.item(&what).await?;
+            }
+            replies.done(&()).await
+        }
+        op::PUBLISH => match args::<PublishArgs>(&request.args) {
+            Ok(args) => publish(node, &args, replies).await,
+            Err(e) => replies.error("BAD_REQUEST", &e).await,
+        },
+        op::STOP => {
+            shared.stop.cancel();
+            shared.stopped.cancelled().await;
+            replies.done(&()).await
+        }
+        other => replies.error("BAD_REQUEST", &format!("unknown operation {other:?}")).await,
+    }
+}
+
+fn args<T: DeserializeOwned>(raw: &RawValue) -> Result<T, String> {
+    serde_json::from_str(raw.get()).map_err(|e| format!("the request's args can't be read: {e}"))
+}
+
+async fn find<W: AsyncWrite + Unpin>(node: &Node, args: FindArgs, replies: &mut Replies<W>) -> Result<(), Gone> {
+    let wait = (args.wait_ms > 0).then(|| Duration::from_millis(args.wait_ms));
+    match node.find(&args.capability, wait).await {
+        Ok(found) => {
+            for node in found {
+                replies.item(&node).await?;
+            }
+            replies.done(&()).await
+        }
+        Err(e) => replies.fault(&e).await,
+    }
+}
+
+async fn call<W: AsyncWrite + Unpin>(node: &Node, args: CallArgs, replies: &mut Replies<W>) -> Result<(), Gone> {
+    let mut call =
+        node.call_json(args.capability, args.payload.get()).timeout(Duration::from_millis(args.timeout_ms.max(1)));
+    if let Some(to) = args.to {
+        call = call.to(to);
+    }
+    if let Some(via) = args.via {
+        call = call.via(via);
+    }
+    if args.local {
+        call = call.allow_local();
+    }
+    // Dropped with this future when the client hangs up: that cancels the call.
+    let mut handle = match call.start().await {
+        Ok(handle) => handle,
+        Err(e) => return replies.call_error(&e).await,
+    };
+    if args.stream {
+        while let Some(chunk) = handle.next_chunk().await {
+            replies.item(&chunk).await?;
+        }
+    }
+    match handle.outcome().await {
+        Ok(outcome) => replies.done(&outcome_with_digits(&outcome)).await,
+        Err(e) => replies.call_error(&e).await,
+    }
+}
+
+/// The outcome as an object, its payload digit for digit as the responder wrote it.
+fn outcome_with_digits(outcome: &Outcome) -> Option<std::collections::BTreeMap<String, Box<RawValue>>> {
+    let serde_json::Value::Object(members) = serde_json::to_value(outcome).ok()? else { return None };
+    let mut object = std::collections::BTreeMap::new();
+    for (name, value) in members {
+        object.insert(name, to_raw_value(&value).ok()?);
+    }
+    if let Ok(payload) = RawValue::from_string(outcome.payload_json().to_owned()) {
+        object.insert("payload".to_owned(), payload);
+    }
+    Some(object)
+}
+
+async fn events<W: AsyncWrite + Unpin>(node: &Node, args: &EventsArgs, replies: &mut Replies<W>) -> Result<(), Gone> {
+    let mut subscription = match node.subscribe(&args.pattern) {
+        Ok(subscription) => subscription,
+        Err(e) => return replies.fault(&e).await,
+    };
+    while let Some(event) = subscription.recv().await {
+        replies.item(&event).await?;
+    }
+    replies.done(&()).await
+}
+
+async fn publish<W: AsyncWrite + Unpin>(node: &Node, args: &PublishArgs, replies: &mut Replies<W>) -> Result<(), Gone> {
+    let data = match serde_json::from_str(args.data.get()) {
+        Ok(data) => data,
+        Err(e) => return replies.error("BAD_REQUEST", &format!("the event's data can't be read: {e}")).await,
+    };
+    match node.publish(&args.event_type, data) {
+        Ok(id) => replies.done(&json!({ "id": id, "event_type": args.event_type })).await,
+        Err(e) => replies.fault(&e).await,
+    }
+}
+
+/// The way back to the client.
+struct Replies<W> {
+    writer: W,
+}
+
+impl<W: AsyncWrite + Unpin> Replies<W> {
+    async fn send(&mut self, kind: Kind, data: &impl Serialize) -> Result<(), Gone> {
+        let data = to_raw_value(data).map_err(io::Error::from)?;
+        let mut line = serde_json::to_vec(&Answer { v: VERSION, kind, data }).map_err(io::Error::from)?;
+        line.push(b'\n');
+        let written = async {
+            self.writer.write_all(&line).await?;
+            self.writer.flush().await
+        };
+        Ok(timeout(WRITE_TIMEOUT, written).await.map_err(|_| Gone)??)
+    }
+
+    async fn item(&mut self, data: &impl Serialize) -> Result<(), Gone> {
+        self.send(Kind::Item, data).await
+    }
+
+    async fn done(&mut self, data: &impl Serialize) -> Result<(), Gone> {
+        self.send(Kind::Done, data).await
+    }
+
+    async fn error(&mut self, code: &str, message: &str) -> Result<(), Gone> {
+        self.send(Kind::Error, &json!({ "code": code, "message": message })).await
+    }
+
+    async fn call_error(&mut self, error: &CallError) -> Result<(), Gone> {
+        self.send(Kind::Error, error).await
+    }
+
+    async fn fault(&mut self, error: &Error) -> Result<(), Gone> {
+        let code = match error {
+            Error::Invalid(_) | Error::Config(_) => "BAD_REQUEST",
+            Error::TooLarge { .. } => "TOO_LARGE",
+            Error::Stopped => "STOPPED",
+            _ => "INTERNAL",
+        };
+        self.error(code, &error.to_string()).await
+    }
+}

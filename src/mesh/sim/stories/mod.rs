@@ -1,0 +1,6 @@
+//! What the mesh is for, told step by step.
+
+mod calls;
+mod links;
+mod relay;
+mod spread;

@@ -1,0 +1,85 @@
+//! `elo serve` on a terminal: the prompt.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+
+mod common;
+
+use std::process::Command;
+
+use common::{Home, Ran, run};
+use serde_json::{Value, json};
+
+/// Sits at a terminal before `elo`, and does as told.
+fn sit(home: &Home, args: &[&str], steps: &Value) -> Ran {
+    let mut command = Command::new("python3");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/terminal.py"));
+    command.arg(steps.to_string()).arg(env!("CARGO_BIN_EXE_elo")).args(args);
+    command.env("ELO_HOME", home.path()).env("TERM", "xterm").env_remove("NO_COLOR");
+    run(command)
+}
+
+const SERVE: &[&str] = &["serve", "--bind", "127.0.0.1", "--port", "0", "--agent", "echo", "--name", "box"];
+
+#[test]
+fn the_prompt_takes_commands() {
+    let home = Home::new();
+    let steps = json!([
+        ["expect", "ready: box"],
+        ["expect", "elo> "],
+        ["send", "help\r"],
+        ["expect", "publish TYPE"],
+        ["send", "caps\r"],
+        ["expect", "agent"],
+        ["send", "peers\r"],
+        ["expect", "no peers are connected"],
+        ["send", "call echo {\"n\": 1}\r"],
+        ["expect", "\"n\": 1"],
+        ["send", "call echo\r"],
+        ["expect", "null"],
+        ["send", "dance\r"],
+        ["expect", "unknown command"],
+        ["send", "ca\t"],
+        ["send", "\u{15}cap\t\r"],
+        ["expect", "agent"],
+        ["send", "quit\r"],
+        ["expect", "stopping"],
+        ["code", 0]
+    ]);
+    sit(&home, SERVE, &steps).ok();
+    let history = std::fs::read_to_string(home.file("history")).unwrap();
+    assert!(history.contains("call echo"), "{history}");
+    assert_eq!(common::mode(home.file("history")), 0o600);
+    assert!(!home.file("node.sock").exists());
+}
+
+#[test]
+fn events_scroll_above_the_prompt() {
+    let home = Home::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let args = [SERVE, &["--peer", &gone]].concat();
+    let steps =
+        json!([["expect", "elo> "], ["expect", "can't reach"], ["send", "\u{4}"], ["expect", "stopping"], ["code", 0]]);
+    sit(&home, &args, &steps).ok();
+}
+
+#[test]
+fn however_it_ends_the_terminal_is_as_it_was() {
+    // By Ctrl-C at the prompt, and by a signal while the editor sits in its own mode.
+    for end in [json!(["send", "\u{3}"]), json!(["kill", 15])] {
+        let home = Home::new();
+        sit(&home, SERVE, &json!([["expect", "elo> "], end, ["expect", "stopping"], ["code", 0]])).ok();
+    }
+}
+
+#[test]
+fn results_on_a_terminal_are_harmless_and_easy_to_read() {
+    let home = Home::new();
+    let node = home.serve(&["--agent", "echo"]);
+    drop(node.id());
+    let steps = json!([["expect", "\"a\": 1"], ["code", 0]]);
+    sit(&home, &["call", "echo", "{\"a\":1,\"b\":\"\u{9b}2J\"}"], &steps).ok();
+    let ran = sit(&home, &["call", "echo", "\"x\\u001b[31mred\""], &json!([["expect", "red"], ["code", 0]]));
+    assert!(!ran.stdout.contains("\u{1b}[31m"), "{:?}", ran.stdout);
+}

@@ -1,0 +1,17 @@
+//! A node against an attacker, or a mistaken client, that speaks to it by hand over a raw socket: what is answered,
+//! what is counted, that no handler ran, and that an honest peer is served all the while and nothing is left behind.
+
+mod answers;
+mod handshakes;
+mod lines;
+mod load;
+mod members;
+#[path = "../mesh/mod.rs"]
+mod mesh;
+mod queries;
+mod raw;
+mod records;
+mod relays;
+mod scrambled;
+mod target;
+mod tasks;
