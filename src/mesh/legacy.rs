@@ -296,7 +296,6 @@ mod tests {
             features: Vec::new(),
             tracker,
             allow: None,
-            legacy: true,
             port: None,
             bound: None,
             advertise: Vec::new(),
@@ -314,6 +313,7 @@ mod tests {
             version: String::new(),
             features: Vec::new(),
             tracker: TrackerRole::None,
+            observed: None,
             caps: Caps::default(),
         };
         state.connected(CONN, arrival, at(0), &mut Vec::new()).unwrap();
