@@ -115,7 +115,7 @@ async fn python_is_told_of_other_nodes_that_admit_it() {
     // It dials both, had both been named.
     assert_eq!(python.call("", "work", json!({})).await["status"], "success");
     assert_eq!(admits.metrics().tasks_done, 1);
-    assert!(refuses.metrics().closed.get("BAD_HANDSHAKE").is_none());
+    assert!(!refuses.metrics().closed.contains_key("BAD_HANDSHAKE"));
 }
 
 #[tokio::test]
