@@ -93,6 +93,29 @@ async fn python_sees_us_and_whom_we_know() {
     let of = |id: &str| found["nodes"].as_array().unwrap().iter().find(|n| n["node_id"] == id).cloned();
     assert_eq!(of(&short).unwrap()["connected"], true, "{found}");
     assert_eq!(of(&other.id().short()).unwrap()["caps"], json!(["other-work"]), "{found}");
+
+    // Its events reach us, and nothing proves whose they are.
+    let mut events = ours.subscribe("python.*").unwrap();
+    python.ask("publish", json!({"type": "python.started", "data": {"ä": 1}})).await;
+    let event = events.recv().await.unwrap();
+    assert_eq!((event.data, event.origin.to_string(), event.proven), (json!({"ä": 1}), python.node_id.clone(), false));
+}
+
+#[tokio::test]
+async fn python_is_told_of_other_nodes_that_admit_it() {
+    if !is_on() {
+        return;
+    }
+    let ours = legacy("ours").tracker(Tracker::Public).start().await.unwrap();
+    let admits = legacy("admits").agent("work").default_handler(echo).peer(addr_of(&ours)).start().await.unwrap();
+    let refuses = node("refuses").peer(addr_of(&ours)).start().await.unwrap();
+    meets(&ours, &[&admits, &refuses]).await;
+    let mut python = Python::node(json!({"peers": [addr_of(&ours)]})).await;
+    unproven(&admits, 1).await;
+    // It dials both, had both been named.
+    assert_eq!(python.call("", "work", json!({})).await["status"], "success");
+    assert_eq!(admits.metrics().tasks_done, 1);
+    assert!(!refuses.metrics().closed.contains_key("BAD_HANDSHAKE"));
 }
 
 #[tokio::test]
@@ -150,7 +173,11 @@ async fn hard_payloads_verify_both_ways() {
     if !is_on() {
         return;
     }
-    let ours = legacy("ours").agent("echo").default_handler(echo).start().await.unwrap();
+    let digits = |task: Task, _: Context| async move {
+        TaskResult::Ok(json!(task.payload_json().contains("123456789012345678901234567890")))
+    };
+    let ours = legacy("ours").agent("echo").agent("digits").handler("digits", digits).default_handler(echo);
+    let ours = ours.start().await.unwrap();
     let mut python = Python::node(json!({"peers": [addr_of(&ours)], "agents": ["py"]})).await;
     provides(&ours, &python, "py").await;
 
@@ -162,7 +189,11 @@ async fn hard_payloads_verify_both_ways() {
     assert_eq!(outcome.payload["echo"], sent);
     assert!(outcome.payload_json().contains("123456789012345678901234567890"), "{}", outcome.payload_json());
 
-    // Its task, verified here; `call` hands the payload to Python as text, so that Python reads the numbers itself.
+    // Its task, verified here. Python reads the numbers from the text.
+    let command = r#"{"op":"call","n_command":1000,"target":"","capability":"digits","payload":HARD}"#;
+    python.write_text(&command.replace("HARD", &HARD.replace('\n', " ")));
+    let result = python.answer(1000).await;
+    assert_eq!(result["payload"], json!(true), "{result}");
     let result = python.call("", "echo", sent.clone()).await;
     assert_eq!(result["status"], "success", "{result}");
     assert_eq!(result["payload"]["got"], sent);

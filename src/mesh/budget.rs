@@ -10,12 +10,12 @@ use std::time::Duration;
 /// The package's minute, and a second for what is on its way.
 const MINUTE: Duration = Duration::from_secs(61);
 
-/// The most messages in a minute: the package's 100, less the two heartbeats that fit in a minute's silence and a few
-/// for what is read a little later than it was sent.
-const PER_MINUTE: usize = 95;
+/// The most messages in a minute, heartbeats included: the package's 100, less a few for what is read a little later
+/// than it was sent.
+const PER_MINUTE: usize = 98;
 
-/// How often the connection's writer sends a heartbeat when it has nothing else to send.
-const HEARTBEAT: Duration = Duration::from_secs(30);
+/// The most heartbeats in a minute that room is kept for.
+const MAX_HEARTBEATS: usize = 60;
 
 /// After this time a task without an answer counts as read: its handler hangs, or its answer was lost.
 const STUCK: Duration = Duration::from_secs(600);
@@ -33,8 +33,12 @@ struct Sent {
 }
 
 /// The messages that may still count, the oldest first: those known to be read before those that are not.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Budget {
+    /// After how much silence the connection's writer sends a heartbeat.
+    heartbeat: Duration,
+    /// The most messages in a minute beside the heartbeats.
+    most: usize,
     sent: VecDeque<Sent>,
     /// When something was sent last, a heartbeat included.
     spoke: Duration,
@@ -43,6 +47,14 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// Nothing was sent yet. `heartbeat`: after how much silence the connection's writer sends one by itself.
+    pub fn new(heartbeat: Duration) -> Self {
+        let heartbeat = heartbeat.max(Duration::from_millis(1));
+        let beats = MINUTE.as_millis().div_ceil(heartbeat.as_millis()) as usize;
+        let most = PER_MINUTE - beats.min(MAX_HEARTBEATS);
+        Self { heartbeat, most, sent: VecDeque::new(), spoke: Duration::ZERO, heard: Duration::ZERO }
+    }
+
     /// Takes room for one message, a task if it has an id; tells how long to wait when there is none.
     pub fn take(&mut self, task: Option<&str>, now: Duration) -> Result<(), Duration> {
         self.count_heartbeats(now);
@@ -53,7 +65,7 @@ impl Budget {
         while self.sent.front().is_some_and(over) {
             self.sent.pop_front();
         }
-        if self.sent.len() < PER_MINUTE {
+        if self.sent.len() < self.most {
             let read = task.is_none() && self.is_read();
             self.sent.push_back(Sent { at: now, task: task.map(str::to_owned), read });
             self.spoke = now;
@@ -85,8 +97,8 @@ impl Budget {
     /// Enters the heartbeats that the connection's silence has brought. Where everything is read at once, they have
     /// their room beside the rest; behind an unanswered task they pile up.
     fn count_heartbeats(&mut self, now: Duration) {
-        while self.spoke + HEARTBEAT <= now && !self.is_read() && self.sent.len() < 4 * PER_MINUTE {
-            self.spoke += HEARTBEAT;
+        while self.spoke + self.heartbeat <= now && !self.is_read() && self.sent.len() < 4 * PER_MINUTE {
+            self.spoke += self.heartbeat;
             self.sent.push_back(Sent { at: self.spoke, task: None, read: false });
         }
     }
@@ -98,13 +110,15 @@ mod tests {
 
     use super::*;
 
+    const HEARTBEAT: Duration = s(30);
+
     const fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
     #[test]
     fn ninety_five_a_minute() {
-        let mut budget = Budget::default();
+        let mut budget = Budget::new(HEARTBEAT);
         for _ in 0..95 {
             assert_eq!(budget.take(None, s(10)), Ok(()));
         }
@@ -114,8 +128,16 @@ mod tests {
     }
 
     #[test]
+    fn frequent_heartbeats_have_their_room() {
+        let mut budget = Budget::new(s(5));
+        assert_eq!((0..100).filter(|_| budget.take(None, s(0)).is_ok()).count(), 85);
+        let mut budget = Budget::new(Duration::ZERO);
+        assert_eq!((0..100).filter(|_| budget.take(None, s(0)).is_ok()).count(), 38);
+    }
+
+    #[test]
     fn what_waits_behind_a_slow_task_counts_until_it_is_read() {
-        let mut budget = Budget::default();
+        let mut budget = Budget::new(HEARTBEAT);
         for n in 0..50 {
             assert_eq!(budget.take(Some(&n.to_string()), s(0)), Ok(()));
         }
@@ -134,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_task_that_is_never_answered_is_forgotten_in_the_end() {
-        let mut budget = Budget::default();
+        let mut budget = Budget::new(HEARTBEAT);
         for n in 0..95 {
             assert_eq!(budget.take(Some(&n.to_string()), s(0)), Ok(()));
         }
@@ -176,7 +198,7 @@ mod tests {
         fn the_package_never_drops(
             steps in prop::collection::vec((0u64..4, 0usize..60, any::<bool>(), 0u64..90_000, 0u8..20), 1..400),
         ) {
-            let (mut budget, mut package) = (Budget::default(), Package::default());
+            let (mut budget, mut package) = (Budget::new(HEARTBEAT), Package::default());
             let (mut now, mut id, mut spoke) = (s(1000), 0u32, s(1000));
             package.free_at = now;
             package.window = now;

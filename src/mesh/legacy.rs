@@ -1,8 +1,10 @@
 //! Nodes of the Python package: what they say means the same, but less of it is proven.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::action::{Action, OnFull, What};
+use super::budget::Budget;
 use super::clock::Now;
 use super::conn_id::ConnId;
 use super::handshake::{LegacyHello, legacy_hello_ack};
@@ -84,10 +86,14 @@ impl State {
 
     /// What is kept for a Python node that has just come. The `hello` or `hello_ack` it is sent counts.
     pub(super) fn legacy_arrived(&self, arrival: &Arrival, now: Now) -> Legacy {
-        let mut legacy = Legacy { caps: arrival.caps.names().map(str::to_owned).collect(), ..Legacy::default() };
-        legacy.told = self.legacy_caps().names().map(str::to_owned).collect();
-        let _ = legacy.budget.take(None, now.mono);
-        legacy
+        let mut budget = Budget::new(self.config.limits.heartbeat_interval);
+        let _ = budget.take(None, now.mono);
+        Legacy {
+            caps: arrival.caps.names().map(str::to_owned).collect(),
+            budget,
+            told: self.legacy_caps().names().map(str::to_owned).collect(),
+            held: VecDeque::new(),
+        }
     }
 
     /// Whether a Python node that writes this means us: it knows no more than the first 12 characters of an id, and
@@ -264,4 +270,122 @@ fn listed<'a>(node: &NodeId, addr: &str, caps: impl Iterator<Item = &'a str>) ->
 /// As the package writes it: no brackets around an IPv6 address.
 fn host_port(addr: SocketAddr) -> String {
     format!("{}:{}", addr.ip(), addr.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::limits::Limits;
+    use crate::mesh::state::Config;
+    use crate::wire::{Speaker, draft};
+
+    const CONN: ConnId = ConnId(1);
+
+    fn at(seconds: u64) -> Now {
+        Now { mono: Duration::from_secs(seconds), unix_ms: 1_700_000_000_000 + seconds * 1000 }
+    }
+
+    /// A node with a Python node for its only peer.
+    fn connected(tracker: TrackerRole) -> State {
+        let config = Config {
+            name: "ours".into(),
+            version: "1".into(),
+            instance: "a".into(),
+            features: Vec::new(),
+            tracker,
+            allow: None,
+            port: None,
+            bound: None,
+            advertise: Vec::new(),
+            limits: Limits::default(),
+        };
+        let mut state = State::new(NodeId::from_bytes([1; 32]), config, [0; 32], at(0));
+        let node = NodeId::from_bytes([2; 32]);
+        let arrival = Arrival {
+            node,
+            speaker: Speaker::Legacy(node),
+            addr: "[::1]:5".parse().unwrap(),
+            local: "[::1]:7878".parse().unwrap(),
+            inbound: true,
+            instance: None,
+            version: String::new(),
+            features: Vec::new(),
+            tracker: TrackerRole::None,
+            observed: None,
+            caps: Caps::default(),
+        };
+        state.connected(CONN, arrival, at(0), &mut Vec::new()).unwrap();
+        state
+    }
+
+    /// The messages among the actions.
+    fn sent(actions: Vec<Action>) -> Vec<Object> {
+        let message = |action| match action {
+            Action::Send { to: CONN, what: What::Ready(message), .. } => Some(message),
+            _ => None,
+        };
+        actions.into_iter().filter_map(message).collect()
+    }
+
+    #[test]
+    fn what_the_node_does_not_read_now_is_held_back_in_its_order() {
+        let mut state = connected(TrackerRole::None);
+        let mut out = Vec::new();
+        for n in 0..300 {
+            state.send_legacy(CONN, draft::heartbeat(&state.me, 0, Some(n), None), at(1), &mut out);
+        }
+        let mut got = vec![(1, sent(out))];
+        for second in 2..300 {
+            let mut out = Vec::new();
+            state.tick(at(second), &mut out);
+            got.push((second, sent(out)));
+        }
+        let times: Vec<(u64, usize)> = got.iter().map(|(at, sent)| (*at, sent.len())).filter(|(_, n)| *n > 0).collect();
+        // The hello_ack at the start took the first place.
+        assert_eq!(times, [(1, 94), (61, 1), (62, 94), (122, 1), (123, 94), (183, 1), (184, 15)]);
+        let numbers: Vec<u64> = got.iter().flat_map(|(_, s)| s).map(|m| m.u64("ask").unwrap().unwrap()).collect();
+        assert_eq!(numbers, (0..300).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_held_back_is_bounded_and_goes_with_the_connection() {
+        let mut state = connected(TrackerRole::None);
+        let mut out = Vec::new();
+        for _ in 0..94 + MAX_HELD + 3 {
+            state.send_legacy(CONN, draft::heartbeat(&state.me, 0, None, None), at(1), &mut out);
+        }
+        assert_eq!(state.refused()["legacy_overflow"], 3);
+        state.disconnected(CONN, None, at(2), &mut out);
+        out.clear();
+        state.tick(at(200), &mut out);
+        assert!(sent(out).is_empty());
+    }
+
+    #[test]
+    fn a_capability_is_told_once_and_with_those_passed_on() {
+        let mut state = connected(TrackerRole::Public);
+        let mut out = Vec::new();
+        state.register(Capability::tool("t"), at(1), &mut out);
+        state.register(Capability::tool("t"), at(1), &mut out);
+        let told = sent(std::mem::take(&mut out));
+        assert_eq!(told.len(), 1);
+        let caps = |m: &Object| String::from_utf8(m.get("caps").unwrap().to_vec()).unwrap();
+        assert_eq!(caps(&told[0]), r#"{"agents":[{"name":"relay"}],"models":[],"tools":[{"name":"t"}]}"#);
+        for _ in 0..2 {
+            state.answer_legacy_query(CONN, "q", "elsewhere", at(2), &mut out);
+        }
+        let told = sent(out);
+        assert_eq!(told.len(), 3, "the news once, and two answers");
+        assert!(caps(&told[0]).contains(r#"{"name":"elsewhere"}"#), "{}", caps(&told[0]));
+        let short = state.me.short();
+        let nodes = String::from_utf8(told[1].get("nodes").unwrap().to_vec()).unwrap();
+        assert!(nodes.contains(&format!(r#""addr":"{short}@::1:7878""#)), "{nodes}");
+        // Taken back and provided anew, it is not told again: the package never forgot it.
+        let mut out = Vec::new();
+        state.unregister("t", at(3), &mut out);
+        state.register(Capability::tool("t"), at(3), &mut out);
+        assert!(sent(out).is_empty());
+    }
 }

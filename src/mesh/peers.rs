@@ -65,7 +65,7 @@ pub struct Peer {
 }
 
 /// What is kept for a Python node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Legacy {
     /// The names it provides.
     pub caps: BTreeSet<String>,

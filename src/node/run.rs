@@ -207,7 +207,8 @@ async fn relay(task: Task, context: Context) -> Result<Payload, TaskError> {
 async fn pass_on(task: Task, context: Context) -> Result<Payload, TaskError> {
     let parts = CallParts {
         capability: task.capability.clone(),
-        payload: task.payload_text.clone(),
+        // As written by Python it isn't canonical, and is signed anew.
+        payload: payload::from_json(task.payload_json()).map_err(|e| TaskError::with_code(e.code(), e.to_string()))?,
         target: None,
         via: None,
         timeout: context.remaining(),

@@ -101,7 +101,7 @@ fn message(dice: &mut Dice, raw: &Raw, ids: &[String]) -> Builder {
         0 | 1 => {
             // Mostly one that was not there before: what is known already is not looked at again.
             let id = if dice.below(4) == 0 { id } else { format!("task {}", dice.0) };
-            raw.task(&id).str("capability", *dice.of(&["work", "wait", "ping", "health", "relay"]))
+            raw.task(&id).str("capability", dice.of::<&str>(&["work", "wait", "ping", "health", "relay"]))
         }
         2 => raw.result_of(&id),
         3 => {

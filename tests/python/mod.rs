@@ -112,6 +112,11 @@ impl Python {
 
     /// Writes a line to its input.
     pub fn write(&mut self, line: &Value) {
+        self.write_text(&line.to_string());
+    }
+
+    /// Writes a line to its input, digit for digit.
+    pub fn write_text(&mut self, line: &str) {
         writeln!(self.input, "{line}").unwrap();
         self.input.flush().unwrap();
     }

@@ -96,6 +96,8 @@ class Driven:
             return {"nodes": node.get_known_peers(), "connected": node._tcp.peer_addresses}
         elif op == "counts":
             return {"received": self.received, "dropped": self.dropped}
+        elif op == "publish":
+            await node.publish_event(command["type"], data=command["data"])
         elif op == "stop":
             await node.disconnect()
         return {}
