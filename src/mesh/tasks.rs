@@ -298,6 +298,10 @@ impl State {
         let Some(entry) = self.tasks.entries.get_mut(key) else { return };
         entry.via = via;
         entry.legacy = legacy;
+        if entry.window.is_none() && std::mem::take(&mut entry.waiting) {
+            // It waited for a way to its caller.
+            out.push(Action::Credit { key: key.clone() });
+        }
         let id = key.1.clone();
         let mut drafts: Vec<Draft> = Vec::new();
         for (seq, data) in &entry.unacked {
@@ -388,7 +392,7 @@ impl State {
         let seq = entry.next_seq;
         entry.next_seq += 1;
         entry.accepted = true;
-        let (via, local) = (entry.via, entry.local);
+        let (via, local, window) = (entry.via, entry.local, entry.window);
         self.timers.cancel(&Timer::Accept(key.clone()));
         if local {
             return if self.call_local_chunk(&key.1, data, now, out) {
@@ -402,8 +406,18 @@ impl State {
                 Err(ChunkRefused::Full)
             };
         }
+        let unacknowledged = window.is_none();
         let draft = Draft::Chunk { id: key.1.clone(), seq, data };
-        self.send_to(&key.0, via.as_ref(), draft, OnFull::Close, out);
+        let sent = self.send_to(&key.0, via.as_ref(), draft, OnFull::Close, out);
+        if !sent
+            && unacknowledged
+            && let Some(entry) = self.tasks.entries.get_mut(key)
+        {
+            // The caller is gone, and no window holds the handler up: it waits until the caller asks again.
+            entry.next_seq = seq;
+            entry.waiting = true;
+            return Err(ChunkRefused::Full);
+        }
         Ok(())
     }
 

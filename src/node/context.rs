@@ -56,6 +56,8 @@ impl Context {
             PayloadError::TooLarge { size } => ChunkError::TooLarge { size, limit: MAX_PAYLOAD },
             other => ChunkError::Invalid(other.to_string()),
         })?;
+        // A handler that does nothing but send must let others have their turn, also when nothing holds it up.
+        tokio::task::coop::consume_budget().await;
         loop {
             if let Some(connection) = self.conn.and_then(|c| self.shared.connection(c)) {
                 tokio::select! {

@@ -79,6 +79,33 @@ async fn a_caller_that_takes_no_chunks_holds_up_its_own_handler_only() {
 }
 
 #[tokio::test]
+async fn an_endless_answer_to_a_caller_that_left_uses_up_nobody_elses_time() {
+    let target = target().await;
+    let me = elo::Identity::generate();
+    let mut raw = Raw::connect_as(&target.node, &me, "run").await;
+    // Without a window nothing but the connection holds the handler up.
+    let endless = crate::raw::sign(
+        raw.task("s").str("capability", "stream").u64("payload", u64::MAX).u64("ttl_s", 2),
+        &raw.identity,
+    );
+    raw.send(&endless).await;
+    raw.until("it flows", |m| m["type"] == "chunk").await;
+    drop(raw);
+    eventually("it left", || target.node.peers().len() == 1).await;
+    target.serves().await;
+    // Back, and asking again, it gets more: in order, from where the last connection ended.
+    let mut raw = Raw::connect_as(&target.node, &me, "run").await;
+    raw.send(&endless).await;
+    let first = raw.until("it flows again", |m| m["type"] == "chunk").await["seq"].as_u64().unwrap();
+    let next = raw.until("and on", |m| m["type"] == "chunk").await["seq"].as_u64().unwrap();
+    assert_eq!(next, first + 1);
+    drop(raw);
+    target.serves().await;
+    eventually("its handler ended at the deadline", || target.node.metrics().tasks_running == 0).await;
+    target.unharmed().await;
+}
+
+#[tokio::test]
 async fn more_tasks_than_may_run_are_told_overloaded() {
     let target = limited(|l| l.max_tasks = 4).await;
     let mut raw = Raw::connect(&target.node).await;

@@ -56,6 +56,9 @@ const EXTREMES: [&str; 26] = [
     "[[]]",
 ];
 
+/// What counting and clocks stumble over.
+const HUGE: [&str; 4] = ["9223372036854775807", "-9223372036854775808", "18446744073709551615", "4294967296"];
+
 const MEMBERS: [&str; 30] = [
     "id",
     "target",
@@ -98,7 +101,7 @@ fn message(dice: &mut Dice, raw: &Raw, ids: &[String]) -> Builder {
         0 | 1 => {
             // Mostly one that was not there before: what is known already is not looked at again.
             let id = if dice.below(4) == 0 { id } else { format!("task {}", dice.0) };
-            raw.task(&id).str("capability", dice.of::<&str>(&["work", "stream", "wait", "ping", "health", "relay"]))
+            raw.task(&id).str("capability", dice.of::<&str>(&["work", "wait", "ping", "health", "relay"]))
         }
         2 => raw.result_of(&id),
         3 => {
@@ -135,10 +138,10 @@ fn scrambled(dice: &mut Dice, raw: &Raw, builder: Builder, ids: &[String]) -> Bu
         let built = builder.clone().build();
         let own: Vec<&str> = built.members().map(|(name, _)| name).filter(|name| *name != "type").collect();
         let member = if dice.below(4) == 0 { *dice.of(&MEMBERS) } else { *dice.of(&own) };
-        if dice.below(3) == 0 {
-            builder.raw(member, &canonicalize_value(dice.of(&values)).unwrap())
-        } else {
-            builder.raw(member, dice.of(&EXTREMES).as_bytes())
+        match dice.below(3) {
+            0 => builder.raw(member, &canonicalize_value(dice.of(&values)).unwrap()),
+            1 => builder.raw(member, dice.of(&HUGE).as_bytes()),
+            _ => builder.raw(member, dice.of(&EXTREMES).as_bytes()),
         }
     })
 }
