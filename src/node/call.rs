@@ -211,8 +211,9 @@ impl Shared {
                 via: parts.via,
                 timeout: parts.timeout,
                 local: parts.local,
+                except: parts.except,
             };
-            state.start_call_except(spec, parts.except, now, out);
+            state.start_call(spec, now, out);
             id
         });
         Ok(CallHandle {

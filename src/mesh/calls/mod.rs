@@ -58,6 +58,8 @@ pub struct CallSpec {
     pub timeout: Duration,
     /// Whether this node itself may answer.
     pub local: bool,
+    /// A node that must not be asked, whatever it provides.
+    pub except: Option<NodeId>,
 }
 
 /// The way a task went.
@@ -179,22 +181,17 @@ impl Call {
 impl State {
     /// Begins a call. Whatever becomes of it, [`CallEvent::Done`] comes exactly once.
     pub fn start_call(&mut self, spec: CallSpec, now: Now, out: &mut Vec<Action>) {
-        self.start_call_except(spec, None, now, out);
-    }
-
-    /// Begins a call that is not for `except`, whatever it provides.
-    pub fn start_call_except(&mut self, spec: CallSpec, except: Option<NodeId>, now: Now, out: &mut Vec<Action>) {
         let id = spec.id.clone();
         let full = self.calls.entries.len() >= self.config.limits.max_calls;
         let call = Call {
             timestamp: now.unix_s(),
             started: now.mono,
             deadline: now.mono + spec.timeout,
+            failed: spec.except.into_iter().collect(),
             spec,
             phase: Phase::Searching,
             flood: Flood::NotYet,
             query: None,
-            failed: except.into_iter().collect(),
             undialable: BTreeMap::new(),
             dialing: None,
             unreachable: HashSet::new(),

@@ -359,6 +359,7 @@ impl World {
             via: ask.via,
             timeout: ask.timeout,
             local: ask.local,
+            except: None,
         };
         self.with(n, |s, now, out| s.start_call(spec, now, out));
         (n, id)
