@@ -1,4 +1,48 @@
-//! elo: a peer-to-peer mesh for AI agents.
+//! A peer-to-peer mesh for AI agents: one process, one TCP port, one ed25519 key.
+//!
+//! A [`Node`] says what it can do; any other node finds it by that, hands it a [`Task`] and gets back a result whose
+//! author a signature proves. Nodes that can't reach each other meet at a tracker, which is a node as well.
+//!
+//! ```
+//! use std::net::{Ipv4Addr, SocketAddr};
+//!
+//! use elo::{Node, Task};
+//! use serde_json::json;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+//! let agent = Node::builder()
+//!     .listen(loopback)
+//!     .agent("count")
+//!     .handler("count", |task: Task, _| async move {
+//!         Ok(json!(task.payload.as_str().unwrap_or_default().chars().count()))
+//!     })
+//!     .start()
+//!     .await?;
+//!
+//! let caller = Node::builder().no_listen().peer(agent.listen_addrs()[0].to_string()).start().await?;
+//! let outcome = caller.call("count", json!("five!")).await?;
+//! assert_eq!(outcome.payload, json!(5));
+//! assert_eq!(outcome.responder, agent.id());
+//! # caller.shutdown().await;
+//! # agent.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What happens to a call that fails is said by [`CallError`]: its [`code`](CallError::code), and how far the task is
+//! known to have come ([`Delivery`]). Every bound of a node stands in [`limits`]. Several nodes may run in one process;
+//! there is no global state. A node runs on tokio, with its I/O and time drivers enabled.
+//!
+//! | module | what |
+//! |---|---|
+//! | `wire` | messages, their two framings, canonical JSON, signatures |
+//! | `identity` | keys, node ids, the key file |
+//! | `mesh` | what the protocol decides, without sockets, clocks or runtime |
+//! | `net` | sockets: listener, dialer, connections |
+//! | `node` | the public API, and the driver that carries out what `mesh` decides |
+//! | `agent`, `control`, `cli` | the command `elo` (feature `cli`) |
 
 #[cfg(feature = "cli")]
 mod agent;
@@ -26,3 +70,8 @@ pub use node::{
     Tracker, TrackerRole,
 };
 pub use wire::{Capability, CapabilityKind};
+
+/// README's code, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -1,5 +1,8 @@
 //! Calls between real nodes over real sockets: results, chunks, cancellation, deadlines, errors.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
 mod mesh;
 
 use std::sync::Arc;

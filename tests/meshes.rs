@@ -1,5 +1,8 @@
 //! Meshes of real nodes over real sockets: finding over several hops, trackers, relays, restarts, events.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
 mod mesh;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -167,6 +167,7 @@ impl Shared {
         let (result, due) = {
             let mut state = lock(&self.state);
             let result = decide(&mut state, now, &mut actions);
+            self.tell_callers(&mut state, now, &mut actions);
             (result, state.next_due())
         };
         self.carry_out(actions);
@@ -227,6 +228,7 @@ impl Shared {
         let now = self.now();
         let mut state = lock(&self.state);
         decide(&mut state, now, &mut out);
+        self.tell_callers(&mut state, now, &mut out);
         let due = state.next_due();
         drop(state);
         self.arm(due);
@@ -261,7 +263,8 @@ impl Shared {
                     task.credit.notify_waiters();
                 }
             }
-            Action::Call { id, event } => return self.call_event(&id, event),
+            // Told already, under the lock.
+            Action::Call { .. } => {}
             Action::Found { id, record, hops } => {
                 let found = self.read(|state, _| state.found(&record, "flood", Some(hops)));
                 if let Some(sender) = lock(&self.finds).get(&id) {
@@ -323,18 +326,34 @@ impl Shared {
         }
     }
 
-    fn call_event(&self, id: &str, event: CallEvent) -> Vec<Action> {
+    /// Hands callers their news. Under the lock, and so in the order they were decided: two connections may bring
+    /// chunks of one call at the same time. It only puts them into the calls' channels.
+    fn tell_callers(&self, state: &mut State, now: Now, actions: &mut Vec<Action>) {
+        let is_news = |action: &mut Action| matches!(action, Action::Call { .. });
+        loop {
+            let news: Vec<Action> = actions.extract_if(.., is_news).collect();
+            if news.is_empty() {
+                return;
+            }
+            for action in news {
+                if let Action::Call { id, event } = action
+                    && !self.tell_caller(&id, event)
+                {
+                    state.cancel_call(&id, now, actions);
+                }
+            }
+        }
+    }
+
+    /// `false`: the caller's channel is full. It holds a window and what surrounds it, so the responder overran that, and
+    /// the call can't go on.
+    fn tell_caller(&self, id: &str, event: CallEvent) -> bool {
         let done = matches!(event, CallEvent::Done(_));
         let mut calls = lock(&self.calls);
         let sender = if done { calls.remove(id) } else { calls.get(id).cloned() };
         drop(calls);
-        // The channel holds a full window and what surrounds it. Should a responder overrun it, the call can't go on.
-        match sender.map(|s| s.try_send(event)) {
-            Some(Err(mpsc::error::TrySendError::Full(_))) if !done => {
-                self.decide(|s, now, out| s.cancel_call(id, now, out))
-            }
-            _ => Vec::new(),
-        }
+        let sent = sender.map(|s| s.try_send(event));
+        done || !matches!(sent, Some(Err(mpsc::error::TrySendError::Full(_))))
     }
 
     fn dial_for_calls(&self, node: NodeId, addrs: Vec<SocketAddr>) {

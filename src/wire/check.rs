@@ -5,7 +5,7 @@ use super::message::Message;
 use super::record::Record;
 use crate::identity::NodeId;
 
-/// A message whose signatures were checked: the only kind that [`crate::mesh`] takes.
+/// A message whose signatures were checked: the only kind that `mesh` takes.
 #[derive(Clone, Debug)]
 pub struct Checked {
     message: Message,

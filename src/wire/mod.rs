@@ -1,7 +1,7 @@
 //! What goes over the wire: messages, their two framings, the canonical form and signatures.
 //!
 //! A message is one JSON object. [`codec`] cuts a byte stream into messages, [`json`] parses one and checks what its
-//! author signed, [`Message`] gives its members types, and [`check`] hands on only what is signed as it must be.
+//! author signed, [`Message`] gives its members types, and [`fn@check`] hands on only what is signed as it must be.
 //! Nothing here does I/O, reads a clock or a random generator.
 
 pub mod codec;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use elo::wire::Builder;
-use elo::{CallHandle, Delivery, ErrorCode};
+use elo::{CallError, CallHandle, Delivery, ErrorCode, Outcome};
 use serde_json::{Value, json};
 
 use crate::raw::{Raw, relay, sign};
@@ -16,6 +16,11 @@ async fn call(target: &Target, provider: &mut Raw) -> (CallHandle, String) {
     assert_eq!(task["target"], provider.id().to_string());
     let id = task["id"].as_str().unwrap().to_owned();
     (call, id)
+}
+
+/// How the call ended: it must, in good time.
+async fn outcome(call: CallHandle) -> Result<Outcome, CallError> {
+    tokio::time::timeout(Duration::from_secs(30), call.outcome()).await.expect("the call ends")
 }
 
 async fn provider(target: &Target) -> Raw {
@@ -72,7 +77,7 @@ async fn only_the_node_that_was_asked_can_answer() {
     thief.heard().await;
     assert_eq!(target.refused("not_the_signer"), 1);
     provider.sends(provider.result_of(&id)).await;
-    let outcome = call.outcome().await.unwrap();
+    let outcome = outcome(call).await.unwrap();
     assert_eq!((outcome.payload, outcome.responder), (json!("mine"), provider.id()));
     drop((provider, thief));
     target.unharmed().await;
@@ -90,7 +95,7 @@ async fn a_result_with_a_wrong_signature_is_ignored_and_the_real_one_is_taken_on
     provider.heard().await;
     assert_eq!((target.refused("bad_signature"), target.node.metrics().calls_running), (3, 1));
     provider.send(&real).await;
-    assert_eq!(call.outcome().await.unwrap().payload, json!("mine"));
+    assert_eq!(outcome(call).await.unwrap().payload, json!("mine"));
     provider.send(&real).await;
     provider.heard().await;
     assert_eq!((target.refused("unasked_result"), target.node.metrics().calls_done), (1, 1));
@@ -105,7 +110,7 @@ async fn a_chunk_beyond_the_window_ends_the_call_with_an_error() {
     for seq in [32, u64::MAX] {
         let (call, id) = call(&target, &mut provider).await;
         provider.sends(chunk(&provider, &id, seq)).await;
-        let error = call.outcome().await.unwrap_err();
+        let error = outcome(call).await.unwrap_err();
         assert_eq!((error.code, error.delivery), (ErrorCode::Internal, Delivery::Accepted), "{error}");
         assert!(error.message.contains("more chunks"), "{error}");
         provider.until("it is told to stop", |m| m["type"] == "cancel" && m["id"] == id).await;
@@ -128,7 +133,7 @@ async fn chunks_out_of_order_and_twice_are_delivered_in_order_and_once() {
         chunks.push(chunk);
     }
     assert_eq!(chunks, [json!(0), json!(1), json!(2)]);
-    assert_eq!(call.outcome().await.unwrap().payload, json!("mine"));
+    assert_eq!(outcome(call).await.unwrap().payload, json!("mine"));
     drop(provider);
     target.unharmed().await;
 }
@@ -149,7 +154,7 @@ async fn whatever_a_refusal_says_of_when_to_come_back_the_call_ends_with_it() {
                 Err(_) => continue,
             };
             provider.sends(answer).await;
-            let error = call.outcome().await.unwrap_err();
+            let error = outcome(call).await.unwrap_err();
             assert_eq!(error.code, expected, "{after}: {error}");
             let given = error.retry_after.map(|d| d.as_secs_f64()).filter(|s| *s > 0.0);
             assert_eq!(given, taken, "{after}");
@@ -168,7 +173,7 @@ async fn an_error_of_another_program_is_told_in_its_words() {
     for (error, message) in rows {
         let (call, id) = call(&target, &mut provider).await;
         provider.sends(provider.result_of(&id).str("status", "error").raw("error", error.as_bytes())).await;
-        assert_eq!(call.outcome().await.unwrap_err().message, message);
+        assert_eq!(outcome(call).await.unwrap_err().message, message);
     }
     drop(provider);
     target.unharmed().await;
@@ -183,7 +188,7 @@ async fn a_provider_that_comes_back_as_another_run_is_not_asked_twice() {
     provider.heard().await;
     let mut next = Raw::connect_as(&target.node, &provider.identity, "another run").await;
     assert_eq!(provider.bye().await, "DUPLICATE");
-    let error = call.outcome().await.unwrap_err();
+    let error = outcome(call).await.unwrap_err();
     assert_eq!((error.code, error.delivery), (ErrorCode::PeerGone, Delivery::Accepted), "{error}");
     let heard: Vec<Value> = next.heard().await;
     assert!(heard.iter().all(|m| m["type"] != "task"), "{heard:?}");
@@ -204,7 +209,7 @@ async fn a_relay_error_counts_only_from_the_tracker_that_was_asked() {
     }
     thief.heard().await;
     provider.sends(provider.result_of(&id)).await;
-    assert_eq!(call.outcome().await.unwrap().payload, json!("mine"));
+    assert_eq!(outcome(call).await.unwrap().payload, json!("mine"));
     drop((provider, thief));
     target.unharmed().await;
 }

@@ -1,5 +1,6 @@
 //! A node against an attacker, or a mistaken client, that speaks to it by hand over a raw socket: what is answered,
 //! what is counted, that no handler ran, and that an honest peer is served all the while and nothing is left behind.
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod answers;
 mod handshakes;

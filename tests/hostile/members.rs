@@ -27,7 +27,7 @@ async fn wrong_types_in_a_task_are_answered_bad_request_with_its_id() {
     let target = target().await;
     let mut raw = Raw::connect(&target.node).await;
     let rows: [(&str, &[&str]); 8] = [
-        ("target", &["\"\""]),
+        ("target", &["\"\"", "\"\\u0000\""]),
         ("caller", &[]),
         ("capability", &[]),
         ("protocol", &[]),
@@ -56,6 +56,13 @@ async fn wrong_types_in_a_task_are_answered_bad_request_with_its_id() {
         assert_eq!(raw.error(&id).await, "BAD_REQUEST", "without {member}");
     }
     assert_eq!(target.refused("malformed"), wrong);
+    // The Python package names targets in other ways too; from a node that proved its id they are nobody's name.
+    for (n, name) in ["\0", "target", &raw.peer.to_string()[..12]].into_iter().enumerate() {
+        let id = format!("name {n}");
+        raw.sends(raw.task(&id).str("target", name)).await;
+        assert_eq!(raw.error(&id).await, "BAD_REQUEST", "{name:?}");
+    }
+    assert_eq!(target.refused("bad_task"), 3);
     // Without a usable id nobody can be told; it is counted all the same.
     for id in ["\"\"", "7", "null", "[]", &format!("\"{}\"", "x".repeat(65)), "\"\\u00e9\"", "\"a\\nb\"", "\"\\u007f\""]
     {

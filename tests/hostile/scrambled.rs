@@ -1,6 +1,8 @@
 //! Messages of every type with members exchanged for extreme and misplaced values, signed all the same: nothing may
 //! break, whatever comes of each.
 
+use std::time::Duration;
+
 use elo::Tracker;
 use elo::wire::{Builder, canonicalize_value};
 use serde_json::{Value, json};
@@ -93,9 +95,18 @@ fn message(dice: &mut Dice, raw: &Raw, ids: &[String]) -> Builder {
     let me = raw.id().to_string();
     let mine = |kind: &str, who: &str| Builder::new(kind).str("id", &id).str(who, &me);
     match dice.below(14) {
-        0 | 1 => raw.task(&id).str("capability", *dice.of(&["work", "stream", "wait", "ping", "health", "relay"])),
+        0 | 1 => {
+            // Mostly one that was not there before: what is known already is not looked at again.
+            let id = if dice.below(4) == 0 { id } else { format!("task {}", dice.0) };
+            raw.task(&id).str("capability", dice.of::<&str>(&["work", "stream", "wait", "ping", "health", "relay"]))
+        }
         2 => raw.result_of(&id),
-        3 => raw.result_of(&id).str("status", "error").raw("error", br#"{"code":"RATE_LIMITED","message":"x"}"#),
+        3 => {
+            let code = dice.of(&["RATE_LIMITED", "OVERLOADED", "PEER_GONE", "HANDLER_ERROR", "QUOTA"]);
+            let after = dice.of(&EXTREMES);
+            let error = format!(r#"{{"code":"{code}","message":"x","ran":false,"retry_after_s":{after}}}"#);
+            raw.result_of(&id).str("status", "error").raw("error", error.as_bytes())
+        }
         4 => mine("chunk", "responder").u64("seq", 0).raw("data", b"1"),
         5 => mine("chunk_ack", "caller").u64("next", 1),
         6 => mine("cancel", "caller"),
@@ -120,7 +131,10 @@ fn scrambled(dice: &mut Dice, raw: &Raw, builder: Builder, ids: &[String]) -> Bu
         json!({ "code": "OVERLOADED", "retry_after_s": 1e300 }),
     ];
     (0..dice.below(3)).fold(builder, |builder, _| {
-        let member = dice.of(&MEMBERS);
+        // Mostly one that it has.
+        let built = builder.clone().build();
+        let own: Vec<&str> = built.members().map(|(name, _)| name).filter(|name| *name != "type").collect();
+        let member = if dice.below(4) == 0 { *dice.of(&MEMBERS) } else { *dice.of(&own) };
         if dice.below(3) == 0 {
             builder.raw(member, &canonicalize_value(dice.of(&values)).unwrap())
         } else {
@@ -167,19 +181,19 @@ async fn nothing_breaks_on_signed_messages_with_members_exchanged() {
         for (place, id) in tasks.enumerate().take(15) {
             ids[place] = id.to_owned();
         }
-        let call = target.node.call("rare", json!(n)).timeout(std::time::Duration::from_secs(2)).start().await.unwrap();
+        let call = target.node.call("rare", json!(n)).timeout(Duration::from_secs(2)).start().await.unwrap();
         calls.push(tokio::spawn(call.outcome()));
     }
     raw.heard().await;
     drop(raw);
     for call in calls {
         // However it ended, it ended.
-        let _ = call.await.unwrap();
+        let _ = tokio::time::timeout(Duration::from_secs(20), call).await.expect("the call ends").unwrap();
     }
     // Handlers that wait do so until their deadline, up to a day: the node's own clock still works, and stops them.
     target.serves().await;
     let late = target.honest.call("wait", json!(1)).to(target.node.id().to_string());
-    let error = late.timeout(std::time::Duration::from_secs(1)).await.unwrap_err();
+    let error = late.timeout(Duration::from_secs(1)).await.unwrap_err();
     assert!(matches!(error.code, elo::ErrorCode::Expired | elo::ErrorCode::Timeout), "{error}");
     eventually("the attacker is gone", || target.node.peers().len() == 1).await;
 }

@@ -1,5 +1,5 @@
 //! Helpers for tests that run nodes in this process, on loopback.
-#![allow(dead_code)] // Each test file uses some of them.
+#![allow(dead_code, clippy::unwrap_used, reason = "each test file uses some of them, and stops where one fails")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;

@@ -5,6 +5,7 @@
 //! restarted node, which remembers nothing, refuses it instead of running it again.
 
 mod answers;
+mod lost;
 mod route;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -15,13 +16,12 @@ use bytes::Bytes;
 
 use super::action::{Action, CallDone, CallEvent, OnFull, TaskToRun};
 use super::clock::Now;
-use super::peers::Arrival;
 use super::queries::Purpose;
 use super::state::{State, Timer};
-use crate::error::{Attempt, CallError, CloseReason, Delivery, ErrorCode};
+use crate::error::{Attempt, CallError, Delivery, ErrorCode};
 use crate::identity::NodeId;
 use crate::node::Route;
-use crate::wire::{Draft, RelayError, TaskAnswer, TaskDraft, WireError};
+use crate::wire::{Draft, TaskAnswer, TaskDraft, WireError};
 
 /// How many chunks may be on the way to us.
 pub const WINDOW: u64 = 32;
@@ -58,7 +58,7 @@ pub struct CallSpec {
     pub timeout: Duration,
     /// Whether this node itself may answer.
     pub local: bool,
-    /// A node that must not be asked, whatever it provides.
+    /// A node it is not for, whatever that provides: the one in whose name we ask.
     pub except: Option<NodeId>,
 }
 
@@ -182,16 +182,17 @@ impl State {
     /// Begins a call. Whatever becomes of it, [`CallEvent::Done`] comes exactly once.
     pub fn start_call(&mut self, spec: CallSpec, now: Now, out: &mut Vec<Action>) {
         let id = spec.id.clone();
+        let failed = spec.except.into_iter().collect();
         let full = self.calls.entries.len() >= self.config.limits.max_calls;
         let call = Call {
             timestamp: now.unix_s(),
             started: now.mono,
             deadline: now.mono + spec.timeout,
-            failed: spec.except.into_iter().collect(),
             spec,
             phase: Phase::Searching,
             flood: Flood::NotYet,
             query: None,
+            failed,
             undialable: BTreeMap::new(),
             dialing: None,
             unreachable: HashSet::new(),
@@ -260,29 +261,6 @@ impl State {
         self.fail(id, code, message, now, out);
     }
 
-    /// A node could not be dialled.
-    pub fn dial_failed(&mut self, node: &NodeId, why: &str, now: Now, out: &mut Vec<Action>) {
-        self.dialing.remove(node);
-        // It may have dialled us meanwhile: then the one connection was refused for the other.
-        let connected = self.peers.conn_of(node).is_some();
-        let waiting = self.calls_where(|c| c.dialing.as_ref().is_some_and(|(n, _)| n == node));
-        for id in waiting {
-            if let Some(call) = self.calls.entries.get_mut(&id) {
-                let dialed = call.dialing.take();
-                if !connected {
-                    call.undialable.extend(dialed);
-                    call.tried("connect", Some(*node), why, now);
-                }
-                if matches!(call.phase, Phase::Dialing(_)) {
-                    call.phase = Phase::Searching;
-                    self.advance(&id, now, out);
-                } else {
-                    self.recover(&id, now, out);
-                }
-            }
-        }
-    }
-
     fn calls_where(&self, wanted: impl Fn(&Call) -> bool) -> Vec<String> {
         self.calls.entries.iter().filter(|(_, c)| wanted(c)).map(|(id, _)| id.clone()).collect()
     }
@@ -322,57 +300,6 @@ impl State {
         for id in self.calls_where(|c| c.phase == Phase::Searching) {
             self.advance(&id, now, out);
         }
-    }
-
-    /// A node's connection ended. `restarted`: another run of it is here already.
-    pub(super) fn calls_lost_node(
-        &mut self,
-        node: &NodeId,
-        restarted: Option<&Arrival>,
-        reason: Option<CloseReason>,
-        now: Now,
-        out: &mut Vec<Action>,
-    ) {
-        let lost = self.calls_where(|c| matches!(c.phase, Phase::Sent { node: n, path: Path::Direct } if n == *node));
-        for id in lost {
-            let Some(call) = self.calls.entries.get_mut(&id) else { continue };
-            let code = reason.map(|r| format!(" ({r})")).unwrap_or_default();
-            call.tried("connect", Some(*node), format!("the connection ended before the answer{code}"), now);
-            if restarted.is_some() || call.instance.is_none() {
-                let why = if restarted.is_some() { "restarted" } else { "was lost" };
-                let message =
-                    format!("the responder {why} before it answered{code}; whether the task ran is not known");
-                self.fail(&id, ErrorCode::PeerGone, message, now, out);
-            } else {
-                self.lose_way(&id, now, out);
-            }
-        }
-    }
-
-    /// A tracker's connection ended.
-    pub(super) fn calls_lost_tracker(&mut self, tracker: &NodeId, now: Now, out: &mut Vec<Action>) {
-        let lost = self.calls_where(|c| matches!(c.phase, Phase::Sent { path: Path::Relay(t), .. } if t == *tracker));
-        for id in lost {
-            self.lose_way(&id, now, out);
-        }
-    }
-
-    /// The way to the responder is gone; the responder may live.
-    fn lose_way(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
-        let Some(call) = self.calls.entries.get_mut(id) else { return };
-        let Some(node) = call.responder() else { return };
-        if call.instance.is_none() && call.sends > 0 {
-            let message = "the way to the responder was lost before it answered; whether the task ran is not known";
-            return self.fail(id, ErrorCode::PeerGone, message.to_owned(), now, out);
-        }
-        // The time runs on until the responder is heard again, however often the way to it is lost meanwhile.
-        let until = *call.lost_until.get_or_insert(now.mono + RECOVER);
-        if until <= now.mono {
-            return self.fail(id, ErrorCode::PeerGone, LOST.to_owned(), now, out);
-        }
-        call.phase = Phase::Lost { node, until };
-        call.resend_at = Some(now.mono + RETRY);
-        self.recover(id, now, out);
     }
 
     pub(super) fn call_due(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
@@ -669,33 +596,5 @@ impl State {
         if let Some(call) = self.calls.entries.get_mut(id) {
             call.relay_hops = hops;
         }
-    }
-
-    // ---- the relay's news ------------------------------------------------------------------------------------
-
-    pub(super) fn call_relay_failed(&mut self, error: &RelayError, from: NodeId, now: Now, out: &mut Vec<Action>) {
-        let Some(call) = self.calls.entries.get_mut(&error.id) else { return };
-        let Phase::Sent { node, path: Path::Relay(tracker) } = call.phase else { return };
-        if node != error.target || tracker != from {
-            return;
-        }
-        let code = ErrorCode::from_wire(&error.error.code).unwrap_or(ErrorCode::Internal);
-        call.tried("relay", Some(node), format!("{}: {}", error.error.code, error.error.message), now);
-        let id = error.id.clone();
-        // The responder was heard: what was lost is not the task, but what followed it.
-        let only_copy = call.sends <= 1 && !call.working && code != ErrorCode::PeerGone;
-        if code == ErrorCode::Overloaded && !only_copy {
-            return; // It is sent again when its time comes.
-        }
-        call.unrelayable.insert((node, tracker));
-        if only_copy {
-            // The only copy was not passed on: nobody can have run it.
-            if code != ErrorCode::NoPeer {
-                call.refusal = Some((node, error.error.clone(), Delivery::NotSent));
-            }
-            self.unsend(&id);
-            return self.advance(&id, now, out);
-        }
-        self.lose_way(&id, now, out);
     }
 }

@@ -19,7 +19,7 @@ enum Step {
 }
 
 /// How a node can be reached.
-enum Reach {
+pub(super) enum Reach {
     Now(Path),
     Dial(NodeId, Vec<SocketAddr>),
     Not(&'static str),
@@ -213,7 +213,7 @@ impl State {
         nodes
     }
 
-    fn reach(&self, call: &Call, node: &NodeId) -> Reach {
+    pub(super) fn reach(&self, call: &Call, node: &NodeId) -> Reach {
         if let Some(via) = &call.spec.via {
             return self.reach_via(call, node, via);
         }
@@ -269,40 +269,6 @@ impl State {
             Some(tracker) if tracker == *node => Reach::Now(Path::Direct),
             Some(tracker) => Reach::Now(Path::Relay(tracker)),
             None => Reach::Not("no connected tracker of that name relays to it"),
-        }
-    }
-
-    /// Looks for the responder that a sent task lost.
-    pub(super) fn recover(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
-        let Some(call) = self.calls.entries.get(id) else { return };
-        let Phase::Lost { node, .. } = call.phase else { return };
-        if let Some(peer) = self.peers.proven(&node)
-            && peer.arrival.instance != call.instance
-        {
-            let message = "the responder restarted before it answered; whether the task ran is not known";
-            return self.fail(id, ErrorCode::PeerGone, message.to_owned(), now, out);
-        }
-        match self.reach(call, &node) {
-            Reach::Now(path) => self.dispatch(id, node, path, now, out),
-            Reach::Dial(node, addrs) => {
-                self.dial_for(id, node, addrs, now, out);
-                self.set_call_timer(id);
-            }
-            Reach::Not(_) => self.set_call_timer(id),
-        }
-    }
-
-    /// Dials for a call. One dial serves every call that waits for the node.
-    fn dial_for(&mut self, id: &str, node: NodeId, addrs: Vec<SocketAddr>, now: Now, out: &mut Vec<Action>) {
-        if let Some(call) = self.calls.entries.get_mut(id) {
-            call.dialing = Some((node, addrs.clone()));
-        }
-        if self.dialing.get(&node).is_none_or(|until| *until <= now.mono) {
-            // The driver tells how it went; should that get lost, it is not waited for for ever.
-            let limits = &self.config.limits;
-            let most = (limits.connect_timeout + limits.handshake_timeout) * addrs.len() as u32;
-            self.dialing.insert(node, now.mono + most);
-            out.push(Action::Dial { node, addrs });
         }
     }
 
