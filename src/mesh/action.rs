@@ -105,6 +105,18 @@ pub enum What {
     Sign(Draft),
     /// To be signed first and wrapped for a tracker to pass on to the target.
     SignRelay(Draft, NodeId),
+    /// To be wrapped for its target once more: a tracker passes it on. It may be as large as a message gets, so nobody
+    /// waits for the copy.
+    Relay {
+        /// Whom it is for.
+        target: NodeId,
+        /// Who signed it.
+        source: NodeId,
+        /// How many trackers it has passed, this one included.
+        hops: u8,
+        /// The signed message.
+        frame: Object,
+    },
 }
 
 /// What happens when an outbox has no room.

@@ -80,9 +80,10 @@ impl State {
             _ => {}
         }
         self.counters.relayed += 1;
-        let on = draft::relay(&relay.target, &relay.source, relay.hops + 1, &relay.frame_object);
+        let what =
+            What::Relay { target: relay.target, source: relay.source, hops: relay.hops + 1, frame: relay.frame_object };
         let on_full = OnFull::Relay { source: relay.source, target: relay.target, id };
-        out.push(Action::Send { to, what: What::Ready(on), on_full });
+        out.push(Action::Send { to, what, on_full });
     }
 
     fn relay_refusal(&self, relay: &Relay, from: NodeId) -> Option<(ErrorCode, String)> {

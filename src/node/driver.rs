@@ -301,6 +301,7 @@ impl Shared {
         let message = match what {
             What::Ready(object) => object,
             What::Sign(draft) => draft.sign(&self.identity),
+            What::Relay { target, source, hops, frame } => draft::relay(&target, &source, hops, &frame),
             What::SignRelay(draft, target) => draft::relay(&target, &self.me, 0, &draft.sign(&self.identity)),
         };
         match connection.send(&message) {

@@ -78,6 +78,7 @@ impl World {
         let object = match what {
             What::Ready(object) => object,
             What::Sign(draft) => draft.sign(&node.identity),
+            What::Relay { target, source, hops, frame } => draft::relay(&target, &source, hops, &frame),
             What::SignRelay(draft, target) => draft::relay(&target, &node.id, 0, &draft.sign(&node.identity)),
         };
         let bytes = object.raw().clone();
