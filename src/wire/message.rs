@@ -363,10 +363,8 @@ impl Message {
 
 fn task(f: &Fields<'_>) -> Result<Task, Malformed> {
     let target_text = f.opt_text("target")?.filter(|t| !t.is_empty());
-    let (target, target_name) = match target_text {
-        Some(text) if is_id_beginning(&text) => (None, Some(text)),
-        _ => (f.opt_node("target")?, None),
-    };
+    let target = target_text.as_ref().and_then(|t| t.parse().ok());
+    let target_name = target_text.filter(|_| target.is_none());
     let capability = f.text("capability")?;
     if !super::is_name(&capability) {
         return Err(f.malformed(format!("capability: 1 to {MAX_NAME} characters without control characters")));
@@ -393,15 +391,6 @@ fn task(f: &Fields<'_>) -> Result<Task, Malformed> {
         instance: f.opt_text("instance")?,
         object: f.object().clone(),
     })
-}
-
-/// Whether a text begins as an id does, for the 12 characters that the Python package goes by, and is none.
-fn is_id_beginning(text: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-    let (id, is_whole) = text.split_once('@').map_or((text, true), |(id, _)| (id, false));
-    // A whole id is an id, not its beginning.
-    let longest = if is_whole { 42 } else { 43 };
-    (12..=longest).contains(&id.len()) && id.bytes().all(plain)
 }
 
 fn answer(f: &Fields<'_>) -> Result<TaskAnswer, Malformed> {
