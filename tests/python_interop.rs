@@ -113,7 +113,12 @@ async fn python_is_told_of_other_nodes_that_admit_it() {
     let mut python = Python::node(json!({"peers": [addr_of(&ours)]})).await;
     unproven(&admits, 1).await;
     // It dials both, had both been named.
-    assert_eq!(python.call("", "work", json!({})).await["status"], "success");
+    let result = python.call("", "work", json!({})).await;
+    assert_eq!(result["status"], "success", "{result}");
+    // Each told it of the other, once.
+    let received = python.ask("counts", json!({})).await["received"].clone();
+    assert!(received["hello_ack"].as_u64().unwrap() <= 3 && received.get("bye").is_none(), "{received}");
+    assert_eq!(ours.metrics().closed.get("DUPLICATE"), None);
     assert_eq!(admits.metrics().tasks_done, 1);
     assert!(!refuses.metrics().closed.contains_key("BAD_HANDSHAKE"));
 }

@@ -150,12 +150,12 @@ impl State {
         let asker = peer.arrival.node;
         let us = self.us_for_legacy(&peer.arrival);
         let native = self.table.iter().map(|r| {
-            let addr = r.addrs.first().map(|a| format!("{}@{}", r.node_id.short(), host_port(*a)));
+            let addr = r.addrs.first().map(|a| short_at(&r.node_id, *a));
             listed(&r.node_id, addr.as_deref().unwrap_or_default(), r.caps.names())
         });
         let others = self.peers.legacy().filter(|(_, p)| p.arrival.node != asker);
         let python = others.map(|(_, p)| {
-            let addr = format!("{}@{}", p.arrival.node.short(), host_port(p.arrival.addr));
+            let addr = short_at(&p.arrival.node, p.arrival.addr);
             let caps = p.legacy.iter().flat_map(|l| &l.caps).map(String::as_str);
             listed(&p.arrival.node, &addr, caps)
         });
@@ -165,8 +165,7 @@ impl State {
 
     /// This node in the package's form: `addr` is how the Python node knows this connection.
     fn us_for_legacy(&self, arrival: &Arrival) -> Object {
-        let addr = format!("{}@{}", self.me.short(), host_port(arrival.local));
-        listed(&self.me, &addr, self.caps.names())
+        listed(&self.me, &short_at(&self.me, arrival.local), self.caps.names())
     }
 
     /// Tells every Python node what has come to be provided here.
@@ -243,10 +242,11 @@ impl State {
         caps
     }
 
-    /// Nodes that a Python node may dial: those that say they admit it.
+    /// Nodes that a Python node may dial: those that say they admit it. Written as the package writes the peers it has:
+    /// without the id it would dial those again at every `hello_ack`, and be told of us by them, for ever.
     pub fn legacy_known_peers(&self) -> Vec<String> {
         let admits = |r: &&std::sync::Arc<crate::wire::Record>| r.features.iter().any(|f| f == "legacy");
-        let addr = |r: &std::sync::Arc<crate::wire::Record>| r.addrs.first().map(|a| host_port(*a));
+        let addr = |r: &std::sync::Arc<crate::wire::Record>| r.addrs.first().map(|a| short_at(&r.node_id, *a));
         self.table.iter().filter(admits).filter_map(addr).take(MAX_KNOWN).collect()
     }
 
@@ -267,9 +267,9 @@ fn listed<'a>(node: &NodeId, addr: &str, caps: impl Iterator<Item = &'a str>) ->
     Builder::untyped().str("addr", addr).str("node_id", &node.short()).strings("caps", &caps).build()
 }
 
-/// As the package writes it: no brackets around an IPv6 address.
-fn host_port(addr: SocketAddr) -> String {
-    format!("{}:{}", addr.ip(), addr.port())
+/// How the package names a connection. It puts no brackets around an IPv6 address.
+fn short_at(node: &NodeId, addr: SocketAddr) -> String {
+    format!("{}@{}:{}", node.short(), addr.ip(), addr.port())
 }
 
 #[cfg(test)]

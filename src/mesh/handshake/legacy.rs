@@ -25,8 +25,8 @@ pub fn legacy_hello(me: &NodeId, version: &str, caps: &Caps, interests: &[String
     introduce("hello", me, version, caps, interests, tracker).build()
 }
 
-/// Our `hello_ack` to a node of the Python package. It dials every one of `known_peers`, written `ip:port` or
-/// `first 12 characters of the id@ip:port`, in its own framing.
+/// Our `hello_ack` to a node of the Python package. It dials every one of `known_peers`, written
+/// `first 12 characters of the id@ip:port`, in its own framing, unless it has that peer already.
 pub fn legacy_hello_ack(
     me: &NodeId,
     version: &str,
