@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -134,7 +133,6 @@ pub struct Connection {
 struct Inner {
     shared: Arc<Shared>,
     write_timeout: Duration,
-    tasks: [AbortHandle; 2],
 }
 
 impl Drop for Inner {
@@ -142,14 +140,20 @@ impl Drop for Inner {
         // A graceful end is bounded in time, and would be none if the handle had to be kept for it.
         if !self.shared.outbox.is_closed() {
             self.shared.abort(None, "the connection was dropped");
-            self.tasks.iter().for_each(AbortHandle::abort);
         }
     }
 }
 
 impl Established {
-    /// Starts the connection's two tasks. `first` is sent before anything else. Must be called within a tokio runtime.
-    pub fn start(self, id: ConnId, first: Option<Object>, hooks: Arc<dyn Hooks>, cfg: &Arc<NetConfig>) -> Connection {
+    /// Makes the connection and its two tasks, which are yet to be [run](Tasks::run). `first` is sent before anything
+    /// else.
+    pub fn prepare(
+        self,
+        id: ConnId,
+        first: Option<Object>,
+        hooks: Arc<dyn Hooks>,
+        cfg: &Arc<NetConfig>,
+    ) -> (Connection, Tasks) {
         let framing = self.stream.codec.framing();
         let shared = Arc::new(Shared {
             id,
@@ -175,9 +179,31 @@ impl Established {
         let (read, write) = self.stream.tcp.into_split();
         let reader = Reader::new(Arc::clone(&ending), read, self.stream.codec, self.stream.buffer, &cfg.limits);
         let writer = Writer::new(ending, write, Arc::clone(cfg));
-        let tasks = [tokio::spawn(reader.run()).abort_handle(), tokio::spawn(writer.run()).abort_handle()];
         let write_timeout = cfg.limits.write_timeout;
-        Connection { inner: Arc::new(Inner { shared, write_timeout, tasks }) }
+        (Connection { inner: Arc::new(Inner { shared, write_timeout }) }, Tasks { reader, writer })
+    }
+
+    /// Makes the connection, and runs its tasks.
+    #[cfg(test)]
+    pub fn start(self, id: ConnId, first: Option<Object>, hooks: Arc<dyn Hooks>, cfg: &Arc<NetConfig>) -> Connection {
+        let (connection, tasks) = self.prepare(id, first, hooks, cfg);
+        tasks.run();
+        connection
+    }
+}
+
+/// A connection's two tasks. They end when it does; dropping them instead ends it.
+#[must_use = "a connection without its tasks is over"]
+pub struct Tasks {
+    reader: Reader,
+    writer: Writer,
+}
+
+impl Tasks {
+    /// Sets them going. Must be called within a tokio runtime.
+    pub fn run(self) {
+        tokio::spawn(self.reader.run());
+        tokio::spawn(self.writer.run());
     }
 }
 

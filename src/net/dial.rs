@@ -99,7 +99,10 @@ async fn introduce(
     // The listener has shown who it is, and `welcome` names other nodes: it may be long.
     stream.trusted();
     let answer = stream.ask(&auth).await?;
-    let welcome = read_welcome(&answer, &proven.node)?;
+    let welcome = read_welcome(&answer, &proven.node).map_err(|refusal| match refusal.reason {
+        CloseReason::Duplicate if refusal.by_peer => HandshakeError::Duplicate(proven.node),
+        _ => refusal.into(),
+    })?;
     Ok((proven, welcome))
 }
 

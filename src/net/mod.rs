@@ -27,9 +27,7 @@ use crate::mesh::handshake::{LegacyHello, Local};
 pub use accept::accept_loop;
 pub use connection::Connection;
 pub use dial::dial;
-#[cfg(test)]
-pub use handshake::HandshakeError;
-pub use handshake::{Established, handshake_inbound};
+pub use handshake::{Established, HandshakeError, handshake_inbound};
 pub use hooks::{Hooks, Refused};
 pub use outbox::SendError;
 

@@ -5,15 +5,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Inner;
 use super::info::{Activity, FoundNode};
 use super::run::RunningTask;
 use super::subscriptions::Subscribers;
@@ -51,8 +54,10 @@ pub(crate) struct Traffic {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) connection: Arc<Connection>,
-    /// Given back when the connection is gone.
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    /// Whether the other side dialled.
+    pub(crate) inbound: bool,
+    /// Given back when the connection is gone. Configured peers need none.
+    pub(crate) _place: Option<OwnedSemaphorePermit>,
 }
 
 /// Everything the node's tasks and handles share.
@@ -73,8 +78,11 @@ pub(crate) struct Shared {
     pub(crate) subscribers: Subscribers,
     pub(crate) activity: broadcast::Sender<Activity>,
     pub(crate) peers_changed: watch::Sender<u64>,
+    /// Places for those who dial this node.
     pub(crate) connections: Arc<Semaphore>,
-    /// How many places there are in all.
+    /// Places for those this node dials for its calls: others' can't take these away, nor these theirs.
+    dialled: Arc<Semaphore>,
+    /// How many places there are of either kind.
     pub(crate) places: usize,
     dials: Arc<Semaphore>,
     alarm: Notify,
@@ -85,8 +93,14 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     /// Cancelled when everything has ended.
     pub(crate) stopped: CancellationToken,
+    /// Whether somebody has asked for a graceful stop.
+    pub(crate) stopping: AtomicBool,
+    /// Where the node's tasks run, also those that are wanted by somebody outside of it.
+    pub(crate) runtime: Handle,
     pub(crate) spawned: TaskTracker,
     pub(crate) traffic: Traffic,
+    /// What the owner's handles share.
+    pub(crate) owner: OnceLock<Weak<Inner>>,
     me_weak: Weak<Shared>,
 }
 
@@ -99,6 +113,11 @@ impl std::fmt::Debug for Shared {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic under one of these locks would be a fault of ours; the others' work goes on with what is there.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A moment of the state's clock, for comparison; `u64::MAX` is never.
+fn micros(due: Option<Duration>) -> u64 {
+    due.map_or(u64::MAX, |d| d.as_micros() as u64)
 }
 
 /// UNIX time in milliseconds.
@@ -137,6 +156,7 @@ impl Shared {
             activity: broadcast::channel(ACTIVITY).0,
             peers_changed: watch::channel(0).0,
             connections: Arc::new(Semaphore::new(places)),
+            dialled: Arc::new(Semaphore::new(places)),
             places,
             dials: Arc::new(Semaphore::new(DIALS)),
             alarm: Notify::new(),
@@ -144,8 +164,11 @@ impl Shared {
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),
             stopped: CancellationToken::new(),
+            stopping: AtomicBool::new(false),
+            runtime: Handle::current(),
             spawned: TaskTracker::new(),
             traffic: Traffic::default(),
+            owner: OnceLock::new(),
             me_weak: weak.clone(),
         })
     }
@@ -181,8 +204,17 @@ impl Shared {
         look(&lock(&self.state), now)
     }
 
+    /// Runs something on the node's runtime. When that is gone, as at the end of a process, it is dropped.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawned.spawn_on(task, &self.runtime);
+    }
+
+    /// Wakes the alarms' task if it sleeps for longer than until `due`, which was read under the lock.
+    ///
+    /// None is missed: `armed` is written under the lock too. Whoever reads `due` before that write is seen by it; who
+    /// reads `due` after it sees the time armed here, or that of a later look, which has seen it.
     fn arm(&self, due: Option<Duration>) {
-        let due = due.map_or(u64::MAX, |d| d.as_micros() as u64);
+        let due = micros(due);
         if due < self.armed.load(Ordering::Acquire) {
             self.alarm.notify_one();
         }
@@ -191,8 +223,11 @@ impl Shared {
     /// Rings when the state's alarms are due.
     pub(crate) async fn run_alarms(self: Arc<Self>) {
         loop {
-            let due = self.read(|state, _| state.next_due());
-            self.armed.store(due.map_or(u64::MAX, |d| d.as_micros() as u64), Ordering::Release);
+            let due = self.read(|state, _| {
+                let due = state.next_due();
+                self.armed.store(micros(due), Ordering::Release);
+                due
+            });
             let sleep = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(self.instant(due)).await,
@@ -358,15 +393,19 @@ impl Shared {
     }
 
     fn dial_for_calls(&self, node: NodeId, addrs: Vec<SocketAddr>) {
-        let Some(shared) = self.runnable() else { return };
-        self.spawned.spawn(async move {
+        let Some(shared) = self.strong() else { return };
+        self.spawn(async move {
             let stop = shared.stop.clone();
             let dial = async {
                 let Ok(_permit) = shared.dials.acquire().await else { return };
                 let mut why = String::from("no address");
                 for addr in addrs {
+                    let Ok(place) = Arc::clone(&shared.dialled).try_acquire_owned() else {
+                        why = format!("this node has made all the connections it may ({})", shared.places);
+                        break;
+                    };
                     match crate::net::dial(&addr.to_string(), Some(node), &shared.net).await {
-                        Ok(established) => match shared.established(established, None) {
+                        Ok(established) => match shared.established(established, Some(place)) {
                             Ok(_) => return,
                             Err((reason, message)) => why = format!("{reason}: {message}"),
                         },
@@ -388,11 +427,6 @@ impl Shared {
     /// The next connection's number.
     pub(crate) fn next_conn(&self) -> ConnId {
         ConnId(self.next_conn.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// An owning handle to itself, for a new task: none when the runtime is gone, as when the process ends.
-    pub(crate) fn runnable(&self) -> Option<Arc<Self>> {
-        tokio::runtime::Handle::try_current().ok().and_then(|_| self.strong())
     }
 
     /// An owning handle to itself.

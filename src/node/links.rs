@@ -13,10 +13,10 @@ use super::start::DEFAULT_PORT;
 use crate::error::{CloseReason, Error};
 use crate::identity::NodeId;
 use crate::mesh::{Arrival, ConnId, State};
-use crate::net::Established;
+use crate::net::{Established, HandshakeError};
 use crate::wire::{Object, Speaker};
 
-/// A connection that lived for so long was a good one: the next dial doesn't wait.
+/// A connection that lived for so long was a good one: the wait before the next dial is the shortest again.
 const GOOD: Duration = Duration::from_secs(10);
 
 /// A peer to keep connected to.
@@ -77,7 +77,7 @@ impl Shared {
     pub(crate) fn established(
         &self,
         established: Established,
-        mut permit: Option<tokio::sync::OwnedSemaphorePermit>,
+        mut place: Option<tokio::sync::OwnedSemaphorePermit>,
     ) -> Result<ConnId, (CloseReason, String)> {
         let conn = self.next_conn();
         let proven = &established.proven;
@@ -99,7 +99,12 @@ impl Shared {
         let (addr, inbound, legacy) = (arrival.addr, arrival.inbound, matches!(arrival.speaker, Speaker::Legacy(_)));
         let (from, hooks) = (arrival.node, self.hooks());
         let mut established = Some(established);
+        let mut tasks = None;
         let result = self.with(|state, now, out| {
+            // Looked at under the lock: whoever ends the node takes it after that, and finds this connection.
+            if self.stop.is_cancelled() {
+                return Err((CloseReason::Shutdown, "the node is going down".to_owned()));
+            }
             let records = state.connected(conn, arrival, now, out)?;
             let first = match (inbound, legacy) {
                 (false, _) => None,
@@ -108,16 +113,22 @@ impl Shared {
                     Some(crate::mesh::handshake::welcome(&self.me, addr, state.tracker_role(), records.iter()))
                 }
             };
-            // Started under the lock, so that nobody finds the peer in the state and no connection to it.
+            // Under the lock, so that nobody finds the peer in the state and no connection to it.
             if let Some(established) = established.take() {
-                let connection = Arc::new(established.start(conn, first, hooks, &self.net));
-                lock(&self.conns).insert(conn, Link { connection, permit: permit.take() });
+                let (connection, both) = established.prepare(conn, first, hooks, &self.net);
+                tasks = Some(both);
+                let link = Link { connection: Arc::new(connection), inbound, _place: place.take() };
+                lock(&self.conns).insert(conn, link);
             }
             for record in known {
                 state.learned_from_welcome(record, conn, from, now, out);
             }
             Ok(())
         });
+        // Outside of it: a runtime that is shutting down drops them here and now, and their end wants the lock.
+        if let Some(tasks) = tasks {
+            tasks.run();
+        }
         match result {
             Ok(()) => Ok(conn),
             Err((reason, message)) => {
@@ -127,10 +138,10 @@ impl Shared {
                         self.tell(Activity::Refused { addr, reason, message: message.clone() });
                     }
                     let text = message.clone();
-                    self.spawned.spawn(async move {
+                    self.spawn(async move {
                         established.refuse(reason, &text).await;
                         // Until it is gone it takes up a place: who is refused does not get around the cap.
-                        drop(permit);
+                        drop(place);
                     });
                 }
                 Err((reason, message))
@@ -162,7 +173,7 @@ impl Shared {
             move |stream, addr, permit| {
                 let shared = Arc::clone(&shared);
                 let task = Arc::clone(&shared);
-                shared.spawned.spawn(async move {
+                shared.spawn(async move {
                     let handshake = crate::net::handshake_inbound(stream, &task.net);
                     let result = tokio::select! {
                         () = task.stop.cancelled() => return,
@@ -200,11 +211,13 @@ impl Shared {
             if let Some(node) = node {
                 self.until_lost(node).await;
             }
-            let began = tokio::time::Instant::now();
+            let mut good = false;
             let failure = match self.dial_peer(&peer).await {
                 Ok(found) => {
                     node = peer.node.or(Some(found));
+                    let began = tokio::time::Instant::now();
                     self.until_lost(found).await;
+                    good = began.elapsed() >= GOOD;
                     None
                 }
                 Err(Failure::Itself) => {
@@ -213,7 +226,7 @@ impl Shared {
                 }
                 Err(Failure::Other(message)) => Some(message),
             };
-            if began.elapsed() >= GOOD {
+            if good {
                 wait = limits.redial_min;
             }
             // Between half and all of it, so that many nodes don't come back at the same moment.
@@ -240,6 +253,8 @@ impl Shared {
                     Err((reason, message)) => Err(Failure::Other(format!("{reason}: {message}"))),
                 }
             }
+            // Who answers there has another connection to this node, which is as good.
+            Err(HandshakeError::Duplicate(node)) => Ok(node),
             Err(error) => Err(match error.reason() {
                 Some(CloseReason::SelfConnection) => Failure::Itself,
                 _ => Failure::Other(error.to_string()),

@@ -32,7 +32,7 @@ pub(crate) struct RunningTask {
 impl Shared {
     /// Hands a task to its handler, on a tokio task of its own.
     pub(crate) fn run_task(&self, key: TaskKey, task: TaskToRun) {
-        let Some(shared) = self.runnable() else { return };
+        let Some(shared) = self.strong() else { return };
         let token = self.stop.child_token();
         let credit = Arc::new(Notify::new());
         let running = RunningTask { token: token.clone(), credit: Arc::clone(&credit) };
@@ -46,7 +46,7 @@ impl Shared {
             deadline: self.instant(task.deadline),
             caller: task.caller,
         };
-        self.spawned.spawn(async move {
+        self.spawn(async move {
             let body = match shared.handler_for(&task) {
                 Some(handler) => guarded(handler, into_task(task), context, &token).await,
                 None => Err(WireError::new(

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use rand::Rng;
@@ -27,6 +27,9 @@ pub(crate) const DEFAULT_PORT: u16 = 7878;
 /// How long connections get to flush and say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
+/// How often a graceful stop looks whether it can go on.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// Which features this node lists: none yet beyond the protocol's first version.
 fn features(legacy: bool) -> Vec<String> {
     if legacy { vec!["legacy".to_owned()] } else { Vec::new() }
@@ -37,6 +40,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let me = identity.id();
     let name = builder.name.unwrap_or_else(|| me.short());
     check_name("the node's name", &name)?;
+    builder.limits.check()?;
     let peers: Vec<PeerAddr> = builder.peers.iter().map(|p| p.parse()).collect::<Result<_, _>>()?;
     if builder.advertise.len() > MAX_ADDRS {
         return Err(Error::Config(format!("a node advertises at most {MAX_ADDRS} addresses")));
@@ -126,44 +130,55 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let _ = own.set(Arc::downgrade(&shared));
     // The changes made so far asked for signatures one by one; one is enough.
     shared.with(|state, now, out| state.publish_record(now, out));
-    shared.spawned.spawn(Arc::clone(&shared).run_alarms());
+    shared.spawn(Arc::clone(&shared).run_alarms());
     if let Some(listener) = listener {
-        shared.spawned.spawn(Arc::clone(&shared).run_listener(listener));
+        shared.spawn(Arc::clone(&shared).run_listener(listener));
     }
     for peer in peers {
-        shared.spawned.spawn(Arc::clone(&shared).keep_connected(peer));
+        shared.spawn(Arc::clone(&shared).keep_connected(peer));
     }
-    Ok(Node { inner: Arc::new(Inner { shared }) })
+    let inner = Arc::new(Inner { shared });
+    let _ = inner.shared.owner.set(Arc::downgrade(&inner));
+    Ok(Node { inner })
 }
 
 impl Shared {
-    /// Stops gracefully: what runs may finish, peers are told, everything is closed.
-    pub(crate) async fn shutdown(&self) {
-        if self.closing.is_cancelled() {
-            // Somebody else is at it.
-            return self.stopped.cancelled().await;
+    /// Stops gracefully, and waits for it.
+    pub(crate) async fn shutdown(self: &Arc<Self>) {
+        if !self.stopping.swap(true, Ordering::AcqRel) {
+            let ends = EndOnDrop(Arc::clone(self));
+            // On a task of its own: who waits for it may stop waiting, and the others' wait must come to an end.
+            self.runtime.spawn(async move { ends.0.stop_gracefully().await });
         }
+        self.stopped.cancelled().await;
+    }
+
+    /// What runs may finish, peers are told, everything is closed.
+    async fn stop_gracefully(&self) {
         self.closing.cancel();
         self.with(|state, _, _| state.drain());
         let limit = self.net.limits.drain_timeout;
         let drained = tokio::time::timeout(limit, async {
             // Tasks and calls end in many places; a look every few milliseconds is simpler than a signal from each.
             while !self.read(|state, _| state.is_idle()) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::time::sleep(LOOK).await;
             }
         });
         if drained.await.is_err() {
             tracing::warn!("tasks or calls were still running after {} s; they are given up", limit.as_secs_f64());
         }
         self.with(|state, now, out| state.abandon_calls(now, out));
-        let connections: Vec<_> = lock(&self.conns).values().map(|l| Arc::clone(&l.connection)).collect();
-        for connection in &connections {
-            connection.close(CloseReason::Shutdown, "the node is going down");
-        }
-        drop(connections);
         let gone = tokio::time::timeout(GOODBYE, async {
-            while !lock(&self.conns).is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+            loop {
+                // Again and again: a handshake that was under way may come through meanwhile.
+                let connections: Vec<_> = lock(&self.conns).values().map(|l| Arc::clone(&l.connection)).collect();
+                if connections.is_empty() {
+                    return;
+                }
+                for connection in connections {
+                    connection.close(CloseReason::Shutdown, "the node is going down");
+                }
+                tokio::time::sleep(LOOK).await;
             }
         });
         let _ = gone.await;
@@ -173,11 +188,13 @@ impl Shared {
         self.stopped.cancel();
     }
 
-    /// Ends everything at once.
+    /// Ends everything at once; doing it again does nothing. Works without a runtime too.
     pub(crate) fn end(&self) {
         self.closing.cancel();
         self.stop.cancel();
         self.spawned.close();
+        // Who had the lock before has put in what is taken out below; who gets it later sees that the node has ended.
+        self.with(|state, _, _| state.drain());
         let connections: Vec<_> = lock(&self.conns).drain().collect();
         for (_, link) in connections {
             link.connection.abort();
@@ -185,15 +202,16 @@ impl Shared {
         lock(&self.calls).clear();
         lock(&self.finds).clear();
         self.subscribers.clear();
-        if self.spawned.is_empty() {
-            self.stopped.cancel();
-        } else if let (Some(shared), Ok(runtime)) = (self.strong(), tokio::runtime::Handle::try_current()) {
-            // Nobody waits for it when the last handle was dropped; `stopped` is kept true all the same.
-            runtime.spawn(async move {
-                shared.spawned.wait().await;
-                shared.stopped.cancel();
-            });
-        }
+        // A handler may hold a handle to its own node: nothing would ever free the two.
+        let handlers = std::mem::take(&mut *self.handlers.write().unwrap_or_else(PoisonError::into_inner));
+        drop(handlers);
+        // Also when that task can't run any more, because the runtime is gone.
+        let stopped = self.stopped.clone().drop_guard();
+        let spawned = self.spawned.clone();
+        self.runtime.spawn(async move {
+            spawned.wait().await;
+            drop(stopped);
+        });
     }
 
     /// Counters and gauges.
@@ -222,7 +240,7 @@ impl Shared {
         };
         let (connections, unproven) = {
             let conns = lock(&self.conns);
-            let admitted = conns.values().filter(|l| l.permit.is_some()).count();
+            let admitted = conns.values().filter(|l| l.inbound).count();
             // Whoever has a place and is not among the links is in the handshake, or being refused.
             let places = self.places.saturating_sub(self.connections.available_permits());
             let connections: Vec<_> = conns.values().map(|l| Arc::clone(&l.connection)).collect();
@@ -236,5 +254,14 @@ impl Shared {
             metrics.bytes_out += connection.bytes_out();
         }
         metrics
+    }
+}
+
+/// A graceful stop that can't go on, because the runtime is gone, is an end all the same.
+struct EndOnDrop(Arc<Shared>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }

@@ -21,16 +21,23 @@ struct Subscriber {
 }
 
 /// All subscribers of a node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Subscribers {
-    list: Mutex<Vec<Subscriber>>,
+    /// None when the node has stopped.
+    list: Mutex<Option<Vec<Subscriber>>>,
     next: AtomicU64,
+}
+
+impl Default for Subscribers {
+    fn default() -> Self {
+        Self { list: Mutex::new(Some(Vec::new())), next: AtomicU64::new(0) }
+    }
 }
 
 impl Subscribers {
     /// Hands an event to everybody whose pattern covers it; who doesn't keep up loses it, and can see that.
     pub(crate) fn deliver(&self, event: &Event) {
-        for subscriber in lock(&self.list).iter().filter(|s| matches_pattern(&s.pattern, &event.event_type)) {
+        for subscriber in lock(&self.list).iter().flatten().filter(|s| matches_pattern(&s.pattern, &event.event_type)) {
             if subscriber.events.try_send(event.clone()).is_err() {
                 subscriber.lost.fetch_add(1, Ordering::Relaxed);
             }
@@ -41,22 +48,27 @@ impl Subscribers {
         let (events, receiver) = mpsc::channel(WAITING);
         let lost = Arc::new(AtomicU64::new(0));
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        lock(&self.list).push(Subscriber { id, pattern: pattern.to_owned(), events, lost: Arc::clone(&lost) });
+        if let Some(list) = lock(&self.list).as_mut() {
+            list.push(Subscriber { id, pattern: pattern.to_owned(), events, lost: Arc::clone(&lost) });
+        }
         (id, receiver, lost)
     }
 
     fn remove(&self, id: u64) {
-        lock(&self.list).retain(|s| s.id != id);
+        if let Some(list) = lock(&self.list).as_mut() {
+            list.retain(|s| s.id != id);
+        }
     }
 
     /// Ends every subscription: the node has stopped.
     pub(crate) fn clear(&self) {
-        lock(&self.list).clear();
+        *lock(&self.list) = None;
     }
 }
 
 /// Events of one subscription; made by [`crate::Node::subscribe`].
 #[derive(Debug)]
+#[must_use = "dropping a subscription ends it"]
 pub struct Subscription {
     pub(crate) shared: Arc<Shared>,
     pub(crate) id: u64,
@@ -66,7 +78,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// The next event; `None` when the node has stopped.
+    /// The next event; `None` when the node has stopped. Cancel safe.
     pub async fn recv(&mut self) -> Option<Event> {
         self.events.recv().await
     }
@@ -86,6 +98,7 @@ impl Drop for Subscription {
 
 /// What happens to a node; made by [`crate::Node::activity`].
 #[derive(Debug)]
+#[must_use = "a stream that nobody reads tells nobody"]
 pub struct ActivityStream {
     pub(crate) receiver: broadcast::Receiver<Activity>,
     pub(crate) stopped: tokio_util::sync::CancellationToken,
@@ -93,7 +106,7 @@ pub struct ActivityStream {
 
 impl ActivityStream {
     /// What happened next; `None` when the node has stopped. Of what is not taken in time the oldest is lost (1024 wait
-    /// at most).
+    /// at most). Cancel safe.
     pub async fn recv(&mut self) -> Option<Activity> {
         loop {
             let received = tokio::select! {
