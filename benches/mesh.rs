@@ -27,13 +27,11 @@ fn payload() -> Value {
 /// A caller and a provider that it is connected to.
 async fn pair() -> (Node, Node) {
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let limits = {
-        let mut limits = elo::Limits::default();
-        // A bench sends more than any honest peer; what is measured is the work, not the throttle.
-        limits.messages_per_second = u32::MAX;
-        limits.message_burst = u32::MAX;
-        limits
-    };
+    // A bench sends more than any honest peer; what is measured is the work, not the throttle.
+    let limits = elo::Limits::default().with(|l| {
+        l.messages_per_second = u32::MAX;
+        l.message_burst = u32::MAX;
+    });
     let provider = Node::builder().listen(loopback).limits(limits.clone()).agent("echo").default_handler(echo);
     let provider = provider.start().await.expect("a free port");
     let addr = provider.listen_addrs()[0].to_string();

@@ -14,7 +14,7 @@ async fn summarise(task: Task, context: Context) -> TaskResult {
     let text = task.payload["text"].as_str().ok_or("the payload must be {\"text\": …}")?;
     // Parts of an answer may go out while the rest is being worked on.
     for word in text.split_whitespace().take(3) {
-        context.chunk(json!({ "word": word })).await.map_err(|e| e.to_string())?;
+        context.chunk(json!({ "word": word })).await?;
     }
     Ok(json!({ "words": text.split_whitespace().count(), "characters": text.chars().count() }))
 }

@@ -144,7 +144,7 @@ pub enum Error {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The address to listen on can't be had.
-    #[error("can't listen on {addr}: {source} (choose another port with --port, or 0 for any free one)")]
+    #[error("can't listen on {addr}: {source} (choose another port, or 0 for any free one)")]
     Listen {
         /// The address asked for.
         addr: SocketAddr,
@@ -189,6 +189,7 @@ pub enum Delivery {
 
 /// One step of finding somebody for a call, and how it went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Attempt {
     /// The step: `local`, `table`, `connect`, `flood` or `relay`.
     pub step: &'static str,
@@ -208,6 +209,7 @@ fn as_millis<S: serde::Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error
 /// A call that did not succeed.
 #[derive(Clone, Debug, thiserror::Error, Serialize)]
 #[error("{code}: {message}")]
+#[non_exhaustive]
 pub struct CallError {
     /// The code, as on the wire.
     pub code: ErrorCode,

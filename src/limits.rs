@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::error::Error;
+
 /// The most bytes of one message, without its line end: 1 MiB. The wire's cap; a longer one closes the connection.
 pub const MAX_MESSAGE: usize = 1024 * 1024;
 
@@ -60,6 +62,11 @@ pub const MAX_RECORD_BYTES_PER_MESSAGE: usize = 512 * 1024;
 pub const MAX_TTL_S: u64 = 86_400;
 
 /// What a node's owner may change. The defaults are for a node on the open internet with a few hundred peers.
+///
+/// ```
+/// let limits = elo::Limits::default().with(|l| l.max_tasks = 4);
+/// let node = elo::Node::builder().limits(limits);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -75,7 +82,9 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// How far clocks may differ. Default 300 s.
     pub clock_skew: Duration,
-    /// The most connections, proven or not. Default 1024; further ones are told `FULL`.
+    /// The most connections that others make to this node, proven or not; further ones are told `FULL`. Also the most
+    /// that this node makes for its calls; beyond that they go through trackers or fail. Configured peers don't count.
+    /// Default 1024.
     pub max_connections: usize,
     /// The most bytes waiting for one peer. Default 8 MiB: eight messages of the largest size.
     pub outbox_bytes: usize,
@@ -111,6 +120,42 @@ pub struct Limits {
     pub redial_max: Duration,
     /// How long `shutdown` lets tasks and calls in flight finish. Default 5 s.
     pub drain_timeout: Duration,
+}
+
+impl Limits {
+    /// The same with some of them changed.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    /// Whether a node can work with them.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let year = Duration::from_secs(365 * 86_400);
+        let least = Duration::from_millis(1);
+        // On the wire, and when it is renewed, a record's time counts in whole seconds.
+        let second = Duration::from_secs(1);
+        let durations = [
+            ("handshake_timeout", self.handshake_timeout, least),
+            ("connect_timeout", self.connect_timeout, least),
+            ("heartbeat_interval", self.heartbeat_interval, least),
+            ("idle_timeout", self.idle_timeout, least),
+            ("write_timeout", self.write_timeout, least),
+            ("clock_skew", self.clock_skew, Duration::ZERO),
+            ("record_ttl", self.record_ttl, second),
+            ("query_wait", self.query_wait, Duration::ZERO),
+            ("redial_min", self.redial_min, least),
+            ("redial_max", self.redial_max, self.redial_min),
+            ("drain_timeout", self.drain_timeout, Duration::ZERO),
+        ];
+        match durations.into_iter().find(|(_, value, least)| value < least || *value > year) {
+            Some((name, value, least)) => {
+                Err(Error::Config(format!("the limit {name} is {value:?}; it must be {least:?} to a year")))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 impl Default for Limits {

@@ -383,7 +383,7 @@ async fn refused_without_legacy_and_by_a_private_tracker() {
     let ours = node("ours").peer(python.addr()).start().await.unwrap();
     let mut activity = ours.activity();
     let mut told = String::new();
-    while !told.contains("--legacy") {
+    while !told.contains("`legacy`") {
         told = format!("{:?}", activity.recv().await);
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use super::NetConfig;
 use super::stream::Stream;
 use crate::error::CloseReason;
+use crate::identity::NodeId;
 use crate::mesh::handshake::{Listener, Proven, Refusal, Welcome, read_legacy_hello};
 use crate::wire::Framing;
 
@@ -22,6 +23,9 @@ pub enum HandshakeError {
     /// One of the two sides refused; [`Refusal::by_peer`] says which.
     #[error("{0}")]
     Refused(#[from] Refusal),
+    /// What was dialled has proven who it is, and keeps another connection between the two nodes.
+    #[error("{} keeps another connection", .0.short())]
+    Duplicate(NodeId),
     /// It took too long.
     #[error("no handshake within {0:?}")]
     Timeout(Duration),
@@ -33,7 +37,7 @@ pub enum HandshakeError {
     },
     /// What was dialled closed the stream without a word, as the Python package does it.
     #[error(
-        "the other side hung up without a word: if it is a node of the Python package, start this one with --legacy"
+        "the other side hung up without a word: if it is a node of the Python package, this one must admit those (the setting `legacy`)"
     )]
     HungUp,
     /// The stream broke.
@@ -62,6 +66,7 @@ impl HandshakeError {
     pub fn reason(&self) -> Option<CloseReason> {
         match self {
             Self::Refused(refusal) => Some(refusal.reason),
+            Self::Duplicate(_) => Some(CloseReason::Duplicate),
             Self::Timeout(_) => Some(CloseReason::BadHandshake),
             _ => None,
         }
@@ -122,7 +127,7 @@ async fn listen(stream: &mut Stream, cfg: &NetConfig) -> Result<Proven, Handshak
             return Ok(read_legacy_hello(&hello, &cfg.identity.id())?);
         }
         Some(Framing::Length) => {
-            let message = "nodes of the Python package are not admitted here (start the node with --legacy)";
+            let message = "nodes of the Python package are not admitted here (unless its owner sets `legacy`)";
             return Err(Refusal::new(CloseReason::BadHandshake, message).into());
         }
         None => {

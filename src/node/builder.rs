@@ -29,6 +29,7 @@ pub enum Tracker {
 
 /// Collects a node's settings; made by [`Node::builder`].
 #[derive(Default)]
+#[must_use = "a node runs when it is started"]
 pub struct Builder {
     pub(crate) name: Option<String>,
     pub(crate) identity: Option<Identity>,
@@ -110,7 +111,8 @@ impl Builder {
         self
     }
 
-    /// Answers tasks for one capability. It is not announced by this alone: say [`agent`](Self::agent),
+    /// Answers tasks for one capability, each on a tokio task of its own: what blocks its thread belongs into
+    /// [`std::thread`] or tokio's `spawn_blocking`. It is not announced by this alone: say [`agent`](Self::agent),
     /// [`model`](Self::model), [`tool`](Self::tool) or [`capability`](Self::capability) as well.
     pub fn handler<F, Fut, P>(mut self, capability: impl Into<String>, handler: F) -> Self
     where
@@ -145,7 +147,7 @@ impl Builder {
         self
     }
 
-    /// Other bounds than the default ones.
+    /// Other bounds than the default ones: `Limits::default().with(|l| l.max_tasks = 4)`.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
@@ -155,7 +157,12 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// The address can't be had ([`Error::Listen`]), or a setting is not valid ([`Error::Config`]).
+    /// The address can't be had ([`Error::Listen`]), a setting or a name is not valid ([`Error::Config`],
+    /// [`Error::Invalid`]), or the capabilities don't fit in a record ([`Error::TooLarge`]).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime with I/O and time enabled.
     pub async fn start(self) -> Result<Node, Error> {
         super::start::start(self).await
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -84,6 +85,15 @@ impl Outcome {
     pub fn payload_json(&self) -> &str {
         std::str::from_utf8(&self.payload_text).unwrap_or("null")
     }
+
+    /// The payload as a type of one's own.
+    ///
+    /// # Errors
+    ///
+    /// The answer is not what `T` expects.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_slice(&self.payload_text)
+    }
 }
 
 /// A call being prepared; made by [`Node::call`]. Await it for the result, or [`start`](Self::start) it for a handle.
@@ -157,7 +167,11 @@ impl IntoFuture for Call {
     type IntoFuture = std::pin::Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { self.start().await?.outcome().await })
+        Box::pin(async move {
+            // It may be the last handle: the node must live until the answer is here.
+            let _node = self.node.clone();
+            self.start().await?.outcome().await
+        })
     }
 }
 
@@ -231,8 +245,9 @@ impl Shared {
 /// A full window of chunks, `accepted` and the end fit in a call's channel.
 const CHANNEL: usize = WINDOW as usize + 8;
 
-/// A call in flight. Dropping it cancels the call.
+/// A call in flight. Dropping it cancels the call; so does dropping the last handle to the node.
 #[derive(Debug)]
+#[must_use = "dropping a call cancels it"]
 pub struct CallHandle {
     shared: Arc<Shared>,
     id: String,
@@ -252,7 +267,8 @@ impl CallHandle {
     }
 
     /// The next chunk, in order; `None` when there will be no more. The responder waits when the caller doesn't take
-    /// its chunks (at most 32 are on the way).
+    /// its chunks (at most 32 are on the way). Cancel safe, as is everything on this handle but
+    /// [`outcome`](Self::outcome): dropping that cancels the call.
     pub async fn next_chunk(&mut self) -> Option<Value> {
         let text = self.next_chunk_text().await?;
         Some(serde_json::from_slice(&text).unwrap_or_default())
@@ -311,7 +327,8 @@ impl CallHandle {
         self.shared.with(|state, now, out| state.cancel_call(&self.id, now, out));
     }
 
-    /// Waits for the result. Chunks not taken before are passed over.
+    /// Waits for the result. Chunks not taken before are passed over. Dropping the future cancels the call; to wait for a
+    /// while and then do something else, await it by reference (`&mut`, pinned).
     ///
     /// # Errors
     ///

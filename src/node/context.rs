@@ -1,14 +1,16 @@
 //! What a handler is given beside its task.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::Node;
 use super::driver::Shared;
 use super::payload::PayloadError;
 use super::task::Payload;
+use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits::MAX_PAYLOAD;
 use crate::mesh::{ChunkRefused, ConnId, TaskKey};
@@ -106,6 +108,17 @@ impl Context {
     /// How much time is left.
     pub fn remaining(&self) -> Duration {
         self.deadline.saturating_duration_since(tokio::time::Instant::now())
+    }
+
+    /// The node that runs the task, to make calls of its own or publish. It stops when its owner's last handle is
+    /// dropped, so this one is not to be kept for longer than the task runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`]: the owner's last handle was dropped.
+    pub fn node(&self) -> Result<Node, Error> {
+        let inner = self.shared.owner.get().and_then(Weak::upgrade);
+        inner.map(|inner| Node { inner }).ok_or(Error::Stopped)
     }
 
     /// Who asks.

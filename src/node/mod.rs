@@ -40,6 +40,9 @@ use crate::wire::Capability;
 
 /// A handle to a running node; clones are handles to the same node. When the last one is dropped the node stops
 /// without a word to its peers: prefer [`shutdown`](Self::shutdown).
+///
+/// A handler that needs its node takes it from [`Context::node`]. One that keeps a clone of its own keeps the node
+/// running until somebody shuts it down.
 #[derive(Clone, Debug)]
 pub struct Node {
     pub(crate) inner: Arc<Inner>,
@@ -156,7 +159,14 @@ impl Node {
         builder::check_name("a capability", &capability)?;
         shared.with(|state, _, _| state.handles(&capability));
         let mut handlers = shared.handlers.write().unwrap_or_else(PoisonError::into_inner);
-        handlers.by_capability.insert(capability, task::boxed(handler));
+        // Looked at under the lock: whoever ends the node takes the handlers away after that.
+        if shared.stop.is_cancelled() {
+            return Err(Error::Stopped);
+        }
+        let before = handlers.by_capability.insert(capability, task::boxed(handler));
+        drop(handlers);
+        // Not under the lock: it may hold the last handle to a node, whose end wants it.
+        drop(before);
         Ok(())
     }
 
@@ -249,7 +259,13 @@ impl Node {
                 id
             });
             let _guard = FindGuard { shared: Arc::clone(shared), query };
-            while let Some(node) = answers.recv().await {
+            loop {
+                let answer = tokio::select! {
+                    biased;
+                    answer = answers.recv() => answer,
+                    () = shared.stop.cancelled() => None,
+                };
+                let Some(node) = answer else { break };
                 found.insert(node.node_id, node);
             }
         }
@@ -265,7 +281,7 @@ impl Node {
         Ok(found)
     }
 
-    /// Waits until at least one peer is connected; `false` at the end of `wait`.
+    /// Waits until at least one peer is connected; `false` at the end of `wait`, or when the node has stopped.
     pub async fn connected(&self, wait: Duration) -> bool {
         let shared = &self.inner.shared;
         let mut changed = shared.peers_changed.subscribe();
@@ -307,8 +323,13 @@ impl Node {
         })
     }
 
-    /// Stops: no new tasks, those running get up to 5 s, peers are told, connections and the port are closed.
-    /// Further use of any handle gives [`Error::Stopped`].
+    /// Stops, and waits for it: no new tasks and calls, those running get up to [`Limits::drain_timeout`] (5 s), peers
+    /// are told, connections and the port are closed. Further use of any handle gives [`Error::Stopped`].
+    ///
+    /// It may be called any number of times, and goes on when its caller stops waiting. A handler had better not wait
+    /// for it, as it waits for the handler.
+    ///
+    /// [`Limits::drain_timeout`]: crate::Limits::drain_timeout
     pub async fn shutdown(&self) {
         self.inner.shared.shutdown().await;
     }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::context::ChunkError;
 use super::payload::{self, PayloadError};
-use crate::error::ErrorCode;
+use crate::error::{CallError, Error, ErrorCode};
 use crate::identity::NodeId;
 
 /// Something another node asks for.
@@ -41,11 +43,22 @@ impl Task {
     pub fn payload_json(&self) -> &str {
         std::str::from_utf8(&self.payload_text).unwrap_or("null")
     }
+
+    /// The payload as a type of one's own.
+    ///
+    /// # Errors
+    ///
+    /// `BAD_REQUEST` with what is wrong about the payload: for the caller to read, as it stands.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, TaskError> {
+        serde_json::from_slice(&self.payload_text)
+            .map_err(|e| TaskError::with_code(ErrorCode::BadRequest, format!("the payload is not as expected: {e}")))
+    }
 }
 
 /// What a handler answers when it can't give a result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
+#[non_exhaustive]
 pub struct TaskError {
     /// The code, [`ErrorCode::HandlerError`] unless said otherwise.
     pub code: ErrorCode,
@@ -62,7 +75,7 @@ impl TaskError {
         Self::with_code(ErrorCode::HandlerError, message)
     }
 
-    /// An error with another code.
+    /// An error with another code, such as [`ErrorCode::BadRequest`] for a payload that makes no sense.
     pub fn with_code(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), retry_after: None, not_run: false }
     }
@@ -106,6 +119,39 @@ impl From<std::io::Error> for TaskError {
 
 impl From<serde_json::Error> for TaskError {
     fn from(error: serde_json::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<Box<dyn std::error::Error + Send + Sync>> for TaskError {
+    fn from(error: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<ChunkError> for TaskError {
+    fn from(error: ChunkError) -> Self {
+        let code = match error {
+            ChunkError::Over => ErrorCode::Cancelled,
+            ChunkError::TooLarge { .. } => ErrorCode::TooLarge,
+            ChunkError::Invalid(_) => ErrorCode::HandlerError,
+        };
+        Self::with_code(code, error.to_string())
+    }
+}
+
+/// A call that a handler made for its task failed. The code is [`ErrorCode::HandlerError`], as the codes of that call
+/// say nothing about this task; its text names them.
+impl From<CallError> for TaskError {
+    fn from(error: CallError) -> Self {
+        let mut own = Self::new(format!("a call made for this task failed: {error}"));
+        own.retry_after = error.retry_after;
+        own
+    }
+}
+
+impl From<Error> for TaskError {
+    fn from(error: Error) -> Self {
         Self::new(error.to_string())
     }
 }

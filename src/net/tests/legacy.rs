@@ -62,7 +62,7 @@ async fn refused_without_the_setting() {
     let mut raw = Raw::connect(server.addr).await;
     raw.frame(&python_hello("hello", &identity(2))).await;
     let bye = raw.read_frame().await;
-    assert!(raw.is_bye(&bye, CloseReason::BadHandshake).await.contains("--legacy"));
+    assert!(raw.is_bye(&bye, CloseReason::BadHandshake).await.contains("`legacy`"));
     drop(raw);
     assert_eq!(server.error().await.reason(), Some(CloseReason::BadHandshake));
 }
@@ -128,7 +128,7 @@ async fn dialling() {
     };
     // Without the setting the error says what to do.
     let error = soon(dial(&addr, None, &config(2, |_| {}))).await.unwrap_err();
-    assert!(error.to_string().contains("--legacy"), "{error}");
+    assert!(error.to_string().contains("`legacy`"), "{error}");
     // Who is pinned must prove it.
     let error = soon(dial(&addr, Some(identity(1).id()), &config(2, legacy))).await.unwrap_err();
     assert!(matches!(error, HandshakeError::Ended { heard: false }), "{error}");
