@@ -71,6 +71,10 @@ pub struct Limits {
     pub heartbeat_interval: Duration,
     /// Silence after which a peer is dead. Default 90 s: three heartbeats.
     pub idle_timeout: Duration,
+    /// How long a connection that was dialled for calls stays without a task or call between the two nodes. Default
+    /// 600 s: every connection makes queries and events dearer, and making one again takes milliseconds. Those to configured peers
+    /// and to trackers stay.
+    pub unused_timeout: Duration,
     /// How long one write may make no progress before the peer is closed as too slow. Default 10 s.
     pub write_timeout: Duration,
     /// How far clocks may differ. Default 300 s.
@@ -129,6 +133,7 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(3),
             heartbeat_interval: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(90),
+            unused_timeout: Duration::from_secs(600),
             write_timeout: Duration::from_secs(10),
             clock_skew: Duration::from_secs(300),
             max_connections: 1024,

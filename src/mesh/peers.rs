@@ -31,6 +31,8 @@ pub struct Arrival {
     pub local: SocketAddr,
     /// Whether the other side dialled.
     pub inbound: bool,
+    /// Whether this side dialled it for calls, and not for its owner.
+    pub on_demand: bool,
     /// Which run of the node it is.
     pub instance: Option<String>,
     /// Its program version.
@@ -52,6 +54,8 @@ pub struct Peer {
     pub arrival: Arrival,
     /// When it connected.
     pub since: Duration,
+    /// When a task, or a message about one, last went over it.
+    pub used: Duration,
     /// The last round-trip time.
     pub rtt: Option<Duration>,
     /// The heartbeat that waits for its answer.
@@ -199,7 +203,7 @@ impl State {
         let node = arrival.node;
         self.dialing.remove(&node);
         let is_legacy = matches!(arrival.speaker, Speaker::Legacy(_));
-        let mut resend = false;
+        let (mut resend, mut on_demand) = (false, arrival.on_demand);
         if is_legacy {
             // The package's nodes replace their own earlier connection when they restart.
             if let Some(old) = self.peers.legacy_conn_of(&node) {
@@ -217,6 +221,8 @@ impl State {
                     self.timers.set_once(Timer::Probe(old), now.mono + PROBE);
                     return Err((CloseReason::Duplicate, "another connection between us is kept".into()));
                 }
+                // Who replaces a connection that was to stay stays as well.
+                on_demand &= peer.arrival.on_demand;
                 let same_run = peer.arrival.instance == arrival.instance;
                 self.peers.retire(old);
                 self.timers.cancel(&Timer::Probe(old));
@@ -232,12 +238,13 @@ impl State {
         }
         let peer = Peer {
             since: now.mono,
+            used: now.mono,
             rtt: None,
             asked: None,
             legacy: is_legacy.then(|| self.legacy_arrived(&arrival, now)),
             told: None,
             bye: None,
-            arrival: arrival.clone(),
+            arrival: Arrival { on_demand, ..arrival.clone() },
         };
         self.peers.insert(conn, peer);
         let name = self.table.get(&node).map(|r| r.name.clone()).unwrap_or_default();
@@ -346,6 +353,46 @@ impl State {
             .collect()
     }
 
+    /// Something about a task went to or came from a node.
+    pub(super) fn used(&mut self, node: &NodeId, now: Now) {
+        if let Some(conn) = self.peers.conn_of(node)
+            && let Some(peer) = self.peers.get_mut(conn)
+        {
+            peer.used = now.mono;
+        }
+    }
+
+    /// Whether a node is connected; if so the connection stays, whatever it was made for: its owner wants it.
+    pub fn keep_peer(&mut self, node: &NodeId) -> bool {
+        if let Some(conn) = self.peers.conn_of(node)
+            && let Some(peer) = self.peers.get_mut(conn)
+        {
+            peer.arrival.on_demand = false;
+        }
+        self.is_present(node)
+    }
+
+    /// Closes connections that were dialled for calls and have had none for a while. Not those to trackers, which hold
+    /// our record and reach us through them, nor a tracker's own, which others are reached through, nor the last one.
+    pub(super) fn close_unused(&mut self, now: Now, out: &mut Vec<Action>) {
+        if self.config.tracker != TrackerRole::None {
+            return;
+        }
+        let after = self.config.limits.unused_timeout;
+        let is_unused = |p: &Peer| {
+            p.arrival.on_demand
+                && now.mono.saturating_sub(p.used) >= after
+                && p.arrival.tracker == TrackerRole::None
+                && !self.in_flight.contains_key(&p.arrival.node)
+                && self.tasks.running_for(&p.arrival.node) == 0
+        };
+        let unused: Vec<ConnId> = self.peers.all_proven().filter(|(_, p)| is_unused(p)).map(|(c, _)| c).collect();
+        let most = self.peers.all_proven().count().saturating_sub(1);
+        for conn in unused.into_iter().take(most) {
+            self.drop_peer(conn, CloseReason::Unused, "no task or call for a while", now, out);
+        }
+    }
+
     /// Closes a peer of ours and does what its end asks for.
     pub(super) fn drop_peer(
         &mut self,
@@ -410,6 +457,7 @@ mod tests {
             addr,
             local: addr,
             inbound,
+            on_demand: false,
             instance: Some(instance.into()),
             version: String::new(),
             features: Vec::new(),

@@ -192,7 +192,10 @@ impl State {
             }
             Message::InterestUpdate(_) => self.refuse("legacy_message"),
             Message::Unknown(_) => self.refuse("unknown_type"),
-            message => self.on_signed(message, node, None, conn, now, out),
+            message => {
+                self.used(&node, now);
+                self.on_signed(message, node, None, conn, now, out);
+            }
         }
     }
 
@@ -243,6 +246,7 @@ impl State {
                     self.queries.expire(now);
                     self.tasks.expire(now);
                     self.relays.expire(now);
+                    self.close_unused(now, out);
                     self.dialing.retain(|_, until| *until > now.mono);
                     let slow: Vec<_> =
                         self.peers.all_proven().filter(|(_, p)| p.asked.is_none()).map(|(c, p)| (c, p.since)).collect();

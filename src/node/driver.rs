@@ -366,7 +366,7 @@ impl Shared {
                 let mut why = String::from("no address");
                 for addr in addrs {
                     match crate::net::dial(&addr.to_string(), Some(node), &shared.net).await {
-                        Ok(established) => match shared.established(established, None) {
+                        Ok(established) => match shared.established(established, None, true) {
                             Ok(_) => return,
                             Err((reason, message)) => why = format!("{reason}: {message}"),
                         },

@@ -400,6 +400,7 @@ impl State {
             self.stop_query(&query);
         }
         self.set_call_timer(id);
+        self.used(&node, now);
         let on_full = if first { OnFull::FailCall(id.to_owned()) } else { OnFull::Drop };
         match legacy {
             Some(conn) => out.push(Action::Send { to: conn, what: super::action::What::Sign(draft), on_full }),

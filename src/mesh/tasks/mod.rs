@@ -436,6 +436,7 @@ impl State {
         }
         self.timers.cancel(&Timer::Accept(key.clone()));
         self.timers.cancel(&Timer::Deadline(key.clone()));
+        self.used(&key.0, now);
         if local {
             self.call_local_answer(&key.1, answer, now, out);
         } else if let Some(conn) = legacy {
