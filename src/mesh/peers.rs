@@ -86,6 +86,10 @@ pub struct Legacy {
 pub struct Peers {
     by_conn: BTreeMap<ConnId, Peer>,
     by_node: HashMap<NodeId, ConnId>,
+    /// The Python nodes, by the ids they claim.
+    legacy: BTreeMap<NodeId, ConnId>,
+    /// The trackers among the proven ones.
+    trackers: BTreeSet<ConnId>,
     /// Connections that were replaced: what was on its way over them still counts.
     retired: HashMap<ConnId, NodeId>,
 }
@@ -122,7 +126,7 @@ impl Peers {
 
     /// The connection of a Python node that claims this id.
     pub fn legacy_conn_of(&self, node: &NodeId) -> Option<ConnId> {
-        self.legacy().find(|(_, p)| p.arrival.node == *node).map(|(c, _)| c)
+        self.legacy.get(node).copied()
     }
 
     /// All of them.
@@ -137,22 +141,38 @@ impl Peers {
 
     /// The Python nodes.
     pub fn legacy(&self) -> impl Iterator<Item = (ConnId, &Peer)> {
-        self.iter().filter(|(_, p)| p.legacy.is_some())
+        self.legacy.values().filter_map(|c| Some((*c, self.by_conn.get(c)?)))
     }
 
     /// The trackers among the proven ones.
     pub fn trackers(&self) -> impl Iterator<Item = (ConnId, &Peer)> {
-        self.all_proven().filter(|(_, p)| p.arrival.tracker != TrackerRole::None)
+        self.trackers.iter().filter_map(|c| Some((*c, self.by_conn.get(c)?)))
+    }
+
+    /// A peer says whether it is a tracker; gives whether that is news.
+    pub fn set_tracker(&mut self, conn: ConnId, role: TrackerRole) -> bool {
+        let Some(peer) = self.by_conn.get_mut(&conn).filter(|p| p.legacy.is_none()) else { return false };
+        if role == TrackerRole::None {
+            self.trackers.remove(&conn);
+        } else {
+            self.trackers.insert(conn);
+        }
+        std::mem::replace(&mut peer.arrival.tracker, role) != role
     }
 
     fn insert(&mut self, conn: ConnId, peer: Peer) {
-        if peer.legacy.is_none() {
-            self.by_node.insert(peer.arrival.node, conn);
+        let (node, role) = (peer.arrival.node, peer.arrival.tracker);
+        if peer.legacy.is_some() {
+            self.legacy.insert(node, conn);
+        } else {
+            self.by_node.insert(node, conn);
         }
         self.by_conn.insert(conn, peer);
+        self.set_tracker(conn, role);
     }
 
     fn retire(&mut self, conn: ConnId) {
+        self.trackers.remove(&conn);
         if let Some(peer) = self.by_conn.remove(&conn)
             && peer.legacy.is_none()
         {
@@ -163,9 +183,13 @@ impl Peers {
     /// Takes a connection out. The peer is given when it was the one in use.
     fn remove(&mut self, conn: ConnId) -> Option<Peer> {
         self.retired.remove(&conn);
+        self.trackers.remove(&conn);
         let peer = self.by_conn.remove(&conn)?;
         if self.by_node.get(&peer.arrival.node) == Some(&conn) {
             self.by_node.remove(&peer.arrival.node);
+        }
+        if self.legacy.get(&peer.arrival.node) == Some(&conn) {
+            self.legacy.remove(&peer.arrival.node);
         }
         Some(peer)
     }
@@ -337,15 +361,16 @@ impl State {
 
     fn records_for_welcome(&self, to: &NodeId) -> Vec<Object> {
         let is_tracker = self.config.tracker != TrackerRole::None;
-        let wanted = self.table.get(to);
+        let most = MAX_RECORDS_PER_MESSAGE;
+        let chosen: Vec<_> = match self.table.get(to) {
+            _ if is_tracker => self.table.iter().filter(|r| r.node_id != *to).take(most).collect(),
+            Some(record) => self.table.wanted(&record.interests, to, most),
+            None => Vec::new(),
+        };
         let mut bytes = 0;
-        let chosen = self
-            .table
-            .iter()
-            .filter(|r| r.node_id != *to && (is_tracker || wanted.is_some_and(|w| w.is_interested_in(&r.caps))));
         chosen
+            .into_iter()
             .map(|r| r.object.clone())
-            .take(MAX_RECORDS_PER_MESSAGE)
             .take_while(|o| {
                 bytes += o.raw().len();
                 bytes <= MAX_RECORD_BYTES_PER_MESSAGE
