@@ -123,6 +123,8 @@ codes! {
         SelfConnection = "SELF",
         /// Nothing was heard for too long.
         Idle = "IDLE",
+        /// It was made for calls, and there were none for a while: no fault, it is made again when it is needed.
+        Unused = "UNUSED",
         /// The peer does not read what is sent to it.
         TooSlow = "TOO_SLOW",
         /// A message was longer than allowed.

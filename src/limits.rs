@@ -78,6 +78,10 @@ pub struct Limits {
     pub heartbeat_interval: Duration,
     /// Silence after which a peer is dead. Default 90 s: three heartbeats.
     pub idle_timeout: Duration,
+    /// How long a connection that was dialled for calls stays without a task or call between the two nodes. Default
+    /// 600 s: every connection makes queries and events dearer, and making one again takes milliseconds. Those to configured peers
+    /// and to trackers stay.
+    pub unused_timeout: Duration,
     /// How long one write may make no progress before the peer is closed as too slow. Default 10 s.
     pub write_timeout: Duration,
     /// How far clocks may differ. Default 300 s.
@@ -108,8 +112,17 @@ pub struct Limits {
     pub max_calls: usize,
     /// The most tasks running at once for all callers. Default 1024; further ones are answered `OVERLOADED`.
     pub max_tasks: usize,
-    /// The most finished tasks remembered. Default 16384; the oldest go first, never before their deadline while there is room.
+    /// The most tasks running at once for one caller. Default 256, a quarter of [`max_tasks`](Self::max_tasks): one
+    /// caller that asks for much leaves room for others. Further ones are answered `OVERLOADED`.
+    pub max_tasks_per_caller: usize,
+    /// The most tasks running or remembered until their deadlines, so that none runs twice. Default 1048576, of about
+    /// 40 bytes each (those whose answers are kept apart). None is forgotten before its deadline: a caller is answered `OVERLOADED`
+    /// instead when it has a third as many here as there is room left for. One caller alone gets a quarter, which at
+    /// the most messages a second that a peer may send is two minutes of tasks; many greedy ones leave room for the next.
     pub max_remembered_tasks: usize,
+    /// The most answers of finished tasks remembered, for callers that ask again. Default 16384; the oldest go first, and
+    /// asked again the node says `DUPLICATE`.
+    pub max_answers: usize,
     /// The most bytes of finished tasks' answers remembered. Default 64 MiB.
     pub remembered_bytes: usize,
     /// How long a call waits for answers to a query flood before it tries the next step. Default 2 s.
@@ -165,6 +178,7 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(3),
             heartbeat_interval: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(90),
+            unused_timeout: Duration::from_secs(600),
             write_timeout: Duration::from_secs(10),
             clock_skew: Duration::from_secs(300),
             max_connections: 1024,
@@ -179,7 +193,9 @@ impl Default for Limits {
             max_seen: 16 * 1024,
             max_calls: 4096,
             max_tasks: 1024,
-            max_remembered_tasks: 16 * 1024,
+            max_tasks_per_caller: 256,
+            max_remembered_tasks: 1024 * 1024,
+            max_answers: 16 * 1024,
             remembered_bytes: 64 * 1024 * 1024,
             query_wait: Duration::from_secs(2),
             redial_min: Duration::from_secs(1),

@@ -43,6 +43,13 @@ impl NodeId {
         text.truncate(12);
         text
     }
+
+    /// Whether its text begins so.
+    pub(crate) fn starts_with(&self, text: &str) -> bool {
+        let mut own = [0; 43];
+        // It fits: 32 bytes are 43 characters.
+        URL_SAFE_NO_PAD.encode_slice(self.0, &mut own).is_ok() && own.starts_with(text.as_bytes())
+    }
 }
 
 impl fmt::Display for NodeId {

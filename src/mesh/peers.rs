@@ -31,6 +31,8 @@ pub struct Arrival {
     pub local: SocketAddr,
     /// Whether the other side dialled.
     pub inbound: bool,
+    /// Whether this side dialled it for calls, and not for its owner.
+    pub on_demand: bool,
     /// Which run of the node it is.
     pub instance: Option<String>,
     /// Its program version.
@@ -52,6 +54,8 @@ pub struct Peer {
     pub arrival: Arrival,
     /// When it connected.
     pub since: Duration,
+    /// When a task, or a message about one, last went over it.
+    pub used: Duration,
     /// The last round-trip time.
     pub rtt: Option<Duration>,
     /// The heartbeat that waits for its answer.
@@ -82,6 +86,10 @@ pub struct Legacy {
 pub struct Peers {
     by_conn: BTreeMap<ConnId, Peer>,
     by_node: HashMap<NodeId, ConnId>,
+    /// The Python nodes, by the ids they claim.
+    legacy: BTreeMap<NodeId, ConnId>,
+    /// The trackers among the proven ones.
+    trackers: BTreeSet<ConnId>,
     /// Connections that were replaced: what was on its way over them still counts.
     retired: HashMap<ConnId, NodeId>,
 }
@@ -118,7 +126,7 @@ impl Peers {
 
     /// The connection of a Python node that claims this id.
     pub fn legacy_conn_of(&self, node: &NodeId) -> Option<ConnId> {
-        self.legacy().find(|(_, p)| p.arrival.node == *node).map(|(c, _)| c)
+        self.legacy.get(node).copied()
     }
 
     /// All of them.
@@ -133,22 +141,38 @@ impl Peers {
 
     /// The Python nodes.
     pub fn legacy(&self) -> impl Iterator<Item = (ConnId, &Peer)> {
-        self.iter().filter(|(_, p)| p.legacy.is_some())
+        self.legacy.values().filter_map(|c| Some((*c, self.by_conn.get(c)?)))
     }
 
     /// The trackers among the proven ones.
     pub fn trackers(&self) -> impl Iterator<Item = (ConnId, &Peer)> {
-        self.all_proven().filter(|(_, p)| p.arrival.tracker != TrackerRole::None)
+        self.trackers.iter().filter_map(|c| Some((*c, self.by_conn.get(c)?)))
+    }
+
+    /// A peer says whether it is a tracker; gives whether that is news.
+    pub fn set_tracker(&mut self, conn: ConnId, role: TrackerRole) -> bool {
+        let Some(peer) = self.by_conn.get_mut(&conn).filter(|p| p.legacy.is_none()) else { return false };
+        if role == TrackerRole::None {
+            self.trackers.remove(&conn);
+        } else {
+            self.trackers.insert(conn);
+        }
+        std::mem::replace(&mut peer.arrival.tracker, role) != role
     }
 
     fn insert(&mut self, conn: ConnId, peer: Peer) {
-        if peer.legacy.is_none() {
-            self.by_node.insert(peer.arrival.node, conn);
+        let (node, role) = (peer.arrival.node, peer.arrival.tracker);
+        if peer.legacy.is_some() {
+            self.legacy.insert(node, conn);
+        } else {
+            self.by_node.insert(node, conn);
         }
         self.by_conn.insert(conn, peer);
+        self.set_tracker(conn, role);
     }
 
     fn retire(&mut self, conn: ConnId) {
+        self.trackers.remove(&conn);
         if let Some(peer) = self.by_conn.remove(&conn)
             && peer.legacy.is_none()
         {
@@ -159,9 +183,13 @@ impl Peers {
     /// Takes a connection out. The peer is given when it was the one in use.
     fn remove(&mut self, conn: ConnId) -> Option<Peer> {
         self.retired.remove(&conn);
+        self.trackers.remove(&conn);
         let peer = self.by_conn.remove(&conn)?;
         if self.by_node.get(&peer.arrival.node) == Some(&conn) {
             self.by_node.remove(&peer.arrival.node);
+        }
+        if self.legacy.get(&peer.arrival.node) == Some(&conn) {
+            self.legacy.remove(&peer.arrival.node);
         }
         Some(peer)
     }
@@ -199,7 +227,7 @@ impl State {
         let node = arrival.node;
         self.dialing.remove(&node);
         let is_legacy = matches!(arrival.speaker, Speaker::Legacy(_));
-        let mut resend = false;
+        let (mut resend, mut on_demand) = (false, arrival.on_demand);
         if is_legacy {
             // The package's nodes replace their own earlier connection when they restart.
             if let Some(old) = self.peers.legacy_conn_of(&node) {
@@ -217,6 +245,8 @@ impl State {
                     self.timers.set_once(Timer::Probe(old), now.mono + PROBE);
                     return Err((CloseReason::Duplicate, "another connection between us is kept".into()));
                 }
+                // Who replaces a connection that was to stay stays as well.
+                on_demand &= peer.arrival.on_demand;
                 let same_run = peer.arrival.instance == arrival.instance;
                 self.peers.retire(old);
                 self.timers.cancel(&Timer::Probe(old));
@@ -232,12 +262,13 @@ impl State {
         }
         let peer = Peer {
             since: now.mono,
+            used: now.mono,
             rtt: None,
             asked: None,
             legacy: is_legacy.then(|| self.legacy_arrived(&arrival, now)),
             told: None,
             bye: None,
-            arrival: arrival.clone(),
+            arrival: Arrival { on_demand, ..arrival.clone() },
         };
         self.peers.insert(conn, peer);
         let name = self.table.get(&node).map(|r| r.name.clone()).unwrap_or_default();
@@ -330,20 +361,61 @@ impl State {
 
     fn records_for_welcome(&self, to: &NodeId) -> Vec<Object> {
         let is_tracker = self.config.tracker != TrackerRole::None;
-        let wanted = self.table.get(to);
+        let most = MAX_RECORDS_PER_MESSAGE;
+        let chosen: Vec<_> = match self.table.get(to) {
+            _ if is_tracker => self.table.iter().filter(|r| r.node_id != *to).take(most).collect(),
+            Some(record) => self.table.wanted(&record.interests, to, most),
+            None => Vec::new(),
+        };
         let mut bytes = 0;
-        let chosen = self
-            .table
-            .iter()
-            .filter(|r| r.node_id != *to && (is_tracker || wanted.is_some_and(|w| w.is_interested_in(&r.caps))));
         chosen
+            .into_iter()
             .map(|r| r.object.clone())
-            .take(MAX_RECORDS_PER_MESSAGE)
             .take_while(|o| {
                 bytes += o.raw().len();
                 bytes <= MAX_RECORD_BYTES_PER_MESSAGE
             })
             .collect()
+    }
+
+    /// Something about a task went to or came from a node.
+    pub(super) fn used(&mut self, node: &NodeId, now: Now) {
+        if let Some(conn) = self.peers.conn_of(node)
+            && let Some(peer) = self.peers.get_mut(conn)
+        {
+            peer.used = now.mono;
+        }
+    }
+
+    /// Whether a node is connected; if so the connection stays, whatever it was made for: its owner wants it.
+    pub fn keep_peer(&mut self, node: &NodeId) -> bool {
+        if let Some(conn) = self.peers.conn_of(node)
+            && let Some(peer) = self.peers.get_mut(conn)
+        {
+            peer.arrival.on_demand = false;
+        }
+        self.is_present(node)
+    }
+
+    /// Closes connections that were dialled for calls and have had none for a while. Not those to trackers, which hold
+    /// our record and reach us through them, nor a tracker's own, which others are reached through, nor the last one.
+    pub(super) fn close_unused(&mut self, now: Now, out: &mut Vec<Action>) {
+        if self.config.tracker != TrackerRole::None {
+            return;
+        }
+        let after = self.config.limits.unused_timeout;
+        let is_unused = |p: &Peer| {
+            p.arrival.on_demand
+                && now.mono.saturating_sub(p.used) >= after
+                && p.arrival.tracker == TrackerRole::None
+                && !self.in_flight.contains_key(&p.arrival.node)
+                && self.tasks.running_for(&p.arrival.node) == 0
+        };
+        let unused: Vec<ConnId> = self.peers.all_proven().filter(|(_, p)| is_unused(p)).map(|(c, _)| c).collect();
+        let most = self.peers.all_proven().count().saturating_sub(1);
+        for conn in unused.into_iter().take(most) {
+            self.drop_peer(conn, CloseReason::Unused, "no task or call for a while", now, out);
+        }
     }
 
     /// Closes a peer of ours and does what its end asks for.
@@ -410,6 +482,7 @@ mod tests {
             addr,
             local: addr,
             inbound,
+            on_demand: false,
             instance: Some(instance.into()),
             version: String::new(),
             features: Vec::new(),

@@ -208,13 +208,15 @@ impl State {
     fn answers_here(&self, query: &Query, origin: &NodeId) -> Vec<Arc<Record>> {
         let own = self.record.iter().filter(|r| answers(r, &query.capability, &query.node));
         let fits = |r: &&Arc<Record>| r.node_id != *origin && answers(r, &query.capability, &query.node);
-        let known: Vec<&Arc<Record>> = if query.capability.is_empty() {
-            self.table.iter().filter(fits).collect()
+        let most = (query.limit as usize).min(MAX_RECORDS_PER_MESSAGE);
+        let known: Vec<&Arc<Record>> = if let Ok(node) = query.node.parse() {
+            self.table.get(&node).into_iter().filter(fits).collect()
+        } else if query.capability.is_empty() {
+            self.table.iter().filter(fits).take(most).collect()
         } else {
-            self.table.providers(&query.capability).filter(fits).collect()
+            self.table.providers(&query.capability).filter(fits).take(most).collect()
         };
         let mut bytes = 0;
-        let most = (query.limit as usize).min(MAX_RECORDS_PER_MESSAGE);
         let fitting = own.chain(known).take(most).take_while(|r| {
             bytes += r.object.raw().len();
             bytes <= MAX_RECORD_BYTES_PER_MESSAGE
@@ -269,7 +271,9 @@ impl State {
             match self.learn(record, now) {
                 Learned::Dead => self.refuse("dead_record"),
                 Learned::Newer(_) | Learned::Known => {
-                    if own.found.insert(node)
+                    // No more than are kept in all: whoever is asked can make up as many nodes as it likes.
+                    if own.found.len() < self.config.limits.max_records
+                        && own.found.insert(node)
                         && let Some(record) = self.table.get(&node)
                     {
                         found.push((Arc::clone(record), hops));

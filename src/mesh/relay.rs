@@ -21,6 +21,9 @@ use crate::wire::{Message, Relay, RelayError, WireError, draft};
 /// target is left out, and the caller's own asking finds out.
 const MAX_CARRIED: usize = 16 * 1024;
 
+/// The most of them for one source: nobody takes up the whole of it.
+const MAX_CARRIED_FOR_ONE: usize = MAX_CARRIED / 16;
+
 #[derive(Debug)]
 struct Carried {
     target: NodeId,
@@ -37,6 +40,12 @@ impl Relays {
     /// Forgets tasks past their deadlines.
     pub fn expire(&mut self, now: Now) {
         self.carried.retain(|_, c| c.until > now.mono);
+    }
+
+    /// Whether another task of that source can be waited for.
+    fn has_room(&self, source: &NodeId) -> bool {
+        let own = || self.carried.range((*source, String::new())..).take_while(|((s, _), _)| s == source);
+        self.carried.len() < MAX_CARRIED && own().nth(MAX_CARRIED_FOR_ONE - 1).is_none()
     }
 
     /// How many there are.
@@ -66,7 +75,7 @@ impl State {
             return self.relay_failed(conn, &relay.target, &relay.source, &id, ErrorCode::NoPeer, &message, out);
         };
         match &*relay.frame {
-            Message::Task(task) if self.relays.carried.len() < MAX_CARRIED => {
+            Message::Task(task) if self.relays.has_room(&relay.source) => {
                 let until = now.mono + Duration::from_secs(task.ttl_s);
                 let carried = Carried { target: relay.target, until };
                 self.relays.carried.insert((relay.source, id.clone()), carried);

@@ -33,7 +33,7 @@ impl<K: Clone + Eq + Hash, V> Seen<K, V> {
         while (self.entries.len() >= self.cap || self.order.len() >= 2 * self.cap) && self.pop_oldest() {}
         self.count += 1;
         self.entries.insert(key.clone(), (value, self.count));
-        self.order.push_back((now + self.keep, self.count, key));
+        self.order.push_back((now.saturating_add(self.keep), self.count, key));
         true
     }
 

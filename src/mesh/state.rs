@@ -16,7 +16,7 @@ use super::peers::{Arrival, Peers};
 use super::queries::Queries;
 use super::relay::Relays;
 use super::seen::Seen;
-use super::table::{Learned, Table, joint_caps};
+use super::table::{Learned, Table};
 use super::tasks::Tasks;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
@@ -131,7 +131,7 @@ impl State {
     pub fn new(me: NodeId, config: Config, seed: [u8; 32], now: Now) -> Self {
         let limits = config.limits.clone();
         // From as far in the future as is accepted to as far in the past: for so long it could be sent again.
-        let seen_for = limits.clock_skew * 2 + SEEN_BEYOND;
+        let seen_for = limits.clock_skew.saturating_mul(2).saturating_add(SEEN_BEYOND);
         let mut state = Self {
             me,
             caps: Caps::default(),
@@ -192,7 +192,10 @@ impl State {
             }
             Message::InterestUpdate(_) => self.refuse("legacy_message"),
             Message::Unknown(_) => self.refuse("unknown_type"),
-            message => self.on_signed(message, node, None, conn, now, out),
+            message => {
+                self.used(&node, now);
+                self.on_signed(message, node, None, conn, now, out);
+            }
         }
     }
 
@@ -243,6 +246,7 @@ impl State {
                     self.queries.expire(now);
                     self.tasks.expire(now);
                     self.relays.expire(now);
+                    self.close_unused(now, out);
                     self.dialing.retain(|_, until| *until > now.mono);
                     let slow: Vec<_> =
                         self.peers.all_proven().filter(|(_, p)| p.asked.is_none()).map(|(c, p)| (c, p.since)).collect();
@@ -465,22 +469,22 @@ impl State {
         let Learned::Newer(before) = learned else { return };
         if ttl > 1 {
             // Those who wanted what it provided before must hear that it does no longer.
-            let caps = joint_caps(&record.caps, before.as_ref().map(|r| &r.caps));
             let announce = draft::announce(&record.object, ttl - 1);
-            let to = self.interested(|r| r.is_interested_in(&caps), &[node, from]);
+            let before = before.as_ref().map(|r| &r.caps);
+            let wants = |r: &Record| r.is_interested_in(&record.caps) || before.is_some_and(|b| r.is_interested_in(b));
+            let to = self.interested(wants, &[node, from]);
             self.counters.flooded += to.len() as u64;
             for conn in to {
                 out.push(Action::Send { to: conn, what: What::Ready(announce.clone()), on_full: OnFull::Drop });
             }
         }
-        self.calls_nudge(now, out);
+        self.calls_nudge_for(&record, now, out);
     }
 
     /// A peer speaks of itself.
     fn on_own_record(&mut self, conn: ConnId, record: &Record, now: Now, out: &mut Vec<Action>) {
+        let news = self.peers.set_tracker(conn, record.tracker);
         let Some(peer) = self.peers.get_mut(conn) else { return };
-        let news = peer.arrival.tracker != record.tracker;
-        peer.arrival.tracker = record.tracker;
         let interesting = peer.told.as_ref() != Some(&record.interests);
         peer.told = Some(record.interests.clone());
         self.refresh_trackers();
@@ -510,8 +514,7 @@ impl State {
 
     /// Tells a peer what it has become interested in.
     fn send_interesting(&mut self, conn: ConnId, to: &Record, out: &mut Vec<Action>) {
-        let known = self.table.iter().filter(|r| r.node_id != to.node_id && to.is_interested_in(&r.caps));
-        for record in known.take(MAX_RECORDS_PER_MESSAGE) {
+        for record in self.table.wanted(&to.interests, &to.node_id, MAX_RECORDS_PER_MESSAGE) {
             let announce = draft::announce(&record.object, 1);
             out.push(Action::Send { to: conn, what: What::Ready(announce), on_full: OnFull::Drop });
         }

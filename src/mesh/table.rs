@@ -1,6 +1,7 @@
 //! The interest table: what is known of other nodes, from their signed records. On a tracker it is the registry.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use super::clock::Now;
 use super::seen::Seen;
 use crate::identity::NodeId;
 use crate::limits::Limits;
-use crate::wire::{Caps, Record};
+use crate::wire::Record;
 
 /// What became of a record.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct Table {
     entries: BTreeMap<NodeId, Entry>,
-    by_cap: HashMap<String, BTreeSet<NodeId>>,
+    by_cap: BTreeMap<String, BTreeSet<NodeId>>,
     by_heard: BTreeMap<u64, NodeId>,
     gone: Seen<NodeId, u64>,
     heard: u64,
@@ -46,13 +47,13 @@ impl Table {
     pub fn new(limits: &Limits) -> Self {
         Self {
             entries: BTreeMap::new(),
-            by_cap: HashMap::new(),
+            by_cap: BTreeMap::new(),
             by_heard: BTreeMap::new(),
             gone: Seen::new(limits.max_records, Duration::from_secs(crate::wire::MAX_RECORD_TTL_S)),
             heard: 0,
             cap: limits.max_records.max(1),
             max_ttl: Duration::from_secs(crate::wire::MAX_RECORD_TTL_S),
-            skew_ms: limits.clock_skew.as_millis() as u64,
+            skew_ms: u64::try_from(limits.clock_skew.as_millis()).unwrap_or(u64::MAX),
         }
     }
 
@@ -91,8 +92,8 @@ impl Table {
 
     fn expiry(&self, record: &Record, now: Now) -> Option<Duration> {
         let ttl = Duration::from_secs(record.ttl_s).min(self.max_ttl);
-        let latest = record.seq.checked_add(ttl.as_millis() as u64 + self.skew_ms)?;
-        if record.seq > now.unix_ms + self.skew_ms || latest <= now.unix_ms {
+        let latest = record.seq.checked_add(self.skew_ms.saturating_add(ttl.as_millis() as u64))?;
+        if record.seq > now.unix_ms.saturating_add(self.skew_ms) || latest <= now.unix_ms {
             return None;
         }
         Some(now.mono + ttl.min(Duration::from_millis(latest - now.unix_ms)))
@@ -106,6 +107,26 @@ impl Table {
     /// Who provides a capability.
     pub fn providers(&self, capability: &str) -> impl Iterator<Item = &Arc<Record>> {
         self.by_cap.get(capability).into_iter().flatten().filter_map(|n| self.get(n))
+    }
+
+    /// Who provides what one of these patterns covers, `not` left out: some of them, if there are many.
+    pub fn wanted(&self, interests: &[String], not: &NodeId, most: usize) -> Vec<&Arc<Record>> {
+        /// How many entries are looked at in all: a peer chooses its interests, and changes them as often as it likes.
+        const LOOKS: usize = 16 * 1024;
+        let names = interests.iter().flat_map(|pattern| {
+            let prefix = pattern.strip_suffix('*');
+            let from = prefix.unwrap_or(pattern);
+            let names = self.by_cap.range::<str, _>((Bound::Included(from), Bound::Unbounded));
+            names.take_while(move |(name, _)| if prefix.is_some() { name.starts_with(from) } else { *name == from })
+        });
+        let mut found = BTreeSet::new();
+        for node in names.flat_map(|(_, nodes)| nodes).take(LOOKS).filter(|n| *n != not) {
+            if found.len() >= most {
+                break;
+            }
+            found.insert(node);
+        }
+        found.into_iter().filter_map(|n| self.get(n)).collect()
     }
 
     /// Everything known.
@@ -165,16 +186,7 @@ pub fn names(text: &str, node: &NodeId, name: &str) -> bool {
     if text.is_empty() {
         return false;
     }
-    text == name || (text.len() >= 4 && node.to_string().starts_with(text))
-}
-
-/// The capability names of two records together.
-pub fn joint_caps(a: &Caps, b: Option<&Caps>) -> Caps {
-    let mut all = a.clone();
-    for cap in b.into_iter().flat_map(Caps::iter) {
-        all.insert(cap);
-    }
-    all
+    text == name || (text.len() >= 4 && node.starts_with(text))
 }
 
 #[cfg(test)]
@@ -182,7 +194,7 @@ mod tests {
     use super::*;
     use crate::identity::Identity;
     use crate::node::TrackerRole;
-    use crate::wire::{Capability, RecordDraft};
+    use crate::wire::{Capability, Caps, RecordDraft};
 
     const START_MS: u64 = 1_000_000_000;
 
@@ -276,5 +288,24 @@ mod tests {
             assert_eq!(names(name, &id, "n1"), fits, "{name}");
         }
         assert!(!names("", &id, ""));
+    }
+
+    #[test]
+    fn what_is_wanted_is_found_by_name_and_by_beginning_each_once() {
+        let mut t = table(300);
+        for (seed, cap) in [(1, "a.x"), (2, "a.y"), (3, "ab"), (4, "b")] {
+            t.learn(record(seed, 0, 60, cap), at(0), |_| false);
+        }
+        let id = |seed| Identity::from_seed([seed; 32]).id();
+        let wanted = |interests: &[&str], most| {
+            let interests: Vec<String> = interests.iter().map(|i| (*i).to_owned()).collect();
+            let found = t.wanted(&interests, &id(2), most);
+            (1..=4).filter(|seed| found.iter().any(|r| r.node_id == id(*seed))).collect::<Vec<u8>>()
+        };
+        assert_eq!(wanted(&["a.*", "a.x"], 9), [1]);
+        assert_eq!(wanted(&["a*"], 9), [1, 3]);
+        assert_eq!(wanted(&["*"], 9), [1, 3, 4]);
+        assert_eq!(wanted(&["b", "a", "c*"], 9), [4]);
+        assert_eq!(wanted(&["*"], 2).len(), 2);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::CloseReason;
+use crate::error::{CloseReason, ErrorCode};
 use crate::identity::NodeId;
 use crate::mesh::ConnId;
 use crate::wire::{Checked, Malformed, Message};
@@ -35,6 +35,19 @@ pub enum Refused {
         id: Option<String>,
         /// The `caller` it names, which is not proven.
         caller: Option<NodeId>,
+    },
+    /// A relay whose frame can't be used, or is not signed by the source it names.
+    BadRelay {
+        /// Whom it is for.
+        target: NodeId,
+        /// Who is to have signed the frame; not proven.
+        source: NodeId,
+        /// The frame's id.
+        id: String,
+        /// `BAD_REQUEST` or `BAD_SIGNATURE`.
+        code: ErrorCode,
+        /// What is wrong.
+        why: String,
     },
     /// A task or query above the peer's rate. Its signature was not looked at.
     RateLimited {

@@ -14,7 +14,7 @@ use tokio_util::codec::Decoder;
 use super::connection::{Ending, FOREVER, LINGER, Shared};
 use super::hooks::Refused;
 use super::stream::READ;
-use crate::error::CloseReason;
+use crate::error::{CloseReason, ErrorCode};
 use crate::limits::Limits;
 use crate::mesh::handshake::tellable;
 use crate::mesh::throttle::Bucket;
@@ -167,7 +167,8 @@ impl Reader {
             Ok(message) => message,
             Err(malformed) => {
                 self.pace(over, shared).await;
-                self.ending.hooks.refused(id, Refused::Malformed(malformed));
+                let relay = bad_relay(&object, ErrorCode::BadRequest, &malformed.why);
+                self.ending.hooks.refused(id, relay.unwrap_or(Refused::Malformed(malformed)));
                 return Ok(());
             }
         };
@@ -206,7 +207,11 @@ impl Reader {
                 };
                 match check(message, shared.speaker) {
                     Ok(checked) => self.ending.hooks.message(id, checked, size),
-                    Err(_) => self.ending.hooks.refused(id, bad_signature(&object)),
+                    Err(_) => {
+                        let why = "the frame's signature is missing, or is not its source's";
+                        let relay = bad_relay(&object, ErrorCode::BadSignature, why);
+                        self.ending.hooks.refused(id, relay.unwrap_or_else(|| bad_signature(&object)));
+                    }
                 }
                 bye.map_or(Ok(()), |(reason, text)| Err(Stop::Bye(reason, text)))
             }
@@ -236,6 +241,17 @@ impl Reader {
 
 fn is_handshake(kind: &str) -> bool {
     matches!(kind, "hello" | "hello_ack" | "auth" | "welcome")
+}
+
+/// A relay that can't be passed on, when it says enough for its sender to be told.
+fn bad_relay(object: &Object, code: ErrorCode, why: &str) -> Option<Refused> {
+    let text = |key: &str| object.str(key).ok().flatten();
+    if text("type")? != "relay" {
+        return None;
+    }
+    let (target, source) = (text("target")?.parse().ok()?, text("source")?.parse().ok()?);
+    let id = object.child("frame")?.ok()?.str("id").ok()?.filter(|id| is_id(id))?;
+    Some(Refused::BadRelay { target, source, id, code, why: why.to_owned() })
 }
 
 fn bad_signature(object: &Object) -> Refused {

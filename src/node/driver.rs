@@ -405,7 +405,7 @@ impl Shared {
                         break;
                     };
                     match crate::net::dial(&addr.to_string(), Some(node), &shared.net).await {
-                        Ok(established) => match shared.established(established, Some(place)) {
+                        Ok(established) => match shared.established(established, Some(place), true) {
                             Ok(_) => return,
                             Err((reason, message)) => why = format!("{reason}: {message}"),
                         },

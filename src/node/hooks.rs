@@ -66,7 +66,7 @@ impl Shared {
     }
 }
 
-/// A refused message that was about a task or a query is answered: silence would look like loss.
+/// A refused message that was about a task or a query, or was to be passed on, is answered: silence would look like loss.
 fn answer(state: &mut State, conn: ConnId, refused: Refused, out: &mut Vec<Action>) {
     // Types and reasons only: what is in a message is nobody's business here.
     match &refused {
@@ -74,6 +74,7 @@ fn answer(state: &mut State, conn: ConnId, refused: Refused, out: &mut Vec<Actio
         Refused::BadSignature { kind, caller, .. } => {
             tracing::debug!(conn = conn.0, kind, ?caller, "a message is not signed by whom it names");
         }
+        Refused::BadRelay { code, why, .. } => tracing::debug!(conn = conn.0, %code, why, "a relay was refused"),
         Refused::RateLimited { message, .. } => {
             tracing::debug!(conn = conn.0, kind = message.kind(), "a message came above the peer's rate");
         }
@@ -92,6 +93,17 @@ fn answer(state: &mut State, conn: ConnId, refused: Refused, out: &mut Vec<Actio
             if let ("task", Some(id)) = (kind.as_str(), id) {
                 let message = "the task's signature is missing, or is not its caller's".to_owned();
                 state.refuse_task(conn, &id, ErrorCode::BadSignature, message, None, out);
+            }
+        }
+        Refused::BadRelay { target, source, id, code, why } => {
+            state.refuse(if code == ErrorCode::BadSignature { "bad_signature" } else { "malformed" });
+            if !state.is_legacy(conn) {
+                let error = draft::relay_error(&target, &source, &id, &WireError::new(code, why));
+                out.push(Action::Send {
+                    to: conn,
+                    what: crate::mesh::What::Ready(error),
+                    on_full: crate::mesh::OnFull::Drop,
+                });
             }
         }
         Refused::RateLimited { message, retry_after } => {

@@ -73,11 +73,12 @@ impl std::fmt::Display for PeerAddr {
 }
 
 impl Shared {
-    /// A connection came through the handshake: it enters the mesh, or is refused.
+    /// A connection came through the handshake: it enters the mesh, or is refused. `on_demand`: it was dialled for calls.
     pub(crate) fn established(
         &self,
         established: Established,
         mut place: Option<tokio::sync::OwnedSemaphorePermit>,
+        on_demand: bool,
     ) -> Result<ConnId, (CloseReason, String)> {
         let conn = self.next_conn();
         let proven = &established.proven;
@@ -88,6 +89,7 @@ impl Shared {
             addr: established.addr,
             local: established.local,
             inbound: established.inbound,
+            on_demand,
             instance: proven.instance.clone(),
             version: proven.version.clone(),
             features: proven.features.clone(),
@@ -180,7 +182,7 @@ impl Shared {
                         result = handshake => result,
                     };
                     match result {
-                        Ok(established) => drop(task.established(established, Some(permit))),
+                        Ok(established) => drop(task.established(established, Some(permit), false)),
                         Err(error) => {
                             let Some(reason) = error.reason() else { return task.count_closed(None) };
                             task.count_closed(Some(reason));
@@ -247,7 +249,7 @@ impl Shared {
         match crate::net::dial(&peer.addr, peer.node, &self.net).await {
             Ok(established) => {
                 let node = established.proven.node;
-                match self.established(established, None) {
+                match self.established(established, None, false) {
                     Ok(_) | Err((CloseReason::Duplicate, _)) => Ok(node),
                     Err((CloseReason::SelfConnection, _)) => Err(Failure::Itself),
                     Err((reason, message)) => Err(Failure::Other(format!("{reason}: {message}"))),
@@ -262,10 +264,10 @@ impl Shared {
         }
     }
 
-    /// Waits while a node is connected, over whatever connection.
+    /// Waits while a node is connected, over whatever connection; that stays also when it was made for a call.
     async fn until_lost(&self, node: NodeId) {
         let mut changed = self.peers_changed.subscribe();
-        while self.read(|state, _| state.is_present(&node)) {
+        while self.with(|state, _, _| state.keep_peer(&node)) {
             if changed.changed().await.is_err() {
                 return;
             }

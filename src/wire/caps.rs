@@ -93,6 +93,17 @@ impl Caps {
             && [Agent, Model, Tool].iter().any(|k| self.entries.contains_key(&(*k, name.to_owned())))
     }
 
+    /// Whether a pattern covers the name of one of them; see [`matches_pattern`].
+    pub fn matches(&self, pattern: &str) -> bool {
+        use CapabilityKind::{Agent, Model, Tool};
+        let Some(prefix) = pattern.strip_suffix('*') else { return self.provides(pattern) };
+        // The first name from the prefix on begins with it, or none does.
+        let first = |kind| self.entries.range((kind, prefix.to_owned())..).next();
+        [Agent, Model, Tool]
+            .into_iter()
+            .any(|kind| first(kind).is_some_and(|((k, name), _)| *k == kind && name.starts_with(prefix)))
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = Capability> + '_ {
         self.entries.iter().map(|((kind, name), details)| Capability {

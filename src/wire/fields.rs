@@ -66,6 +66,15 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A name or a code: short, without control characters; an empty one counts as absent.
+    pub(crate) fn opt_short(&self, key: &str) -> Result<Option<String>, Malformed> {
+        let text = self.opt_text(key)?.filter(|text| !text.is_empty());
+        if text.as_ref().is_some_and(|text| !super::is_name(text)) {
+            return Err(self.malformed(format!("{key}: at most {MAX_NAME} characters without control characters")));
+        }
+        Ok(text)
+    }
+
     pub(crate) fn text(&self, key: &str) -> Result<String, Malformed> {
         self.opt_text(key)?.ok_or_else(|| self.missing(key))
     }

@@ -308,7 +308,7 @@ impl Message {
                 source: f.opt_node("source")?,
                 id: f.id()?,
                 error: WireError {
-                    code: f.text("code")?,
+                    code: f.opt_short("code")?.ok_or_else(|| f.malformed("code: missing"))?,
                     message: f.long_text("message")?,
                     retry_after_s: None,
                     not_run: false,
@@ -388,7 +388,7 @@ fn task(f: &Fields<'_>) -> Result<Task, Malformed> {
         timestamp: f.i64("timestamp")?,
         ttl_s,
         window: f.opt_u64("window")?,
-        instance: f.opt_text("instance")?,
+        instance: f.opt_short("instance")?,
         object: f.object().clone(),
     })
 }
@@ -420,22 +420,22 @@ fn answer(f: &Fields<'_>) -> Result<TaskAnswer, Malformed> {
 fn wire_error(f: &Fields<'_>) -> Result<WireError, Malformed> {
     let child = f.child("error")?;
     let e = Fields::inner(&child, f.kind());
-    let code = e.opt_text("code")?.unwrap_or_else(|| ErrorCode::Internal.as_str().to_owned());
+    let code = e.opt_short("code")?.unwrap_or_else(|| ErrorCode::Internal.as_str().to_owned());
     Ok(WireError {
         code,
         message: e.opt_long_text("message")?.unwrap_or_default(),
         // A negative or an endless wait is no wait at all.
         retry_after_s: e.opt_f64("retry_after_s")?.filter(|s| (0.0..MAX_RETRY_AFTER_S).contains(s)),
         not_run: e.opt_bool("ran")? == Some(false),
-        instance: e.opt_text("instance")?,
+        instance: e.opt_short("instance")?,
     })
 }
 
 fn query(f: &Fields<'_>) -> Result<Query, Malformed> {
     Ok(Query {
         id: f.id()?,
-        capability: f.opt_text("capability")?.unwrap_or_default(),
-        node: f.opt_text("node")?.unwrap_or_default(),
+        capability: f.opt_short("capability")?.unwrap_or_default(),
+        node: f.opt_short("node")?.unwrap_or_default(),
         ttl: f.opt_u64("ttl")?.unwrap_or(1).min(DEFAULT_TTL.into()) as u8,
         origin: f.opt_node("origin")?,
         timestamp: f.opt_i64("timestamp")?.unwrap_or_default(),

@@ -62,25 +62,21 @@ impl Record {
             Some("private") => TrackerRole::Private,
             Some(_) => return Err(f.malformed("tracker: null, \"public\" or \"private\"")),
         };
-        let name = f.opt_text("name")?.unwrap_or_default();
-        if !name.is_empty() && !super::is_name(&name) {
-            return Err(f.malformed("name: too long, or has control characters"));
-        }
         let ttl_s = f.u64("ttl_s")?;
         if ttl_s == 0 || ttl_s > MAX_RECORD_TTL_S {
             return Err(f.malformed(format!("ttl_s: 1 to {MAX_RECORD_TTL_S} seconds")));
         }
         Ok(Self {
             node_id: f.node("node_id")?,
-            name,
+            name: f.opt_short("name")?.unwrap_or_default(),
             caps: Caps::from_value(&caps).map_err(|why| f.malformed(format!("caps: {why}")))?,
             interests: f.names("interests")?,
             addrs: f.addrs("addrs", MAX_ADDRS)?,
             trackers: f.nodes("trackers", MAX_TRACKERS)?,
             tracker,
             features: f.names("features")?,
-            version: f.opt_text("version")?.unwrap_or_default(),
-            instance: f.opt_text("instance")?,
+            version: f.opt_short("version")?.unwrap_or_default(),
+            instance: f.opt_short("instance")?,
             seq: f.u64("seq")?,
             ttl_s,
             object: object.clone(),
@@ -94,7 +90,7 @@ impl Record {
 
     /// Whether one of its interests covers one of those capabilities.
     pub fn is_interested_in(&self, caps: &Caps) -> bool {
-        !self.interests.is_empty() && caps.names().any(|n| self.is_interested(n))
+        self.interests.iter().any(|pattern| caps.matches(pattern))
     }
 }
 

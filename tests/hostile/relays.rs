@@ -63,6 +63,8 @@ async fn a_tracker_passes_on_only_what_its_bringer_signed_and_only_what_is_about
 
     // Not its signer's, not signed, changed on the way, not about a task, a relay in a relay.
     raw.send(&relay(&target, &me, &his).build()).await;
+    let told = relay_error(&mut raw, "his").await;
+    assert_eq!((&told["code"], &told["source"]), (&"BAD_SIGNATURE".into(), &me.to_string().into()));
     raw.send(&relay(&target, &victim.id(), &mine).build()).await;
     raw.send(&relay(&target, &me, &raw.task("x").build()).build()).await;
     raw.send(&relay(&target, &me, &mine.with_member("payload", b"2")).build()).await;
@@ -81,6 +83,7 @@ async fn a_tracker_passes_on_only_what_its_bringer_signed_and_only_what_is_about
     for frame in &frames {
         raw.send(&relay(&target, &me, frame).build()).await;
     }
+    assert_eq!(relay_error(&mut raw, "q").await["code"], "BAD_REQUEST");
     raw.heard().await;
     assert_eq!(tracker.refused("malformed"), frames.len() as u64);
     let heard = to.heard().await;

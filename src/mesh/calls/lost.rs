@@ -147,8 +147,9 @@ impl State {
         if self.dialing.get(&node).is_none_or(|until| *until <= now.mono) {
             // The driver tells how it went; should that get lost, it is not waited for for ever.
             let limits = &self.config.limits;
-            let most = (limits.connect_timeout + limits.handshake_timeout) * addrs.len() as u32;
-            self.dialing.insert(node, now.mono + most);
+            let most =
+                limits.connect_timeout.saturating_add(limits.handshake_timeout).saturating_mul(addrs.len() as u32);
+            self.dialing.insert(node, now.mono.saturating_add(most));
             out.push(Action::Dial { node, addrs });
         }
     }

@@ -18,10 +18,11 @@ use super::action::{Action, CallDone, CallEvent, OnFull, TaskToRun};
 use super::clock::Now;
 use super::queries::Purpose;
 use super::state::{State, Timer};
+use super::table::names;
 use crate::error::{Attempt, CallError, Delivery, ErrorCode};
 use crate::identity::NodeId;
-use crate::node::Route;
-use crate::wire::{Draft, TaskAnswer, TaskDraft, WireError};
+use crate::node::{Route, TrackerRole};
+use crate::wire::{Draft, Record, TaskAnswer, TaskDraft, WireError};
 
 /// How many chunks may be on the way to us.
 pub const WINDOW: u64 = 32;
@@ -187,7 +188,7 @@ impl State {
         let call = Call {
             timestamp: now.unix_s(),
             started: now.mono,
-            deadline: now.mono + spec.timeout,
+            deadline: now.mono.saturating_add(spec.timeout),
             spec,
             phase: Phase::Searching,
             flood: Flood::NotYet,
@@ -292,7 +293,24 @@ impl State {
         }
     }
 
-    /// Something was learned that a searching call may use.
+    /// A record was learned: the searching calls that it may help look again. Records come as often as peers please, so
+    /// the others are left alone.
+    pub(super) fn calls_nudge_for(&mut self, record: &Record, now: Now, out: &mut Vec<Action>) {
+        if self.calls.is_empty() {
+            return;
+        }
+        let node = &record.node_id;
+        let helps = |c: &Call| match &c.spec.target {
+            _ if record.tracker != TrackerRole::None || c.found.contains_key(node) => true,
+            Some(target) => names(target, node, &record.name),
+            None => record.caps.provides(&c.spec.capability),
+        };
+        for id in self.calls_where(|c| c.phase == Phase::Searching && helps(c)) {
+            self.advance(&id, now, out);
+        }
+    }
+
+    /// Something happened that any searching call may use.
     pub(super) fn calls_nudge(&mut self, now: Now, out: &mut Vec<Action>) {
         if self.calls.is_empty() {
             return;
@@ -400,6 +418,7 @@ impl State {
             self.stop_query(&query);
         }
         self.set_call_timer(id);
+        self.used(&node, now);
         let on_full = if first { OnFull::FailCall(id.to_owned()) } else { OnFull::Drop };
         match legacy {
             Some(conn) => out.push(Action::Send { to: conn, what: super::action::What::Sign(draft), on_full }),

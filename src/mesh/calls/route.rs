@@ -204,7 +204,7 @@ impl State {
         nodes.sort();
         nodes.dedup();
         nodes.retain(|n| *n != self.me && !call.failed.contains(n));
-        nodes.sort_by_key(|n| {
+        nodes.sort_by_cached_key(|n| {
             let peer = self.peers.proven(n);
             let connected = peer.is_some() || self.peers.legacy_conn_of(n).is_some();
             let rtt = peer.and_then(|p| p.rtt).unwrap_or(std::time::Duration::MAX);

@@ -44,7 +44,7 @@ pub use welcome::{Welcome, read_welcome, welcome};
 use crate::error::CloseReason;
 use crate::identity::{Identity, NodeId};
 use crate::wire::fields::Fields;
-use crate::wire::{Builder, Malformed, Object, Speaker, is_name, verify_object};
+use crate::wire::{Builder, Malformed, Object, Speaker, verify_object};
 
 /// The longest text of the other side's that is repeated to people, in characters.
 const MAX_TOLD: usize = 200;
@@ -171,19 +171,11 @@ fn check_signature(object: &Object, signer: &NodeId, kind: &str) -> Result<(), R
 
 /// What `hello` and `hello_ack` share: who the other side says to be.
 fn introduction(fields: &Fields<'_>, node: NodeId) -> Result<Proven, Refusal> {
-    let short = |key: &str| -> Result<Option<String>, Refusal> {
-        match fields.opt_text(key)? {
-            Some(text) if !text.is_empty() && !is_name(&text) => {
-                Err(fields.malformed(format!("{key}: too long, or has control characters")).into())
-            }
-            other => Ok(other),
-        }
-    };
     Ok(Proven {
         node,
-        version: short("version")?.unwrap_or_default(),
+        version: fields.opt_short("version")?.unwrap_or_default(),
         features: fields.names("features")?,
-        instance: short("instance")?.filter(|text| !text.is_empty()),
+        instance: fields.opt_short("instance")?,
         speaker: Speaker::Proven,
         hello: None,
     })

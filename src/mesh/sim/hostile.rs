@@ -192,6 +192,53 @@ fn a_task_is_remembered_for_as_long_as_it_could_be_sent_again() {
 }
 
 #[test]
+fn a_flood_of_tasks_makes_nobody_elses_run_again() {
+    let mut w = World::new(22);
+    let small = |l: &mut crate::limits::Limits| {
+        (l.max_answers, l.max_remembered_tasks, l.max_tasks_per_caller) = (20, 300, 5);
+    };
+    w.add(Spec::new("eve").tracker());
+    w.add(Spec::new("caller"));
+    w.add(Spec::new("provider").provides("echo").limits(small));
+    w.join(CALLER, PROVIDER);
+    w.join(EVE, PROVIDER);
+    w.run(secs(2));
+    let (eve, caller) = (w.key(EVE), w.key(CALLER));
+    let captured = Draft::Task(w.task(PROVIDER, "once")).sign(&caller);
+    w.inject(CALLER, PROVIDER, &captured);
+    assert_eq!(w.ledger.runs(), 1);
+    for n in 0..500 {
+        w.inject(EVE, PROVIDER, &Draft::Task(w.task(PROVIDER, &format!("e{n}"))).sign(&eve));
+        w.check_bounds();
+        if n % 50 == 0 {
+            // The copy of the task is answered, not run: at first from memory, then in words.
+            w.inject(CALLER, PROVIDER, &captured);
+            w.inject(EVE, PROVIDER, &draft::relay(&w.id(PROVIDER), &caller.id(), 1, &captured));
+        }
+        w.run(ms(10));
+    }
+    // 55 seconds: her share was used up, and her own tasks are refused for it.
+    assert_eq!(w.ledger.runs(), 1 + 75);
+    assert_eq!(w.refused(PROVIDER, "overloaded"), 500 - 75);
+    // Others are served meanwhile.
+    let to = w.id(PROVIDER);
+    let call = w.call(CALLER, Ask::new("echo").to(to));
+    w.success(&call);
+    // Running tasks have a share as well.
+    w.run(secs(70));
+    for n in 0..8 {
+        let mut task = w.task(PROVIDER, &format!("long{n}"));
+        task.payload = Plan { ms: 5000, ..Plan::default() }.to_json();
+        w.inject(EVE, PROVIDER, &Draft::Task(task).sign(&eve));
+    }
+    assert_eq!(w.nodes[PROVIDER].state.tasks.running(), 5);
+    let call = w.call(CALLER, Ask::new("echo").to(to));
+    w.success(&call);
+    w.run(secs(100));
+    assert_eq!(w.nodes[PROVIDER].state.tasks.len(), 0);
+}
+
+#[test]
 fn an_older_record_and_a_forged_one_change_nothing() {
     let mut w = three();
     let provider = w.id(PROVIDER);

@@ -95,7 +95,7 @@ impl World {
             assert!(s.table.len() <= l.max_records, "seed {seed}: node {n} knows too many");
             assert!(s.queries.len() <= l.max_seen + l.max_calls, "seed {seed}: node {n}'s queries");
             assert!(s.seen_events.len() <= l.max_seen, "seed {seed}: node {n}'s events");
-            assert!(s.tasks.len() <= l.max_remembered_tasks + l.max_tasks, "seed {seed}: node {n}'s tasks");
+            assert!(s.tasks.len() <= l.max_remembered_tasks, "seed {seed}: node {n}'s tasks");
             assert!(s.calls.len() <= l.max_calls, "seed {seed}: node {n}'s calls");
             assert!(s.relays.len() <= 16 * 1024, "seed {seed}: node {n}'s relays");
             let out: usize = s.in_flight.values().sum();

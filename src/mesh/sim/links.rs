@@ -179,7 +179,7 @@ impl World {
     pub fn redial(&mut self, n: N, i: usize) {
         let node = &mut self.nodes[n];
         let known = node.configured[i].known;
-        if node.configured[i].dialing || known.is_some_and(|k| node.state.is_connected(&k)) {
+        if node.configured[i].dialing || known.is_some_and(|k| node.state.keep_peer(&k)) {
             return;
         }
         node.configured[i].dialing = true;
@@ -201,6 +201,7 @@ impl World {
             addr,
             local,
             inbound,
+            on_demand: !inbound && matches!(self.links[link].why, Why::Call(_)),
             instance: Some(format!("{}-{}", other.0, other.1)),
             version: "sim".into(),
             features: Vec::new(),

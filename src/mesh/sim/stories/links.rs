@@ -166,3 +166,78 @@ fn a_node_does_not_connect_to_itself() {
     let call = w.call(a, Ask::new("echo").to(me));
     assert_eq!(w.error(&call).code, ErrorCode::BadRequest);
 }
+
+/// A hub (0), a caller (1) and a provider (2) that the caller dials.
+fn dialled_for_a_call() -> World {
+    let mut w = World::new(15);
+    w.add(Spec::new("hub"));
+    w.add(Spec::new("a").provides("back"));
+    w.add(Spec::new("b").provides("echo"));
+    w.join(1, 0);
+    w.join(2, 0);
+    w.run(secs(1));
+    let call = w.call(1, Ask::new("echo"));
+    w.success(&call);
+    assert_eq!(w.links_between(1, 2), 1);
+    w
+}
+
+#[test]
+fn a_connection_made_for_a_call_ends_when_it_is_not_used_and_is_made_again() {
+    let mut w = dialled_for_a_call();
+    w.run(secs(590));
+    assert_eq!(w.links_between(1, 2), 1);
+    w.run(secs(20));
+    assert_eq!((w.links_between(1, 2), w.links_between(1, 0), w.links_between(2, 0)), (0, 1, 1));
+    w.run(secs(1200));
+    assert_eq!((w.links_between(1, 0), w.links_between(2, 0)), (1, 1), "configured ones stay");
+    let call = w.call(1, Ask::new("echo"));
+    w.success(&call);
+}
+
+#[test]
+fn a_connection_that_either_side_uses_stays() {
+    let mut w = dialled_for_a_call();
+    // The other side calls from time to time.
+    for _ in 0..4 {
+        w.run(secs(500));
+        assert_eq!(w.links_between(1, 2), 1);
+        let call = w.call(2, Ask::new("back"));
+        w.success(&call);
+    }
+    // A task that takes long, of the one and of the other.
+    for from in [1, 2] {
+        let ask = Ask::new(if from == 1 { "echo" } else { "back" }).plan(|p| p.ms = 1_500_000).timeout(secs(2000));
+        let call = w.call(from, ask);
+        w.run(secs(1495));
+        assert_eq!(w.links_between(1, 2), 1);
+        w.success(&call);
+    }
+    assert_eq!(w.dials, 3);
+}
+
+#[test]
+fn connections_to_configured_peers_and_to_trackers_stay_and_so_does_the_last_one() {
+    // It became a configured peer.
+    let mut w = dialled_for_a_call();
+    w.join(1, 2);
+    w.run(secs(2000));
+    assert_eq!(w.links_between(1, 2), 1);
+    // Without the hub it is the last one.
+    let mut w = dialled_for_a_call();
+    w.kill(0, true);
+    w.run(secs(2000));
+    assert_eq!(w.links_between(1, 2), 1);
+    // A tracker that was dialled for a call has our record.
+    let mut w = World::new(16);
+    let hub = w.add(Spec::new("hub"));
+    let t = w.add(Spec::new("t").tracker().provides("echo"));
+    let a = w.add(Spec::new("a"));
+    w.join(t, hub);
+    w.join(a, hub);
+    w.run(secs(1));
+    let call = w.call(a, Ask::new("echo"));
+    w.success(&call);
+    w.run(secs(2000));
+    assert_eq!(w.links_between(a, t), 1);
+}

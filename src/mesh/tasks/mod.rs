@@ -1,19 +1,24 @@
 //! The responder's side: a task runs at most once, and its answer is kept for whoever asks again.
 
-use std::collections::{HashMap, VecDeque};
+mod memory;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::action::{Action, OnFull, TaskKey, TaskToRun};
-use super::clock::Now;
-use super::conn_id::ConnId;
-use super::seen::Seen;
-use super::state::{State, Timer};
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
+use crate::mesh::action::{Action, OnFull, TaskKey, TaskToRun};
+use crate::mesh::clock::Now;
+use crate::mesh::conn_id::ConnId;
+use crate::mesh::state::{State, Timer};
 use crate::node::{Activity, TrackerRole};
 use crate::wire::{Draft, ResultDraft, Task, WireError};
+
+pub use memory::Tasks;
 
 /// After this time without a result the caller is told that its task was accepted.
 const ACCEPT_AFTER: Duration = Duration::from_millis(100);
@@ -24,7 +29,7 @@ const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 /// The widest window a caller may ask for.
 const MAX_WINDOW: u64 = 256;
 
-/// A task that is running or was answered.
+/// A task that is running, or was answered and whose answer is kept.
 #[derive(Debug)]
 struct Entry {
     capability: String,
@@ -49,9 +54,28 @@ struct Entry {
 }
 
 impl Entry {
-    /// The bytes kept for whoever asks again, once it is answered.
+    fn new(capability: &str, started: Duration, until: Duration) -> Self {
+        Self {
+            capability: capability.to_owned(),
+            started,
+            until,
+            via: None,
+            legacy: None,
+            local: false,
+            accepted: false,
+            window: None,
+            next_seq: 0,
+            unacked: VecDeque::new(),
+            unacked_bytes: 0,
+            waiting: false,
+            answer: None,
+            running: true,
+        }
+    }
+
+    /// The bytes kept for whoever asks again, once its handler came back.
     fn kept_bytes(&self) -> usize {
-        self.answer.as_ref().map_or(0, |a| answer_size(a) + self.unacked_bytes)
+        if self.running { 0 } else { self.answer.as_ref().map_or(0, answer_size) + self.unacked_bytes }
     }
 }
 
@@ -62,56 +86,6 @@ pub enum ChunkRefused {
     Full,
     /// The task is over.
     Over,
-}
-
-/// All tasks remembered.
-#[derive(Debug, Default)]
-pub struct Tasks {
-    entries: HashMap<TaskKey, Entry>,
-    /// Answered ones, the oldest first.
-    done: VecDeque<TaskKey>,
-    done_bytes: usize,
-    running: usize,
-    cancelled_early: CancelledEarly,
-}
-
-/// Tasks that were taken back before they came.
-#[derive(Debug)]
-struct CancelledEarly(Seen<TaskKey, ()>);
-
-impl Default for CancelledEarly {
-    fn default() -> Self {
-        // What overtakes does so by moments; a thousand of them at once is more than any honest callers have.
-        Self(Seen::new(1024, Duration::from_secs(10)))
-    }
-}
-
-impl Tasks {
-    /// How many handlers are at work.
-    pub fn running(&self) -> usize {
-        self.running
-    }
-
-    /// How many are remembered.
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Forgets answered tasks past their deadlines.
-    pub fn expire(&mut self, now: Now) {
-        let entries = &mut self.entries;
-        let bytes = &mut self.done_bytes;
-        self.done.retain(|key| match entries.get(key) {
-            Some(entry) if entry.until > now.mono || entry.running => true,
-            Some(entry) => {
-                *bytes -= entry.kept_bytes();
-                entries.remove(key);
-                false
-            }
-            None => false,
-        });
-    }
 }
 
 fn answer_size(answer: &ResultDraft) -> usize {
@@ -135,20 +109,43 @@ impl State {
         let legacy = self.peers.get(conn).is_some_and(|p| p.legacy.is_some());
         let key = (caller, task.id.clone());
         if self.tasks.entries.contains_key(&key) {
-            return self.answer_again(&key, via, legacy.then_some(conn), now, out);
+            return self.answer_again(&key, via, legacy.then_some(conn), out);
+        }
+        if self.tasks.is_bare(&key) {
+            self.refuse("repeated_task");
+            return self.answer_unheld(
+                task.id,
+                Err(memory::no_longer_kept()),
+                caller,
+                via,
+                legacy.then_some(conn),
+                out,
+            );
         }
         match self.task_refusal(&task, caller, legacy, via, now) {
             Some(error) => {
                 self.refuse(reason_of(&error.code));
                 self.counters.tasks_failed += 1;
-                let draft = Draft::Result(ResultDraft { id: task.id, body: Err(error), chunks: 0 });
-                if legacy {
-                    self.sign_for_legacy(conn, draft, out);
-                } else {
-                    self.send_to(&caller, via.as_ref(), draft, OnFull::Drop, out);
-                }
+                self.answer_unheld(task.id, Err(error), caller, via, legacy.then_some(conn), out);
             }
             None => self.run(task, key, via, conn, legacy, now, out),
+        }
+    }
+
+    /// The answer to a task of which nothing is kept here.
+    fn answer_unheld(
+        &self,
+        id: String,
+        body: Result<Bytes, WireError>,
+        caller: NodeId,
+        via: Option<NodeId>,
+        legacy: Option<ConnId>,
+        out: &mut Vec<Action>,
+    ) {
+        let draft = Draft::Result(ResultDraft { id, body, chunks: 0 });
+        match legacy {
+            Some(conn) => self.sign_for_legacy(conn, draft, out),
+            None => drop(self.send_to(&caller, via.as_ref(), draft, OnFull::Drop, out)),
         }
     }
 
@@ -211,10 +208,8 @@ impl State {
         if !self.provides(&task.capability) && !relays && !legacy {
             return error(ErrorCode::UnknownCapability, format!("{:?} is not provided here", task.capability));
         }
-        let limits = &self.config.limits;
-        if self.tasks.running >= limits.max_tasks || self.tasks.entries.len() >= limits.max_remembered_tasks * 2 {
-            let error = WireError::new(ErrorCode::Overloaded, format!("{} tasks are running", self.tasks.running));
-            return Some(error.retry_after_s(1).not_run());
+        if let Some((message, seconds)) = self.tasks.no_room(&caller, &self.config.limits) {
+            return Some(WireError::new(ErrorCode::Overloaded, message).retry_after_s(seconds).not_run());
         }
         None
     }
@@ -230,7 +225,8 @@ impl State {
         now: Now,
         out: &mut Vec<Action>,
     ) {
-        let left = (task.timestamp + task.ttl_s as i64 + 1).saturating_mul(1000) - now.unix_ms as i64;
+        let until = task.timestamp.saturating_add(task.ttl_s as i64 + 1).saturating_mul(1000);
+        let left = until.saturating_sub(now.unix_ms as i64);
         let until = now.mono + Duration::from_millis(left.max(1) as u64);
         let deadline = until.min(now.mono + Duration::from_secs(task.ttl_s));
         let gateway = legacy && !self.provides(&task.capability) && task.capability != "relay";
@@ -264,37 +260,15 @@ impl State {
     }
 
     fn enter(&mut self, key: &TaskKey, capability: &str, until: Duration, now: Now, set: impl FnOnce(&mut Entry)) {
-        let mut entry = Entry {
-            capability: capability.to_owned(),
-            started: now.mono,
-            until,
-            via: None,
-            legacy: None,
-            local: false,
-            accepted: false,
-            window: None,
-            next_seq: 0,
-            unacked: VecDeque::new(),
-            unacked_bytes: 0,
-            waiting: false,
-            answer: None,
-            running: true,
-        };
+        let mut entry = Entry::new(capability, now.mono, until);
         set(&mut entry);
-        self.tasks.entries.insert(key.clone(), entry);
-        self.tasks.running += 1;
+        self.tasks.enter(key.clone(), entry);
     }
 
     /// The same task again: the caller lost sight of it. It hears how far it is.
-    fn answer_again(
-        &mut self,
-        key: &TaskKey,
-        via: Option<NodeId>,
-        legacy: Option<ConnId>,
-        _now: Now,
-        out: &mut Vec<Action>,
-    ) {
+    fn answer_again(&mut self, key: &TaskKey, via: Option<NodeId>, legacy: Option<ConnId>, out: &mut Vec<Action>) {
         self.refuse("repeated_task");
+        self.timers.cancel(&Timer::Accept(key.clone()));
         let Some(entry) = self.tasks.entries.get_mut(key) else { return };
         entry.via = via;
         entry.legacy = legacy;
@@ -362,7 +336,7 @@ impl State {
                 entry.unacked_bytes -= data.len();
             }
         }
-        self.tasks.done_bytes -= kept - entry.kept_bytes();
+        self.tasks.answered_bytes -= kept - entry.kept_bytes();
         if std::mem::take(&mut entry.waiting) {
             out.push(Action::Credit { key: key.clone() });
         }
@@ -433,13 +407,10 @@ impl State {
 
     /// The handler came back; a payload is canonical JSON.
     pub fn finish_task(&mut self, key: &TaskKey, body: Result<Bytes, WireError>, now: Now, out: &mut Vec<Action>) {
-        let Some(entry) = self.tasks.entries.get_mut(key) else { return };
-        if std::mem::take(&mut entry.running) {
-            self.tasks.running -= 1;
-        }
-        if entry.answer.is_none() {
+        if self.tasks.entries.get(key).is_some_and(|e| e.answer.is_none()) {
             self.answer(key, body, now, out);
         }
+        self.tasks.done(key, &self.config.limits);
     }
 
     /// The answer is there: it goes to the caller and into the memory.
@@ -460,56 +431,18 @@ impl State {
             Err(_) => self.counters.tasks_failed += 1,
         }
         entry.answer = Some(answer.clone());
-        self.tasks.done_bytes += entry.kept_bytes();
         if std::mem::take(&mut entry.waiting) {
             out.push(Action::Credit { key: key.clone() });
         }
         self.timers.cancel(&Timer::Accept(key.clone()));
         self.timers.cancel(&Timer::Deadline(key.clone()));
-        self.tasks.done.push_back(key.clone());
-        self.forget_oldest();
+        self.used(&key.0, now);
         if local {
             self.call_local_answer(&key.1, answer, now, out);
         } else if let Some(conn) = legacy {
             self.sign_for_legacy(conn, Draft::Result(answer), out);
         } else {
             self.send_to(&key.0, via.as_ref(), Draft::Result(answer), OnFull::Close, out);
-        }
-    }
-
-    /// Keeps the memory of answers within its bounds. An answer whose bytes are too many is forgotten before the task
-    /// itself is: asked again, the node says that it ran.
-    fn forget_oldest(&mut self) {
-        let limits = &self.config.limits;
-        while self.tasks.done.len() > limits.max_remembered_tasks {
-            let Some(key) = self.tasks.done.pop_front() else { break };
-            if let Some(entry) = self.tasks.entries.remove(&key) {
-                self.tasks.done_bytes -= entry.kept_bytes();
-                if entry.running {
-                    self.tasks.running -= 1;
-                }
-            }
-        }
-        if self.tasks.done_bytes <= limits.remembered_bytes {
-            return;
-        }
-        for key in &self.tasks.done {
-            if self.tasks.done_bytes <= limits.remembered_bytes {
-                break;
-            }
-            let Some(entry) = self.tasks.entries.get_mut(key) else { continue };
-            let kept = entry.kept_bytes();
-            if let Some(answer) = &mut entry.answer
-                && (answer.body.is_ok() || entry.unacked_bytes > 0)
-            {
-                if answer.body.is_ok() {
-                    let message = "the task ran, and its answer is no longer kept";
-                    answer.body = Err(WireError::new(ErrorCode::Duplicate, message));
-                }
-                entry.unacked.clear();
-                entry.unacked_bytes = 0;
-                self.tasks.done_bytes = self.tasks.done_bytes - kept + entry.kept_bytes();
-            }
         }
     }
 
