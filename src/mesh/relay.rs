@@ -60,7 +60,7 @@ impl State {
         if relay.target == self.me {
             // For ourselves: as if it had come straight from its signer.
             if let Message::Result(answer) = &*relay.frame {
-                self.call_relayed_over(&answer.id, relay.hops);
+                self.call_relayed_over(&answer.id, relay.source, relay.hops);
             }
             return self.on_signed(*relay.frame, relay.source, Some(from), conn, now, out);
         }

@@ -1,7 +1,6 @@
 //! The interest table: what is known of other nodes, from their signed records. On a tracker it is the registry.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,9 @@ use super::seen::Seen;
 use crate::identity::NodeId;
 use crate::limits::Limits;
 use crate::wire::Record;
+
+/// The first of all ids in their order.
+const FIRST: NodeId = NodeId::from_bytes([0; 32]);
 
 /// What became of a record.
 #[derive(Debug)]
@@ -33,7 +35,8 @@ struct Entry {
 #[derive(Debug)]
 pub struct Table {
     entries: BTreeMap<NodeId, Entry>,
-    by_cap: BTreeMap<String, BTreeSet<NodeId>>,
+    /// Who provides what. One set, since a map of sets takes several times the memory when every node names other things.
+    by_cap: BTreeSet<(String, NodeId)>,
     by_heard: BTreeMap<u64, NodeId>,
     gone: Seen<NodeId, u64>,
     heard: u64,
@@ -47,7 +50,7 @@ impl Table {
     pub fn new(limits: &Limits) -> Self {
         Self {
             entries: BTreeMap::new(),
-            by_cap: BTreeMap::new(),
+            by_cap: BTreeSet::new(),
             by_heard: BTreeMap::new(),
             gone: Seen::new(limits.max_records, Duration::from_secs(crate::wire::MAX_RECORD_TTL_S)),
             heard: 0,
@@ -81,11 +84,13 @@ impl Table {
         }
         self.heard += 1;
         for name in record.caps.names() {
-            self.by_cap.entry(name.to_owned()).or_default().insert(node);
+            self.by_cap.insert((name.to_owned(), node));
         }
         self.by_heard.insert(self.heard, node);
-        // The record is a slice of the message it came in; kept by itself it doesn't keep the whole message alive.
-        let record = Record { object: record.object.detached(), ..record };
+        // The record is a slice of the message it came in; kept by itself it doesn't keep the whole message alive. What
+        // is said of capabilities takes many times the room when it is read; the text is enough until somebody looks.
+        let caps = record.caps.without_details();
+        let record = Record { object: record.object.detached(), caps, ..record };
         self.entries.insert(node, Entry { record: Arc::new(record), expires, heard: self.heard });
         Learned::Newer(before)
     }
@@ -106,7 +111,8 @@ impl Table {
 
     /// Who provides a capability.
     pub fn providers(&self, capability: &str) -> impl Iterator<Item = &Arc<Record>> {
-        self.by_cap.get(capability).into_iter().flatten().filter_map(|n| self.get(n))
+        let named = self.by_cap.range((capability.to_owned(), FIRST)..);
+        named.take_while(move |(name, _)| name == capability).filter_map(|(_, n)| self.get(n))
     }
 
     /// Who provides what one of these patterns covers, `not` left out: some of them, if there are many.
@@ -116,11 +122,11 @@ impl Table {
         let names = interests.iter().flat_map(|pattern| {
             let prefix = pattern.strip_suffix('*');
             let from = prefix.unwrap_or(pattern);
-            let names = self.by_cap.range::<str, _>((Bound::Included(from), Bound::Unbounded));
-            names.take_while(move |(name, _)| if prefix.is_some() { name.starts_with(from) } else { *name == from })
+            let names = self.by_cap.range((from.to_owned(), FIRST)..);
+            names.take_while(move |(name, _)| if prefix.is_some() { name.starts_with(from) } else { name == from })
         });
         let mut found = BTreeSet::new();
-        for node in names.flat_map(|(_, nodes)| nodes).take(LOOKS).filter(|n| *n != not) {
+        for node in names.map(|(_, node)| node).take(LOOKS).filter(|n| *n != not) {
             if found.len() >= most {
                 break;
             }
@@ -170,12 +176,7 @@ impl Table {
         let entry = self.entries.remove(node)?;
         self.by_heard.remove(&entry.heard);
         for name in entry.record.caps.names() {
-            if let Some(nodes) = self.by_cap.get_mut(name) {
-                nodes.remove(node);
-                if nodes.is_empty() {
-                    self.by_cap.remove(name);
-                }
-            }
+            self.by_cap.remove(&(name.to_owned(), *node));
         }
         Some(entry.record)
     }

@@ -153,5 +153,5 @@ impl State {
 }
 
 fn capabilities(record: &Record) -> Vec<CapabilityInfo> {
-    record.caps.iter().map(CapabilityInfo::from).collect()
+    record.details().iter().map(CapabilityInfo::from).collect()
 }

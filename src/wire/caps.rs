@@ -93,6 +93,11 @@ impl Caps {
             && [Agent, Model, Tool].iter().any(|k| self.entries.contains_key(&(*k, name.to_owned())))
     }
 
+    /// Their names and kinds alone.
+    pub fn without_details(&self) -> Self {
+        Self { entries: self.entries.keys().map(|key| (key.clone(), Map::new())).collect() }
+    }
+
     /// Whether a pattern covers the name of one of them; see [`matches_pattern`].
     pub fn matches(&self, pattern: &str) -> bool {
         use CapabilityKind::{Agent, Model, Tool};

@@ -20,7 +20,7 @@ pub struct Record {
     pub node_id: NodeId,
     /// The name it gives itself; may be empty.
     pub name: String,
-    /// What it provides.
+    /// What it provides; where records are kept without the details, which [`details`](Self::details) reads.
     pub caps: Caps,
     /// What it wants to hear of.
     pub interests: Vec<String>,
@@ -54,8 +54,6 @@ impl Record {
         if object.raw().len() > MAX_RECORD {
             return Err(f.malformed(format!("longer than {MAX_RECORD} bytes")));
         }
-        let caps = f.opt_raw("caps").ok_or_else(|| f.malformed("caps: missing"))?;
-        let caps = serde_json::from_slice(&caps).map_err(|_| f.malformed("caps: not readable"))?;
         let tracker = match f.opt_text("tracker")?.as_deref() {
             None => TrackerRole::None,
             Some("public") => TrackerRole::Public,
@@ -69,7 +67,7 @@ impl Record {
         Ok(Self {
             node_id: f.node("node_id")?,
             name: f.opt_short("name")?.unwrap_or_default(),
-            caps: Caps::from_value(&caps).map_err(|why| f.malformed(format!("caps: {why}")))?,
+            caps: caps(&f)?,
             interests: f.names("interests")?,
             addrs: f.addrs("addrs", MAX_ADDRS)?,
             trackers: f.nodes("trackers", MAX_TRACKERS)?,
@@ -83,6 +81,11 @@ impl Record {
         })
     }
 
+    /// What it provides, with what it says of it.
+    pub fn details(&self) -> Caps {
+        Fields::new(&self.object).and_then(|f| caps(&f)).unwrap_or_default()
+    }
+
     /// Whether one of its interests covers a name.
     pub fn is_interested(&self, name: &str) -> bool {
         self.interests.iter().any(|p| super::matches_pattern(p, name))
@@ -92,6 +95,12 @@ impl Record {
     pub fn is_interested_in(&self, caps: &Caps) -> bool {
         self.interests.iter().any(|pattern| caps.matches(pattern))
     }
+}
+
+fn caps(f: &Fields<'_>) -> Result<Caps, Malformed> {
+    let caps = f.opt_raw("caps").ok_or_else(|| f.malformed("caps: missing"))?;
+    let caps = serde_json::from_slice(&caps).map_err(|_| f.malformed("caps: not readable"))?;
+    Caps::from_value(&caps).map_err(|why| f.malformed(format!("caps: {why}")))
 }
 
 /// A record before it is signed.

@@ -187,6 +187,7 @@ impl State {
             // for the run there is now.
             if call.instance.is_some() && call.instance != error.instance {
                 call.instance = error.instance;
+                call.delivery = Delivery::NotSent;
                 let Phase::Sent { path, .. } = call.phase else { return };
                 call.tried("answer", Some(responder), "it restarted since it was known here; asking its new run", now);
                 return self.dispatch(&id, responder, path, now, out);
