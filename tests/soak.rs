@@ -47,7 +47,7 @@ fn handles() -> usize {
 fn limits() -> Limits {
     // Answers are remembered for a minute or more: little room, so that it is full within the first half.
     Limits::default().with(|l| {
-        l.max_remembered_tasks = 256;
+        l.max_answers = 256;
         l.remembered_bytes = 64 * 1024;
         l.max_seen = 256;
         l.max_records = 16;
