@@ -31,6 +31,7 @@ async fn pair() -> (Node, Node) {
     let limits = elo::Limits::default().with(|l| {
         l.messages_per_second = u32::MAX;
         l.message_burst = u32::MAX;
+        l.max_remembered_tasks = usize::MAX;
     });
     let provider = Node::builder().listen(loopback).limits(limits.clone()).agent("echo").default_handler(echo);
     let provider = provider.start().await.expect("a free port");

@@ -410,3 +410,28 @@ async fn a_node_on_every_interface_publishes_addresses_that_work() {
     let outcome = caller.call("echo", json!(1)).await.unwrap();
     assert_eq!(outcome.route, Route::Flood);
 }
+
+#[tokio::test]
+async fn connections_made_for_calls_are_capped_and_the_tracker_helps_out() {
+    let tracker = tracker().await;
+    let mut providers = Vec::new();
+    for n in 0..2 {
+        let provider = node(&format!("p{n}")).peer(addr_of(&tracker)).agent("echo").handler("echo", echo);
+        providers.push(provider.start().await.unwrap());
+    }
+    for provider in &providers {
+        meets(provider, &[&tracker]).await;
+    }
+    let limits = elo::Limits::default().with(|l| l.max_connections = 1);
+    let caller = node("caller").limits(limits).peer(addr_of(&tracker)).start().await.unwrap();
+    meets(&caller, &[&tracker]).await;
+    let mut routes = Vec::new();
+    for provider in &providers {
+        let outcome = caller.call("echo", json!(1)).to(provider.id().to_string()).await.unwrap();
+        assert_eq!(outcome.responder, provider.id());
+        routes.push(outcome.route);
+    }
+    assert_eq!(routes[1], Route::Relay, "{routes:?}");
+    assert_ne!(routes[0], Route::Relay, "{routes:?}");
+    assert_eq!(caller.metrics().connections, 2);
+}
