@@ -511,7 +511,8 @@ mod tests {
         };
         let relay_error =
             |more: &str| format!(r#"{{"type":"relay_error","id":"1","target":"{id}","message":"m",{more}}}"#);
-        let cases: [(&dyn Fn(&str) -> String, &[&str]); 4] = [
+        type Case<'a> = (&'a dyn Fn(&str) -> String, &'a [&'a str]);
+        let cases: [Case<'_>; 4] = [
             (&record, &["name", "version", "instance"]),
             (&query, &["capability", "node"]),
             (&answer, &["code", "instance"]),
