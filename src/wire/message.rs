@@ -259,8 +259,8 @@ pub enum Message {
     Unknown(String),
 }
 
-/// The longest wait that is believed: about thirty years.
-const MAX_RETRY_AFTER_S: f64 = 1e9;
+/// The longest wait that is believed: a day, as long as a task may live.
+const MAX_RETRY_AFTER_S: f64 = MAX_TTL_S as f64;
 
 /// The links an announce may travel when it doesn't say.
 const DEFAULT_TTL: u8 = crate::limits::FLOOD_TTL;
@@ -425,7 +425,7 @@ fn wire_error(f: &Fields<'_>) -> Result<WireError, Malformed> {
         code,
         message: e.opt_long_text("message")?.unwrap_or_default(),
         // A negative or an endless wait is no wait at all.
-        retry_after_s: e.opt_f64("retry_after_s")?.filter(|s| (0.0..MAX_RETRY_AFTER_S).contains(s)),
+        retry_after_s: e.opt_f64("retry_after_s")?.filter(|s| (0.0..=MAX_RETRY_AFTER_S).contains(s)),
         not_run: e.opt_bool("ran")? == Some(false),
         instance: e.opt_short("instance")?,
     })
@@ -486,4 +486,46 @@ fn relay(f: &Fields<'_>) -> Result<Relay, Malformed> {
         frame: Box::new(frame),
         frame_object,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> Option<String> {
+        let object = Object::parse(Bytes::copy_from_slice(text.as_bytes())).unwrap();
+        Message::parse(&object).err().map(|m| m.why)
+    }
+
+    #[test]
+    fn names_and_codes_are_short_and_without_control_characters() {
+        let id = NodeId::from_bytes([1; 32]);
+        let long = "x".repeat(MAX_NAME + 1);
+        let record = |more: &str| {
+            let record = r#"{"type":"record","node_id":"ID","caps":{},"seq":1,"ttl_s":60,MORE}"#.replace("MORE", more);
+            format!(r#"{{"type":"announce","record":{record}}}"#).replace("ID", &id.to_string())
+        };
+        let query = |more: &str| format!(r#"{{"type":"query","id":"1","origin":"{id}",{more}}}"#);
+        let answer = |more: &str| {
+            format!(r#"{{"type":"result","id":"1","status":"error","responder":"{id}","error":{{{more}}}}}"#)
+        };
+        let relay_error =
+            |more: &str| format!(r#"{{"type":"relay_error","id":"1","target":"{id}","message":"m",{more}}}"#);
+        type Case<'a> = (&'a dyn Fn(&str) -> String, &'a [&'a str]);
+        let cases: [Case<'_>; 4] = [
+            (&record, &["name", "version", "instance"]),
+            (&query, &["capability", "node"]),
+            (&answer, &["code", "instance"]),
+            (&relay_error, &["code"]),
+        ];
+        for (message, members) in cases {
+            for member in members {
+                for wrong in [r"a\nb", r"\u001b[2J", r"\u009b", &long] {
+                    let why = refusal(&message(&format!(r#""{member}":"{wrong}""#)));
+                    assert!(why.is_some_and(|why| why.starts_with(&format!("{member}: "))), "{member}: {wrong}");
+                }
+                assert_eq!(refusal(&message(&format!(r#""{member}":"{}""#, "ü".repeat(MAX_NAME)))), None, "{member}");
+            }
+        }
+    }
 }
