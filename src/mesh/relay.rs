@@ -28,6 +28,8 @@ const MAX_CARRIED_FOR_ONE: usize = MAX_CARRIED / 16;
 struct Carried {
     target: NodeId,
     until: Duration,
+    /// How often it was passed on.
+    copies: u32,
 }
 
 /// Tasks passed on whose results have not come back.
@@ -72,13 +74,21 @@ impl State {
         }
         let Some(to) = self.relay_way(&relay.target, &from) else {
             let message = format!("{} is not connected to this tracker", relay.target.short());
-            return self.relay_failed(conn, &relay.target, &relay.source, &id, ErrorCode::NoPeer, &message, out);
+            // Of a task that was passed on before, nobody may say that it was not.
+            let carried =
+                self.relays.carried.get(&(relay.source, id.clone())).is_some_and(|c| c.target == relay.target);
+            let code = if carried { ErrorCode::PeerGone } else { ErrorCode::NoPeer };
+            return self.relay_failed(conn, &relay.target, &relay.source, &id, code, &message, out);
         };
         match &*relay.frame {
             Message::Task(task) if self.relays.has_room(&relay.source) => {
                 let until = now.mono + Duration::from_secs(task.ttl_s);
-                let carried = Carried { target: relay.target, until };
-                self.relays.carried.insert((relay.source, id.clone()), carried);
+                let key = (relay.source, id.clone());
+                let copies = match self.relays.carried.get(&key) {
+                    Some(carried) if carried.target == relay.target => carried.copies.saturating_add(1),
+                    _ => 1,
+                };
+                self.relays.carried.insert(key, Carried { target: relay.target, until, copies });
             }
             Message::Result(_) => {
                 let key = (relay.target, id.clone());
@@ -137,11 +147,16 @@ impl State {
     /// A frame did not fit in the target's outbox.
     pub fn relay_full(&mut self, source: &NodeId, target: &NodeId, id: &str, out: &mut Vec<Action>) {
         self.refuse("relay_overflow");
-        self.relays.carried.remove(&(*source, id.to_owned()));
-        let back = self.relay_way(source, target);
-        if let Some(conn) = back {
+        let key = (*source, id.to_owned());
+        // An earlier copy was passed on: the caller must not think that nobody has the task.
+        let only_copy = self.relays.carried.get(&key).is_none_or(|c| c.copies <= 1);
+        if only_copy {
+            self.relays.carried.remove(&key);
+        }
+        let code = if only_copy { ErrorCode::Overloaded } else { ErrorCode::PeerGone };
+        if let Some(conn) = self.relay_way(source, target) {
             let message = "the target does not read fast enough";
-            self.relay_failed(conn, target, source, id, ErrorCode::Overloaded, message, out);
+            self.relay_failed(conn, target, source, id, code, message, out);
         }
     }
 

@@ -90,7 +90,10 @@ impl World {
             if self.chance(self.faults.relay_full) {
                 return self.not_sent(n, link, side, on_full);
             }
-            if self.chance(self.faults.relay_twice) {
+            // On the last link only. A tracker that tells its caller that it did not pass a task on, and passes a copy on
+            // later, breaks what callers have to believe it; TCP makes no copies by itself.
+            let last = self.is_target(link, 1 - side, &on_full);
+            if last && self.chance(self.faults.relay_twice) {
                 let wait = ms(self.rng.next_u64() % 3000);
                 self.after(wait, Ev::Inject { link, side: 1 - side, bytes: bytes.clone() });
             }
@@ -102,6 +105,12 @@ impl World {
         if !self.push(link, 1 - side, bytes) {
             self.not_sent(n, link, side, on_full);
         }
+    }
+
+    /// Whether a relayed frame is for the node at that end of a link.
+    fn is_target(&self, link: usize, side: usize, on_full: &OnFull) -> bool {
+        let (node, _) = self.links[link].ends[side];
+        matches!(on_full, OnFull::Relay { target, .. } if *target == self.nodes[node].id)
     }
 
     fn not_sent(&mut self, n: N, link: usize, side: usize, on_full: OnFull) {
