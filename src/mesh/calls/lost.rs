@@ -50,8 +50,14 @@ impl State {
             let Some(call) = self.calls.entries.get_mut(&id) else { continue };
             let code = reason.map(|r| format!(" ({r})")).unwrap_or_default();
             call.tried("connect", Some(*node), format!("the connection ended before the answer{code}"), now);
-            if restarted.is_some() || call.instance.is_none() {
-                let why = if restarted.is_some() { "restarted" } else { "was lost" };
+            // A run that said goodbye does not come back, and the next one knows nothing of the task.
+            let went = reason == Some(CloseReason::Shutdown);
+            if restarted.is_some() || went || call.instance.is_none() {
+                let why = match restarted {
+                    Some(_) => "restarted",
+                    None if went => "went down",
+                    None => "was lost",
+                };
                 let message =
                     format!("the responder {why} before it answered{code}; whether the task ran is not known");
                 self.fail(&id, ErrorCode::PeerGone, message, now, out);
