@@ -12,6 +12,7 @@ use crate::control::{CallArgs as Request, op};
 use super::App;
 use super::failure::{Failure, NOT_DELIVERED, OK};
 use super::signals::Signals;
+use super::waiting::Waiting;
 use super::{mesh, render, values};
 
 /// What every node provides.
@@ -70,24 +71,29 @@ pub(super) fn run(app: &App, args: CallArgs) -> Result<u8, Failure> {
 async fn call(app: &App, args: CallArgs, payload: Box<RawValue>, timeout: Duration) -> Result<u8, Failure> {
     let mut signals = Signals::new()?;
     let start = Instant::now();
+    let waiting = Waiting::start(app, "looking for the way into the mesh");
     let mut way = tokio::select! {
         way = mesh::any(app, &args.peer, timeout) => way?,
         () = signals.next() => return Err(Failure::interrupted()),
     };
     let left = timeout.saturating_sub(start.elapsed()).max(Duration::from_millis(1));
+    let name = args.capability.clone();
+    // Who calls what the node of this home provides, means it. A ping to oneself tells nothing, unless it is named.
+    let meant = args.to.is_some() || !BUILT_IN.contains(&args.capability.as_str());
     let request = Request {
         payload,
         to: args.to,
         via: args.via,
         timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
         stream: args.stream,
-        // Who calls what the node of this home provides, means it. A ping to oneself tells nothing.
-        local: way.is_of_a_home() && !BUILT_IN.contains(&args.capability.as_str()),
+        local: way.is_of_a_home() && meant,
+        progress: waiting.is_seen(),
         capability: args.capability,
     };
     let mut seq = 0u64;
     let asked = tokio::select! {
-        asked = way.ask(op::CALL, &request, |chunk| {
+        asked = way.ask_and_watch(op::CALL, &request, |chunk| {
+            waiting.hide();
             let printed = if app.out.json {
                 app.out.json(&BTreeMap::from([("chunk", to_raw(&seq)?), ("data", chunk)]))
             } else {
@@ -95,9 +101,10 @@ async fn call(app: &App, args: CallArgs, payload: Box<RawValue>, timeout: Durati
             };
             seq += 1;
             printed
-        }) => asked,
+        }, |progress| waiting.say(render::progress(&name, &progress))) => asked,
         () = signals.next() => Err(Failure::interrupted()),
     };
+    drop(waiting);
     // In any case: hanging up cancels what is still running, and our node says goodbye after that.
     way.close().await;
     let outcome = match asked {
