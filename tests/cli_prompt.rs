@@ -176,3 +176,20 @@ fn history_is_there_after_a_restart_and_tab_completes_nodes_and_capabilities() {
     ]);
     sit(&home, &serve, &second).ok();
 }
+
+#[test]
+fn a_payload_can_be_typed() {
+    if !has_python() {
+        return;
+    }
+    let (home, caller) = (Home::new(), Home::new());
+    let node = home.serve(&["--agent", "echo"]);
+    let steps = json!([
+        ["expect", "type the payload; Ctrl-D ends it"],
+        ["send", "[7,\r"],
+        ["send", "8]\r\u{4}"],
+        ["expect", "  7,"],
+        ["code", 0]
+    ]);
+    sit(&caller, &["call", "echo", "-", "--peer", &node.addr()], &steps).ok();
+}

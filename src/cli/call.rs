@@ -1,6 +1,7 @@
 //! `elo call`: hands a task to somebody, and prints what comes back.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -63,6 +64,9 @@ pub(super) struct CallArgs {
 
 pub(super) fn run(app: &App, args: CallArgs) -> Result<u8, Failure> {
     let timeout = args.timeout.or(app.file()?.value("timeout", values::duration)?).unwrap_or(Duration::from_secs(60));
+    if args.payload.as_deref() == Some("-") && !app.out.json && !app.quiet && std::io::stdin().is_terminal() {
+        app.out.note("type the payload; Ctrl-D ends it");
+    }
     // Before the runtime starts: Ctrl-C while stdin is read simply ends the process.
     let payload = values::payload(args.payload.as_deref())?;
     app.block_on(call(app, args, payload, timeout))
