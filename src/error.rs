@@ -146,7 +146,9 @@ pub enum Error {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The address to listen on can't be had.
-    #[error("can't listen on {addr}: {source} (choose another port, or 0 for any free one)")]
+    #[error(
+        "can't listen on {addr}: {source} (choose an address of this machine and another port, or port 0 for any free one)"
+    )]
     Listen {
         /// The address asked for.
         addr: SocketAddr,

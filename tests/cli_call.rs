@@ -56,6 +56,8 @@ fn two_nodes_and_a_third_call() {
     assert_eq!(first.run(["call", "ping", "--to", &two.id(), "--json"]).json()["responder"], two.id());
     // Its own capability, from the same home.
     assert_eq!(first.run(["call", "echo", "me", "--json"]).json()["responder"], one.id());
+    // Named, a node answers its own ping as well.
+    assert_eq!(first.run(["call", "ping", "--to", "one", "--json"]).json()["responder"], one.id());
     // A node runs here, and a peer is named: a key of its own, so that the running node stays where it is.
     let ran = second.run(["call", "echo", "hi", "--peer", &one.addr(), "-v"]);
     assert!(ran.stderr.contains("a key of its own"), "{}", ran.stderr);

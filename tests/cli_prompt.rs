@@ -106,3 +106,90 @@ fn results_on_a_terminal_are_harmless_and_easy_to_read() {
     let ran = sit(&home, &["call", "echo", "\"x\\u001b[31mred\""], &json!([["expect", "red"], ["code", 0]]));
     assert!(!ran.stdout.contains("\u{1b}[31m"), "{:?}", ran.stdout);
 }
+
+#[test]
+fn a_person_who_waits_is_told_for_what() {
+    if !has_python() {
+        return;
+    }
+    let (home, caller) = (Home::new(), Home::new());
+    let node = home.serve(&["--agent", "slow", "--name", "snail", "--exec", "sleep 3"]);
+    let addr = node.addr();
+    let args = ["call", "slow", "--peer", &addr];
+    let wait = "slow: accepted by snail, no result yet (2 s)";
+    let ran = sit(&caller, &args, &json!([["expect", wait], ["expect", "\r\u{1b}[K"], ["code", 0]]));
+    ran.ok();
+    // Not where nobody looks, nor for those who want it quiet or as JSON.
+    for more in ["--json", "-q"] {
+        let ran = sit(&caller, &[&args[..], &[more]].concat(), &json!([["code", 0]]));
+        assert!(!ran.stdout.contains("accepted by"), "{}", ran.stdout);
+        ran.ok();
+    }
+    // At the prompt, above it.
+    let serve = [SERVE, &["--peer", &addr]].concat();
+    let steps = json!([
+        ["expect", "snail"],
+        ["send", "call slow\r"],
+        ["expect", "slow: accepted by snail, no result yet"],
+        ["expect", "direct"],
+        ["send", "quit\r"],
+        ["expect", "stopping"],
+        ["code", 0]
+    ]);
+    sit(&Home::new(), &serve, &steps).ok();
+}
+
+#[test]
+fn history_is_there_after_a_restart_and_tab_completes_nodes_and_capabilities() {
+    if !has_python() {
+        return;
+    }
+    let home = Home::new();
+    let node = Home::new();
+    let other = node.serve(&["--agent", "translate", "--name", "polyglot"]);
+    let addr = other.addr();
+    let serve = [SERVE, &["--peer", &addr]].concat();
+    let first = json!([
+        ["expect", "polyglot"],
+        ["send", "call trans\t"],
+        ["expect", "translate"],
+        ["send", " --to poly\t"],
+        ["expect", "polyglot"],
+        ["send", " 12345\r"],
+        ["expect", "direct"],
+        ["send", "quit\r"],
+        ["expect", "stopping"],
+        ["code", 0]
+    ]);
+    sit(&home, &serve, &first).ok();
+    let history = std::fs::read_to_string(home.file("history")).unwrap();
+    assert!(history.contains("call translate --to polyglot 12345"), "{history}");
+    // Up twice: past `quit`.
+    let second = json!([
+        ["expect", "polyglot"],
+        ["send", "\u{1b}[A\u{1b}[A\r"],
+        ["expect", "12345"],
+        ["expect", "direct"],
+        ["send", "\u{4}"],
+        ["expect", "stopping"],
+        ["code", 0]
+    ]);
+    sit(&home, &serve, &second).ok();
+}
+
+#[test]
+fn a_payload_can_be_typed() {
+    if !has_python() {
+        return;
+    }
+    let (home, caller) = (Home::new(), Home::new());
+    let node = home.serve(&["--agent", "echo"]);
+    let steps = json!([
+        ["expect", "type the payload; Ctrl-D ends it"],
+        ["send", "[7,\r"],
+        ["send", "8]\r\u{4}"],
+        ["expect", "  7,"],
+        ["code", 0]
+    ]);
+    sit(&caller, &["call", "echo", "-", "--peer", &node.addr()], &steps).ok();
+}

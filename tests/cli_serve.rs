@@ -190,7 +190,7 @@ fn a_port_in_use_is_told_and_leaves_the_home_free() {
     let home = Home::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    home.run(["serve", "--bind", "127.0.0.1", "--port", &port]).failed(1, "choose another port");
+    home.run(["serve", "--bind", "127.0.0.1", "--port", &port]).failed(1, "another port");
     assert!(!home.file("node.sock").exists());
     home.serve(&[]);
 }

@@ -352,3 +352,25 @@ async fn limits_that_no_node_can_work_with_are_refused() {
         assert!(matches!(started, Err(Error::Config(_))), "{started:?}");
     }
 }
+
+#[tokio::test]
+async fn a_responder_that_goes_down_tells_those_who_wait_for_it() {
+    let begun = Arc::new(tokio::sync::Notify::new());
+    let starts = Arc::clone(&begun);
+    let limits = Limits::default().with(|l| l.drain_timeout = Duration::from_millis(100));
+    let provider = node("provider").limits(limits).agent("long").handler("long", move |_, _| {
+        let starts = Arc::clone(&starts);
+        async move {
+            starts.notify_one();
+            std::future::pending::<TaskResult>().await
+        }
+    });
+    let provider = provider.start().await.unwrap();
+    let caller = peered("caller", &[&provider]).await;
+    let call = caller.call("long", Value::Null).start().await.unwrap();
+    begun.notified().await;
+    provider.shutdown().await;
+    let error = call.outcome().await.unwrap_err();
+    assert_eq!((error.code, error.delivery), (ErrorCode::PeerGone, Delivery::Answered), "{error}");
+    assert!(error.message.contains("went down"), "{error}");
+}

@@ -1,6 +1,7 @@
 //! `elo call`: hands a task to somebody, and prints what comes back.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -12,6 +13,7 @@ use crate::control::{CallArgs as Request, op};
 use super::App;
 use super::failure::{Failure, NOT_DELIVERED, OK};
 use super::signals::Signals;
+use super::waiting::Waiting;
 use super::{mesh, render, values};
 
 /// What every node provides.
@@ -62,6 +64,9 @@ pub(super) struct CallArgs {
 
 pub(super) fn run(app: &App, args: CallArgs) -> Result<u8, Failure> {
     let timeout = args.timeout.or(app.file()?.value("timeout", values::duration)?).unwrap_or(Duration::from_secs(60));
+    if args.payload.as_deref() == Some("-") && !app.out.json && !app.quiet && std::io::stdin().is_terminal() {
+        app.out.note("type the payload; Ctrl-D ends it");
+    }
     // Before the runtime starts: Ctrl-C while stdin is read simply ends the process.
     let payload = values::payload(args.payload.as_deref())?;
     app.block_on(call(app, args, payload, timeout))
@@ -70,24 +75,29 @@ pub(super) fn run(app: &App, args: CallArgs) -> Result<u8, Failure> {
 async fn call(app: &App, args: CallArgs, payload: Box<RawValue>, timeout: Duration) -> Result<u8, Failure> {
     let mut signals = Signals::new()?;
     let start = Instant::now();
+    let waiting = Waiting::start(app, "looking for the way into the mesh");
     let mut way = tokio::select! {
         way = mesh::any(app, &args.peer, timeout) => way?,
         () = signals.next() => return Err(Failure::interrupted()),
     };
     let left = timeout.saturating_sub(start.elapsed()).max(Duration::from_millis(1));
+    let name = args.capability.clone();
+    // Who calls what the node of this home provides, means it. A ping to oneself tells nothing, unless it is named.
+    let meant = args.to.is_some() || !BUILT_IN.contains(&args.capability.as_str());
     let request = Request {
         payload,
         to: args.to,
         via: args.via,
         timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
         stream: args.stream,
-        // Who calls what the node of this home provides, means it. A ping to oneself tells nothing.
-        local: way.is_of_a_home() && !BUILT_IN.contains(&args.capability.as_str()),
+        local: way.is_of_a_home() && meant,
+        progress: waiting.is_seen(),
         capability: args.capability,
     };
     let mut seq = 0u64;
     let asked = tokio::select! {
-        asked = way.ask(op::CALL, &request, |chunk| {
+        asked = way.ask_and_watch(op::CALL, &request, |chunk| {
+            waiting.hide();
             let printed = if app.out.json {
                 app.out.json(&BTreeMap::from([("chunk", to_raw(&seq)?), ("data", chunk)]))
             } else {
@@ -95,9 +105,10 @@ async fn call(app: &App, args: CallArgs, payload: Box<RawValue>, timeout: Durati
             };
             seq += 1;
             printed
-        }) => asked,
+        }, |progress| waiting.say(render::progress(&name, &progress))) => asked,
         () = signals.next() => Err(Failure::interrupted()),
     };
+    drop(waiting);
     // In any case: hanging up cancels what is still running, and our node says goodbye after that.
     way.close().await;
     let outcome = match asked {

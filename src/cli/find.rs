@@ -8,6 +8,7 @@ use crate::control::{FindArgs as Request, op};
 
 use super::App;
 use super::failure::{FAILED, Failure, OK};
+use super::waiting::Waiting;
 use super::{mesh, render, values};
 
 /// The longest the mesh is asked.
@@ -52,6 +53,7 @@ pub(super) fn run(app: &App, args: FindArgs) -> Result<u8, Failure> {
 }
 
 async fn find(app: &App, args: FindArgs) -> Result<u8, Failure> {
+    let waiting = Waiting::start(app, "asking the mesh");
     // Connecting has its own time: a peer that is slow to connect should not use up the search.
     let mut way = mesh::any(app, &args.peer, Duration::from_secs(5)).await?;
     let request = Request {
@@ -59,6 +61,7 @@ async fn find(app: &App, args: FindArgs) -> Result<u8, Failure> {
         wait_ms: u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX),
     };
     let found = way.list(op::FIND, &request).await;
+    drop(waiting);
     // A node made for this command is nobody to be found.
     let home = way.is_of_a_home();
     way.close().await;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::control::{Client, ControlError, DoorError, Reply, Shared, attach, connect};
+use crate::control::{Client, ControlError, DoorError, Progress, Reply, Shared, attach, connect};
 use crate::identity::{Identity, IdentityError};
 use crate::node::{Activity, ActivityStream, Node};
 
@@ -202,12 +202,24 @@ impl Way {
         &mut self,
         op: &str,
         args: &impl Serialize,
+        each: impl FnMut(Box<RawValue>) -> Result<(), Failure>,
+    ) -> Result<Box<RawValue>, Failure> {
+        self.ask_and_watch(op, args, each, |_| {}).await
+    }
+
+    /// The same, and hands on how far it is.
+    pub(super) async fn ask_and_watch(
+        &mut self,
+        op: &str,
+        args: &impl Serialize,
         mut each: impl FnMut(Box<RawValue>) -> Result<(), Failure>,
+        mut watch: impl FnMut(Progress),
     ) -> Result<Box<RawValue>, Failure> {
         self.client.ask(op, args).await?;
         loop {
             match self.client.reply().await? {
                 Reply::Item(item) => each(item)?,
+                Reply::Progress(progress) => watch(progress),
                 Reply::Done(data) => return Ok(data),
                 Reply::Error(error) => {
                     return Err(Failure::from_reply(serde_json::from_str(error.get()).unwrap_or_default()));

@@ -23,6 +23,7 @@ mod status;
 mod stop;
 mod text;
 mod values;
+mod waiting;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -95,6 +96,7 @@ enum Command {
 struct App {
     home: PathBuf,
     config: Option<PathBuf>,
+    quiet: bool,
     out: Output,
 }
 
@@ -139,7 +141,7 @@ fn run(cli: Cli, out: &Output) -> Result<u8, Failure> {
         None => std::env::home_dir().filter(|h| !h.as_os_str().is_empty()).map(|h| h.join(".elo")),
     };
     let home = home.ok_or_else(|| Failure::usage("there is no home folder to be found: say --home DIR"))?;
-    let app = App { home, config, out: out.clone() };
+    let app = App { home, config, quiet, out: out.clone() };
     logging::start(logging::Verbosity::new(verbose, quiet))?;
     match cli.command {
         Command::Serve(args) => serve::run(&app, *args),

@@ -254,6 +254,39 @@ pub(super) fn clear_line() {
     drop(io::stdout().lock().write_all(b"\r\x1b[K").and_then(|()| io::stdout().flush()));
 }
 
+/// Shows what is waited for, in place of what was shown before; not longer than a line of the terminal.
+pub(super) fn waiting_note(line: &str) {
+    let mut room = stderr_width().saturating_sub(1);
+    // Letters beyond Latin may take two places.
+    let fits = |c: &char| {
+        let width = if *c < '\u{1100}' { 1 } else { 2 };
+        let fits = width <= room;
+        room = room.saturating_sub(width);
+        fits
+    };
+    let line: String = line.chars().take_while(fits).collect();
+    drop(write!(io::stderr().lock(), "\r\x1b[K{line}"));
+}
+
+/// Takes it away.
+pub(super) fn clear_note() {
+    drop(io::stderr().lock().write_all(b"\r\x1b[K"));
+}
+
+#[cfg(unix)]
+fn stderr_width() -> usize {
+    match rustix::termios::tcgetwinsize(io::stderr()) {
+        // A terminal that doesn't tell its size says 0.
+        Ok(size) if size.ws_col > 0 => size.ws_col.into(),
+        _ => 80,
+    }
+}
+
+#[cfg(not(unix))]
+fn stderr_width() -> usize {
+    80
+}
+
 /// Where the log goes: straight to stderr, or through the printer of a running node.
 #[derive(Debug, Default)]
 pub(super) struct LogWriter;

@@ -3,11 +3,13 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
+use crate::control::{Progress, Stage};
+
 use super::output::Tone;
 use super::text;
 
-/// The narrowest terminal that tables are fitted into; on a narrower one their lines break where they end.
-const NARROWEST: u16 = 40;
+/// The narrowest terminal that tables are fitted into; on a narrower one each row is a list.
+const NARROWEST: u16 = 60;
 
 /// A member as text; empty if it isn't one.
 fn text_of<'a>(value: &'a Value, member: &str) -> &'a str {
@@ -34,8 +36,12 @@ fn table(terminal: bool, header: &[&str], rows: impl IntoIterator<Item = Vec<Str
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     // A terminal that doesn't tell its size says 0.
-    if terminal && table.width().is_some_and(|width| width >= NARROWEST) {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
+    match table.width() {
+        Some(width) if terminal && width >= NARROWEST => {
+            table.set_content_arrangement(ContentArrangement::Dynamic);
+        }
+        Some(width) if terminal && width > 0 => return list(header, rows),
+        _ => {}
     }
     table.set_header(header);
     for row in rows {
@@ -45,6 +51,16 @@ fn table(terminal: bool, header: &[&str], rows: impl IntoIterator<Item = Vec<Str
         column.set_padding((0, 2));
     }
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// Rows one below the other, for which there is no room beside each other.
+fn list(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let widest = header.iter().map(|name| name.len()).max().unwrap_or_default();
+    let row = |row: Vec<String>| -> String {
+        let cells = header.iter().zip(row).filter(|(_, cell)| !cell.is_empty());
+        cells.map(|(name, cell)| format!("{name:<widest$}  {}\n", text::line(&cell))).collect()
+    };
+    rows.into_iter().map(row).collect::<Vec<_>>().join("\n")
 }
 
 fn capabilities(list: &Value) -> String {
@@ -260,21 +276,33 @@ pub(super) fn event(event: &Value) -> String {
     ))
 }
 
+/// How far a call is.
+pub(super) fn progress(capability: &str, progress: &Progress) -> String {
+    let what = match (progress.stage, progress.with.as_deref()) {
+        (Stage::Looking, Some(with)) => format!("looking for {with}, or for a sign of it"),
+        (Stage::Looking, None) => "looking for a provider, or for a sign of one".to_owned(),
+        (Stage::Sent, Some(with)) => format!("sent to {with}, no sign of it yet"),
+        (Stage::Sent, None) => "sent, no sign of it yet".to_owned(),
+        (Stage::Accepted, Some(with)) => format!("accepted by {with}, no result yet"),
+        (Stage::Accepted, None) => "accepted, no result yet".to_owned(),
+    };
+    format!("{capability}: {what}")
+}
+
 /// How a call went: `--trace`.
 pub(super) fn trace(outcome: &Value) -> String {
     let mut lines = String::new();
     if outcome["route"].is_string() {
-        let name = who(&serde_json::json!({ "name": outcome["responder_name"], "id": outcome["responder"] }), "id");
+        let responder = serde_json::json!({ "name": outcome["responder_name"], "id": outcome["responder"] });
         let via = outcome["via"].as_str().map(|via| format!(" via {}", short(via))).unwrap_or_default();
         let hops = number(outcome, "hops");
         let signature = if outcome["verified"] == true { "signature verified" } else { "NOT VERIFIED" };
         let t = |member: &str| text::millis(outcome["timings"][member].as_f64().unwrap_or_default());
         lines.push_str(&format!(
-            "route      {}{via}, {hops} hop{}\nresponder  {} ({}), {signature}\ntimes      sent {}, first sign {}, total {}\n",
+            "route      {}{via}, {hops} hop{}\nresponder  {}, {signature}\ntimes      sent {}, first sign {}, total {}\n",
             text_of(outcome, "route"),
             if hops == 1 { "" } else { "s" },
-            text::line(&name),
-            short(text_of(outcome, "responder")),
+            text::line(&named(&responder, "id")),
             t("sent_ms"),
             t("first_sign_ms"),
             t("total_ms"),
@@ -319,6 +347,13 @@ mod tests {
         let text = trace(&json!({"route": "relay", "responder_name": evil, "hops": 2, "verified": true,
             "tried": [{"step": "table", "result": evil}]}));
         assert!(!text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn where_there_is_no_room_each_row_is_a_list() {
+        let rows = [["a", "x\u{1b}y", ""], ["b", "z", "note"]].map(|row| row.map(str::to_owned).to_vec());
+        let text = list(&["NAME", "PROVIDES", ""], rows);
+        assert_eq!(text, "NAME      a\nPROVIDES  x\u{fffd}y\n\nNAME      b\nPROVIDES  z\n          note\n");
     }
 
     #[test]

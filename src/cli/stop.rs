@@ -8,6 +8,7 @@ use crate::control::{NoArgs, op};
 use super::App;
 use super::failure::{Failure, NOT_DELIVERED, OK};
 use super::mesh;
+use super::waiting::Waiting;
 
 const AFTER_HELP: &str = "\
 Example:
@@ -24,7 +25,11 @@ pub(super) struct StopArgs {}
 
 pub(super) fn run(app: &App, _args: StopArgs) -> Result<u8, Failure> {
     app.block_on(async {
-        match mesh::running(app).await?.ask(op::STOP, &NoArgs {}, |_| Ok(())).await {
+        let mut way = mesh::running(app).await?;
+        let waiting = Waiting::start(app, "waiting for the tasks at work");
+        let asked = way.ask(op::STOP, &NoArgs {}, |_| Ok(())).await;
+        drop(waiting);
+        match asked {
             Ok(_) => {}
             // It ended without a word, as it does when somebody else was more impatient.
             Err(failure) if failure.exit == NOT_DELIVERED => {}

@@ -7,7 +7,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, split};
 
 use super::framing::read_line;
-use super::protocol::{Answer, Kind, MAX_REPLY, MAX_REQUEST, Request, VERSION};
+use super::protocol::{Answer, Kind, MAX_REPLY, MAX_REQUEST, Progress, Request, VERSION};
 
 /// Any stream that a conversation can go over.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -46,6 +46,8 @@ impl From<io::Error> for ControlError {
 pub(crate) enum Reply {
     /// One of several; more follows.
     Item(Box<RawValue>),
+    /// How far a call is; more follows.
+    Progress(Progress),
     /// The end.
     Done(Box<RawValue>),
     /// The end: an object with `code` and `message`.
@@ -94,6 +96,9 @@ impl Client {
         }
         Ok(match answer.kind {
             Kind::Item => Reply::Item(answer.data),
+            Kind::Progress => Reply::Progress(
+                serde_json::from_str(answer.data.get()).map_err(|e| ControlError::Unreadable(e.to_string()))?,
+            ),
             Kind::Done => Reply::Done(answer.data),
             Kind::Error => Reply::Error(answer.data),
         })

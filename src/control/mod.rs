@@ -1,6 +1,7 @@
 //! The local socket between `elo <command>` and the running node of a home.
 //!
-//! One request a connection, a line of JSON; the answer is lines of JSON, the last one `done` or `error`. A client that
+//! One request a connection, a line of JSON; the answer is lines of JSON, the last one `done` or `error`; a
+//! call that was asked to says how far it is (`progress`). A client that
 //! hangs up before that ends its request: a call is cancelled, a stream is let go. The same conversation runs over a
 //! pair of pipes inside one process, for commands that bring their own node and for the prompt of `elo serve`.
 
@@ -16,5 +17,5 @@ mod session;
 
 pub(crate) use client::{Client, ControlError, Reply};
 pub(crate) use door::{Door, DoorError, connect};
-pub(crate) use protocol::{CallArgs, EventsArgs, FindArgs, NoArgs, PublishArgs, op};
+pub(crate) use protocol::{CallArgs, EventsArgs, FindArgs, NoArgs, Progress, PublishArgs, Stage, op};
 pub(crate) use session::{Shared, attach};

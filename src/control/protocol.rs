@@ -55,6 +55,8 @@ pub(super) struct Answer {
 pub(super) enum Kind {
     /// One of several things; more follows.
     Item,
+    /// How far a call is, when it was asked for; more follows.
+    Progress,
     /// The end, with what was asked for.
     Done,
     /// The end, with `code` and `message`.
@@ -95,6 +97,30 @@ pub(crate) struct CallArgs {
     /// Whether the node itself may answer.
     #[serde(default)]
     pub(crate) local: bool,
+    /// Whether somebody wants to know how far it is.
+    #[serde(default)]
+    pub(crate) progress: bool,
+}
+
+/// How far a call is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// The stage.
+    pub(crate) stage: Stage,
+    /// The name or id of who has the task, if it is known.
+    pub(crate) with: Option<String>,
+}
+
+/// The stages of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Stage {
+    /// It is with nobody yet, as far as is known.
+    Looking,
+    /// It was sent.
+    Sent,
+    /// The responder said that it works on it.
+    Accepted,
 }
 
 /// Which events.

@@ -1,5 +1,6 @@
 //! The answering side: one client, one request.
 
+use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
@@ -13,11 +14,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::{CallError, Error};
-use crate::node::{Node, Outcome};
+use crate::identity::NodeId;
+use crate::node::{CallHandle, Node, Outcome};
 
 use super::client::Client;
 use super::framing::{hung_up, read_line};
-use super::protocol::{Answer, CallArgs, EventsArgs, FindArgs, Kind, MAX_REQUEST, PublishArgs, Request, VERSION, op};
+use super::protocol::{
+    Answer, CallArgs, EventsArgs, FindArgs, Kind, MAX_REQUEST, Progress, PublishArgs, Request, Stage, VERSION, op,
+};
 
 /// How long a client may take to say what it wants: a program does it at once, and a silent one takes up a place.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,6 +31,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much may be on the way between two tasks of one process.
 const PIPE: usize = 64 * 1024;
+
+/// How often it is looked how far a call is.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What every session of a node shares.
 #[derive(Clone, Debug)]
@@ -154,8 +161,11 @@ async fn find<W: AsyncWrite + Unpin>(node: &Node, args: FindArgs, replies: &mut 
 }
 
 async fn call<W: AsyncWrite + Unpin>(node: &Node, args: CallArgs, replies: &mut Replies<W>) -> Result<(), Gone> {
+    let capability = args.capability.clone();
     let mut call =
         node.call_json(args.capability, args.payload.get()).timeout(Duration::from_millis(args.timeout_ms.max(1)));
+    let target = args.to.clone();
+    let local = args.local && node.status().capabilities.iter().any(|cap| cap.name == capability);
     if let Some(to) = args.to {
         call = call.to(to);
     }
@@ -166,10 +176,14 @@ async fn call<W: AsyncWrite + Unpin>(node: &Node, args: CallArgs, replies: &mut 
         call = call.allow_local();
     }
     // Dropped with this future when the client hangs up: that cancels the call.
+    let follow = args.progress.then(|| Follow { node, target, local, busy: Follow::busy(node) });
     let mut handle = match call.start().await {
         Ok(handle) => handle,
         Err(e) => return replies.call_error(&e).await,
     };
+    if let Some(follow) = follow {
+        follow.until_accepted(&mut handle, replies).await?;
+    }
     if args.stream {
         while let Some(chunk) = handle.next_chunk().await {
             replies.item(&chunk).await?;
@@ -178,6 +192,60 @@ async fn call<W: AsyncWrite + Unpin>(node: &Node, args: CallArgs, replies: &mut 
     match handle.outcome().await {
         Ok(outcome) => replies.done(&outcome_with_digits(&outcome)).await,
         Err(e) => replies.call_error(&e).await,
+    }
+}
+
+/// Tells somebody how far a call is.
+struct Follow<'a> {
+    node: &'a Node,
+    target: Option<String>,
+    local: bool,
+    /// What the peers were working on for us before.
+    busy: HashMap<NodeId, usize>,
+}
+
+impl Follow<'_> {
+    fn busy(node: &Node) -> HashMap<NodeId, usize> {
+        node.peers().into_iter().map(|peer| (peer.node_id, peer.in_flight)).collect()
+    }
+
+    /// The one that has the task, as far as the peers' work shows: a hint for a person, not more.
+    fn with(&self) -> Option<String> {
+        let busier = |id: &NodeId, now: usize| now > self.busy.get(id).copied().unwrap_or(0);
+        let peers = self.node.peers().into_iter().filter(|peer| busier(&peer.node_id, peer.in_flight));
+        let mut names = peers.map(|peer| if peer.name.is_empty() { peer.node_id.to_string() } else { peer.name });
+        match (names.next(), names.next()) {
+            (Some(name), None) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Tells what changes, until the responder has the task or it is over.
+    async fn until_accepted<W: AsyncWrite + Unpin>(
+        &self,
+        handle: &mut CallHandle,
+        replies: &mut Replies<W>,
+    ) -> Result<(), Gone> {
+        let mut told = None;
+        loop {
+            match timeout(LOOK, handle.accepted()).await {
+                Ok(true) => {
+                    let with = self.with().or_else(|| self.target.clone());
+                    let with = with.or_else(|| self.local.then(|| "the node here".to_owned()));
+                    return replies.send(Kind::Progress, &Progress { stage: Stage::Accepted, with }).await;
+                }
+                Ok(false) => return Ok(()),
+                Err(_) => {
+                    let with = self.with();
+                    let stage = if with.is_some() { Stage::Sent } else { Stage::Looking };
+                    let now = Progress { stage, with: with.or_else(|| self.target.clone()) };
+                    if told.as_ref() != Some(&now) {
+                        replies.send(Kind::Progress, &now).await?;
+                        told = Some(now);
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -308,7 +308,7 @@ impl State {
                 return Err((CloseReason::NotAllowed, message.into()));
             }
             if !allow.contains(&arrival.node) {
-                let message = format!("this node is private: ask its owner to start it with --allow {}", arrival.node);
+                let message = format!("this node is private: its owner must allow {}", arrival.node);
                 return Err((CloseReason::NotAllowed, message));
             }
         }

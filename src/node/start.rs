@@ -167,7 +167,11 @@ impl Shared {
         if drained.await.is_err() {
             tracing::warn!("tasks or calls were still running after {} s; they are given up", limit.as_secs_f64());
         }
-        self.with(|state, now, out| state.abandon_calls(now, out));
+        self.with(|state, now, out| {
+            state.abandon_calls(now, out);
+            // Before the goodbye, so that whoever waits hears why.
+            state.abandon_tasks(now, out);
+        });
         let gone = tokio::time::timeout(GOODBYE, async {
             loop {
                 // Again and again: a handshake that was under way may come through meanwhile.

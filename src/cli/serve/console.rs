@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, IsTerminal};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
@@ -15,6 +15,12 @@ use crate::cli::output::{self, Lines, Output, Printer, Tone};
 use crate::cli::{App, render, text};
 
 use super::prompt::{Prompt, QUIT};
+
+/// How long the line about a new peer waits for its name: longer than a record takes, shorter than a person notices.
+const NAME_WAIT: Duration = Duration::from_millis(300);
+
+/// How often it is looked for meanwhile.
+const NAME_LOOK: Duration = Duration::from_millis(20);
 
 /// Where a node's lines go, and where commands come from.
 pub(super) struct Console {
@@ -37,6 +43,23 @@ fn print(out: &Output, lines: &Lines, what: &Activity) {
     } else {
         let (tone, line) = render::activity(&what);
         lines.print(out.toned(tone, &format!("{} {line}", now())));
+    }
+}
+
+/// A peer that connected and whose name isn't known yet: it comes with the peer's record, in a moment.
+struct Newcomer {
+    what: Activity,
+    since: Instant,
+}
+
+impl Newcomer {
+    /// Puts the name in, if it is known by now.
+    fn look(&mut self, node: &Node) -> bool {
+        let Activity::PeerConnected { node_id, name, .. } = &mut self.what else { return true };
+        if let Some(peer) = node.peers().into_iter().find(|peer| peer.node_id == *node_id) {
+            *name = peer.name;
+        }
+        !name.is_empty()
     }
 }
 
@@ -93,15 +116,40 @@ impl Console {
         // In this order a peer that connects meanwhile is told of twice rather than not at all.
         let mut activity = node.activity();
         let early = node.peers();
+        let node = node.clone();
         AbortOnDropHandle::new(tokio::spawn(async move {
             let mut told: HashSet<NodeId> = HashSet::new();
             for PeerInfo { node_id, name, addr, inbound, proven, .. } in early {
                 told.insert(node_id);
                 print(&out, &lines, &Activity::PeerConnected { node_id, name, addr, inbound, proven });
             }
-            while let Some(what) = activity.recv().await {
+            let mut newcomer: Option<Newcomer> = None;
+            loop {
+                let what = match &mut newcomer {
+                    None => activity.recv().await,
+                    Some(held) => match tokio::time::timeout(NAME_LOOK, activity.recv()).await {
+                        Ok(what) => {
+                            held.look(&node);
+                            print(&out, &lines, &held.what);
+                            newcomer = None;
+                            what
+                        }
+                        Err(_) => {
+                            if held.look(&node) || held.since.elapsed() >= NAME_WAIT {
+                                print(&out, &lines, &held.what);
+                                newcomer = None;
+                            }
+                            continue;
+                        }
+                    },
+                };
+                let Some(what) = what else { break };
                 match &what {
                     Activity::PeerConnected { node_id, .. } if told.remove(node_id) => continue,
+                    Activity::PeerConnected { name, .. } if name.is_empty() && !out.json => {
+                        newcomer = Some(Newcomer { what, since: Instant::now() });
+                        continue;
+                    }
                     Activity::PeerLost { node_id, .. } => {
                         told.remove(node_id);
                     }

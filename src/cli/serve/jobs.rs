@@ -1,10 +1,13 @@
 //! The commands of the prompt: each runs beside the others, its answer scrolls above the prompt.
 
-use std::time::Duration;
+use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use serde_json::value::RawValue;
 use tokio::task::JoinSet;
 
-use crate::control::{CallArgs, FindArgs, NoArgs, PublishArgs, Shared, op};
+use crate::control::{CallArgs, FindArgs, NoArgs, Progress, PublishArgs, Shared, op};
 
 use crate::cli::failure::Failure;
 use crate::cli::output::{Lines, Output};
@@ -15,6 +18,9 @@ const MAX_JOBS: usize = 16;
 
 /// How long a call from the prompt may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a call may look around before that is told.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// How long a search from the prompt asks the mesh.
 const FIND_WAIT: Duration = Duration::from_secs(2);
@@ -60,7 +66,7 @@ impl Jobs {
         let (command, rest) = (command.to_owned(), rest.to_owned());
         let (shared, out, lines) = (self.shared.clone(), self.out.clone(), self.lines.clone());
         self.running.spawn(async move {
-            match perform(&shared, &out, &command, &rest).await {
+            match perform(&shared, &out, &lines, &command, &rest).await {
                 Ok(answer) => lines.print(answer),
                 Err(failure) => {
                     let hint = failure.hint.map(|hint| format!("\n     {}", text::line(&hint))).unwrap_or_default();
@@ -85,7 +91,7 @@ fn first_word(line: &str) -> (&str, &str) {
     (word, rest.trim())
 }
 
-async fn perform(shared: &Shared, out: &Output, command: &str, rest: &str) -> Result<String, Failure> {
+async fn perform(shared: &Shared, out: &Output, lines: &Lines, command: &str, rest: &str) -> Result<String, Failure> {
     let terminal = out.terminal;
     let mut way = mesh::inside(shared);
     Ok(match command {
@@ -118,7 +124,7 @@ async fn perform(shared: &Shared, out: &Output, command: &str, rest: &str) -> Re
         }
         "call" => {
             let request = parse_call(rest)?;
-            let outcome = way.ask(op::CALL, &request, |_| Ok(())).await?;
+            let outcome = patiently(&mut way, &request, lines).await?;
             let answer = out.payload_text(&call::payload_of(&outcome)?, true);
             format!("{answer}{}", render::trace(&mesh::value(&outcome)?).lines().next().unwrap_or_default())
         }
@@ -128,6 +134,30 @@ async fn perform(shared: &Shared, out: &Output, command: &str, rest: &str) -> Re
                 .hint(format!("{near}`help` lists the commands")));
         }
     })
+}
+
+/// Calls; a silence of more than a moment is explained above the prompt.
+async fn patiently(way: &mut mesh::Way, request: &CallArgs, lines: &Lines) -> Result<Box<RawValue>, Failure> {
+    let start = Instant::now();
+    let latest = Mutex::new(None);
+    let tell = |progress: &Progress| lines.print(text::line(&render::progress(&request.capability, progress)));
+    let watch = |progress: Progress| {
+        if start.elapsed() >= QUIET {
+            tell(&progress);
+        }
+        *latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+    };
+    let mut asked = pin!(way.ask_and_watch(op::CALL, request, |_| Ok(()), watch));
+    match tokio::time::timeout(QUIET, &mut asked).await {
+        Ok(asked) => asked,
+        Err(_) => {
+            let late = latest.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(progress) = &late {
+                tell(progress);
+            }
+            asked.await
+        }
+    }
 }
 
 fn payload(text: &str) -> Result<Box<serde_json::value::RawValue>, Failure> {
@@ -151,6 +181,7 @@ fn parse_call(rest: &str) -> Result<CallArgs, Failure> {
         to = Some(node.to_owned());
         rest = more;
     }
+    let named = to.is_some();
     Ok(CallArgs {
         capability: values::name(capability).map_err(usage)?,
         payload: payload(rest)?,
@@ -158,7 +189,8 @@ fn parse_call(rest: &str) -> Result<CallArgs, Failure> {
         via: None,
         timeout_ms: u64::try_from(CALL_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
         stream: false,
-        local: !call::BUILT_IN.contains(&capability),
+        local: named || !call::BUILT_IN.contains(&capability),
+        progress: true,
     })
 }
 

@@ -185,7 +185,8 @@ impl State {
         };
         let peers = self.peers.all_proven().count();
         let hint = match peers {
-            0 => "no peer is connected: name one with --peer, or wait for it".to_owned(),
+            0 => "no peer is connected: connect to one, or wait for it".to_owned(),
+            1 => "1 peer was asked".to_owned(),
             n => format!("{n} peers were asked"),
         };
         Step::Fail(ErrorCode::NoPeer, format!("{what} was found and reached ({hint})"))

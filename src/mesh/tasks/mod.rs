@@ -328,6 +328,18 @@ impl State {
         }
     }
 
+    /// Ends every task that is still running: the node is going down, and those who wait are told so.
+    pub fn abandon_tasks(&mut self, now: Now, out: &mut Vec<Action>) {
+        let running = self.tasks.entries.iter().filter(|(_, e)| e.answer.is_none());
+        let mut keys: Vec<TaskKey> = running.map(|(key, _)| key.clone()).collect();
+        keys.sort();
+        for key in keys {
+            let error = WireError::new(ErrorCode::PeerGone, "the node went down before the task was done");
+            self.answer(&key, Err(error), now, out);
+            out.push(Action::StopTask { key });
+        }
+    }
+
     pub(super) fn on_chunk_ack(&mut self, key: &TaskKey, next: u64, out: &mut Vec<Action>) {
         let Some(entry) = self.tasks.entries.get_mut(key) else { return };
         let kept = entry.kept_bytes();
