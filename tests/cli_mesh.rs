@@ -162,7 +162,7 @@ fn a_program_dies_with_its_children() {
             "deadline" => assert_eq!(call.wait(PATIENCE).unwrap().code(), Some(4)),
             _ => node.signal(Signal::TERM),
         }
-        eventually("the program and its child are gone", || !pids.iter().any(|pid| runs(*pid)));
+        eventually(&format!("after {end} the program and its child are gone"), || !pids.iter().any(|pid| runs(*pid)));
     }
 }
 

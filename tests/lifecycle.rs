@@ -374,3 +374,30 @@ async fn a_responder_that_goes_down_tells_those_who_wait_for_it() {
     assert_eq!((error.code, error.delivery), (ErrorCode::PeerGone, Delivery::Answered), "{error}");
     assert!(error.message.contains("went down"), "{error}");
 }
+
+/// What was decided on another thread a moment before the end goes out before the goodbye.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_given_up_at_the_very_end_is_still_taken_back() {
+    let begun = Arc::new(Notify::new());
+    let stopped = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (starts, ends) = (Arc::clone(&begun), Arc::clone(&stopped));
+    let provider = node("provider").agent("hang").handler("hang", move |_, context: Context| {
+        let (starts, ends) = (Arc::clone(&starts), Arc::clone(&ends));
+        async move {
+            starts.notify_one();
+            context.cancelled().await;
+            ends.fetch_add(1, Ordering::SeqCst);
+            TaskResult::Err("stopped".into())
+        }
+    });
+    let provider = provider.start().await.unwrap();
+    for round in 1..=25 {
+        let caller = peered("caller", &[&provider]).await;
+        let call = caller.call("hang", Value::Null).start().await.unwrap();
+        begun.notified().await;
+        let dropped = tokio::task::spawn_blocking(move || drop(call));
+        caller.shutdown().await;
+        dropped.await.unwrap();
+        eventually("the handler was told", || stopped.load(Ordering::SeqCst) == round).await;
+    }
+}

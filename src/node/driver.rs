@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -60,6 +60,22 @@ pub(crate) struct Link {
     pub(crate) _place: Option<OwnedSemaphorePermit>,
 }
 
+/// Counts a decision from before it is made until it is carried out.
+struct Carrying<'a>(&'a AtomicUsize);
+
+impl<'a> Carrying<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Carrying<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Everything the node's tasks and handles share.
 pub(crate) struct Shared {
     pub(crate) identity: Identity,
@@ -87,6 +103,8 @@ pub(crate) struct Shared {
     dials: Arc<Semaphore>,
     alarm: Notify,
     armed: AtomicU64,
+    /// How many decisions are not carried out yet.
+    carrying: AtomicUsize,
     /// Cancelled when no new work is taken any more.
     pub(crate) closing: CancellationToken,
     /// Cancelled when everything is to end.
@@ -161,6 +179,7 @@ impl Shared {
             dials: Arc::new(Semaphore::new(DIALS)),
             alarm: Notify::new(),
             armed: AtomicU64::new(u64::MAX),
+            carrying: AtomicUsize::new(0),
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),
             stopped: CancellationToken::new(),
@@ -185,6 +204,7 @@ impl Shared {
 
     /// Lets the state decide something, and carries out what it wants done.
     pub(crate) fn with<R>(&self, decide: impl FnOnce(&mut State, Now, &mut Vec<Action>) -> R) -> R {
+        let _carrying = Carrying::new(&self.carrying);
         let mut actions = Vec::new();
         let now = self.now();
         let (result, due) = {
@@ -196,6 +216,12 @@ impl Shared {
         self.carry_out(actions);
         self.arm(due);
         result
+    }
+
+    /// Whether everything that was decided is carried out: what the state counts as done may still wait for its
+    /// signature, on another thread.
+    pub(crate) fn has_carried_out(&self) -> bool {
+        self.carrying.load(Ordering::Acquire) == 0
     }
 
     /// Reads the state.

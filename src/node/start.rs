@@ -172,6 +172,14 @@ impl Shared {
             // Before the goodbye, so that whoever waits hears why.
             state.abandon_tasks(now, out);
         });
+        // A cancel or a result decided on another thread a moment ago must be in its outbox before the outbox closes. A
+        // node that is busy for others may never be seen at rest: it goes on after a while.
+        let _ = tokio::time::timeout(GOODBYE / 4, async {
+            while !self.has_carried_out() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
         let gone = tokio::time::timeout(GOODBYE, async {
             loop {
                 // Again and again: a handshake that was under way may come through meanwhile.
