@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use elo::{Activity, Capability, Context, Delivery, ErrorCode, Identity, Node, Route, Task, TaskResult, Tracker};
-use mesh::{addr_of, eventually, meets, node, peered};
+use mesh::{addr_of, eventually, found_when, meets, node, peered};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -71,27 +71,12 @@ async fn what_is_registered_after_connecting_becomes_known_where_it_is_wanted() 
     let other = peered("other", &[&middle]).await;
     meets(&wants, &[&middle]).await;
     provider.register(Capability::tool("late-tool").detail("version", "2")).unwrap();
-    let mut known = Vec::new();
-    for _ in 0..2000 {
-        known = wants.find("late-tool", None).await.unwrap();
-        if !known.is_empty() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert_eq!(known.len(), 1, "the record came over the middle");
+    let known = found_when(&wants, "late-tool", "the record came over the middle", |known| known.len() == 1).await;
     assert_eq!(known[0].capabilities[0].details["version"], json!("2"));
     assert!(other.find("late-tool", None).await.unwrap().is_empty(), "who isn't interested isn't told");
     assert_eq!(wants.call("late-tool", json!(1)).await.unwrap().payload, json!(1));
     assert!(provider.unregister("late-tool").unwrap());
-    for _ in 0..2000 {
-        known = wants.find("late-tool", None).await.unwrap();
-        if known.is_empty() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert!(known.is_empty(), "that it is gone is told as well");
+    found_when(&wants, "late-tool", "that it is gone is told as well", <[_]>::is_empty).await;
 }
 
 #[tokio::test]
@@ -235,15 +220,11 @@ async fn a_node_that_restarts_elsewhere_replaces_its_old_self_at_once() {
         tracker.peers().iter().any(|p| p.node_id == second.id()) && second.peers().len() == 1
     })
     .await;
-    let mut addrs = Vec::new();
-    for _ in 0..2000 {
-        addrs = tracker.find("which", None).await.unwrap().pop().map(|n| n.addrs).unwrap_or_default();
-        if addrs.iter().any(|a| a.ends_with(&format!(":{new_port}"))) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert!(addrs.iter().all(|a| a.ends_with(&format!(":{new_port}"))), "{addrs:?}");
+    let port = format!(":{new_port}");
+    found_when(&tracker, "which", "one entry, with the new port alone", |known| {
+        known.len() == 1 && !known[0].addrs.is_empty() && known[0].addrs.iter().all(|a| a.ends_with(&port))
+    })
+    .await;
     let fresh = peered("fresh", &[&tracker]).await;
     assert_eq!(fresh.call("which", Value::Null).await.unwrap().payload, json!("second"));
 }

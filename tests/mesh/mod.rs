@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use elo::{Builder, Node};
+use elo::{Builder, FoundNode, Node};
 
 /// A node to be, on a free port of loopback.
 pub fn node(name: &str) -> Builder {
@@ -51,4 +51,23 @@ pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         }
     };
     assert!(tokio::time::timeout(Duration::from_secs(20), looking).await.is_ok(), "waited in vain: {what}");
+}
+
+/// Waits until what a node knows of a capability's providers is as wanted, and gives it.
+pub async fn found_when(
+    node: &Node,
+    capability: &str,
+    what: &str,
+    wanted: impl Fn(&[FoundNode]) -> bool,
+) -> Vec<FoundNode> {
+    let looking = async {
+        loop {
+            let known = node.find(capability, None).await.unwrap();
+            if wanted(&known) {
+                return known;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), looking).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
 }

@@ -27,7 +27,7 @@ const AFTER_HELP: &str = "\
 Examples:
   elo serve --agent echo                                 answers with what it is asked
   elo serve --agent summarise --exec './summarise.py'    a program answers: the task's JSON on its stdin
-  elo serve --peer 10.0.0.5 --tool search --exec 'rg -n TODO'
+  elo serve --peer 10.0.0.5 --tool count --exec 'wc -c'
   elo serve --tracker                                    a meeting point and relay for others
   elo serve --tracker --private --allow ID               for those named only
   elo serve --no-listen --peer tracker.example.org       behind a router, through that tracker
