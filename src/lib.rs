@@ -40,6 +40,7 @@
 //! | `wire` | messages, their two framings, canonical JSON, signatures |
 //! | `identity` | keys, node ids, the key file |
 //! | `mesh` | what the protocol decides, without sockets, clocks or runtime |
+//! | `discovery` | ways to learn addresses: the local network, the Kademlia DHT, peers of earlier runs |
 //! | `net` | sockets: listener, dialer, connections |
 //! | `node` | the public API, and the driver that carries out what `mesh` decides |
 //! | `agent`, `control`, `cli` | the command `elo` (feature `cli`) |
@@ -48,6 +49,7 @@
 mod agent;
 #[cfg(feature = "cli")]
 mod control;
+mod discovery;
 mod error;
 mod identity;
 pub mod limits;
@@ -66,8 +68,8 @@ pub use identity::{Identity, IdentityError, InvalidNodeId, NodeId, verify};
 pub use limits::Limits;
 pub use node::{
     Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo, ChunkError, Context, Event, FoundNode,
-    Metrics, Node, Outcome, Payload, PeerInfo, Route, Status, Subscription, Task, TaskError, TaskResult, Timings,
-    Tracker, TrackerRole,
+    Metrics, Node, Outcome, Payload, PeerInfo, Route, Source, Status, Subscription, Task, TaskError, TaskResult,
+    Timings, Tracker, TrackerRole, Way,
 };
 pub use wire::{Capability, CapabilityKind};
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::conn_id::ConnId;
+use super::peers::How;
 use crate::error::{CallError, CloseReason};
 use crate::identity::NodeId;
 use crate::node::{Activity, Event, Route};
@@ -49,6 +50,8 @@ pub enum Action {
         node: NodeId,
         /// Where.
         addrs: Vec<SocketAddr>,
+        /// What for.
+        how: How,
     },
     /// Sign this node's record, and give it to [`super::State::record_signed`].
     SignRecord(Box<RecordDraft>),

@@ -309,7 +309,7 @@ mod tests {
             addr: "[::1]:5".parse().unwrap(),
             local: "[::1]:7878".parse().unwrap(),
             inbound: true,
-            on_demand: false,
+            how: crate::mesh::How::default(),
             instance: None,
             version: String::new(),
             features: Vec::new(),

@@ -29,7 +29,7 @@ pub use action::{Action, CallDone, CallEvent, OnFull, TaskKey, TaskToRun, What};
 pub use calls::CallSpec;
 pub use clock::Now;
 pub use conn_id::ConnId;
-pub use peers::Arrival;
+pub use peers::{Arrival, How};
 pub use queries::Purpose;
 pub use state::{Config, State};
 pub use tasks::ChunkRefused;

@@ -12,11 +12,37 @@ use super::state::{State, Timer};
 use crate::error::CloseReason;
 use crate::identity::NodeId;
 use crate::limits::{MAX_RECORD_BYTES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE};
-use crate::node::{Activity, TrackerRole};
+use crate::node::{Activity, Source, TrackerRole};
 use crate::wire::{Caps, Object, Speaker, draft};
 
 /// How long a connection may take to answer when another one from the same node makes it doubtful.
 const PROBE: Duration = Duration::from_secs(5);
+
+/// How this side came to have a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// How the node was found.
+    pub found: Source,
+    /// Whether this side dialled it for calls, and not for its owner.
+    pub on_demand: bool,
+    /// Whether both sides dialled at once, through their NATs.
+    pub punched: bool,
+}
+
+impl How {
+    /// The other side dialled.
+    pub const INBOUND: Self = Self { found: Source::Inbound, on_demand: false, punched: false };
+
+    /// This side dialled it to stay connected.
+    pub const fn kept(found: Source) -> Self {
+        Self { found, on_demand: false, punched: false }
+    }
+
+    /// This side dialled it for calls.
+    pub const fn for_calls(found: Source) -> Self {
+        Self { found, on_demand: true, punched: false }
+    }
+}
 
 /// Who came through the handshake, and how.
 #[derive(Clone, Debug)]
@@ -31,8 +57,8 @@ pub struct Arrival {
     pub local: SocketAddr,
     /// Whether the other side dialled.
     pub inbound: bool,
-    /// Whether this side dialled it for calls, and not for its owner.
-    pub on_demand: bool,
+    /// How this side came to have the connection.
+    pub how: How,
     /// Which run of the node it is.
     pub instance: Option<String>,
     /// Its program version.
@@ -227,7 +253,7 @@ impl State {
         let node = arrival.node;
         self.dialing.remove(&node);
         let is_legacy = matches!(arrival.speaker, Speaker::Legacy(_));
-        let (mut resend, mut on_demand) = (false, arrival.on_demand);
+        let (mut resend, mut on_demand) = (false, arrival.how.on_demand);
         if is_legacy {
             // The package's nodes replace their own earlier connection when they restart.
             if let Some(old) = self.peers.legacy_conn_of(&node) {
@@ -246,7 +272,7 @@ impl State {
                     return Err((CloseReason::Duplicate, "another connection between us is kept".into()));
                 }
                 // Who replaces a connection that was to stay stays as well.
-                on_demand &= peer.arrival.on_demand;
+                on_demand &= peer.arrival.how.on_demand;
                 let same_run = peer.arrival.instance == arrival.instance;
                 self.peers.retire(old);
                 self.timers.cancel(&Timer::Probe(old));
@@ -268,7 +294,7 @@ impl State {
             legacy: is_legacy.then(|| self.legacy_arrived(&arrival, now)),
             told: None,
             bye: None,
-            arrival: Arrival { on_demand, ..arrival.clone() },
+            arrival: Arrival { how: How { on_demand, ..arrival.how }, ..arrival.clone() },
         };
         self.peers.insert(conn, peer);
         let name = self.table.get(&node).map(|r| r.name.clone()).unwrap_or_default();
@@ -392,7 +418,7 @@ impl State {
         if let Some(conn) = self.peers.conn_of(node)
             && let Some(peer) = self.peers.get_mut(conn)
         {
-            peer.arrival.on_demand = false;
+            peer.arrival.how.on_demand = false;
         }
         self.is_present(node)
     }
@@ -405,7 +431,7 @@ impl State {
         }
         let after = self.config.limits.unused_timeout;
         let is_unused = |p: &Peer| {
-            p.arrival.on_demand
+            p.arrival.how.on_demand
                 && now.mono.saturating_sub(p.used) >= after
                 && p.arrival.tracker == TrackerRole::None
                 && !self.in_flight.contains_key(&p.arrival.node)
@@ -482,7 +508,7 @@ mod tests {
             addr,
             local: addr,
             inbound,
-            on_demand: false,
+            how: How::default(),
             instance: Some(instance.into()),
             version: String::new(),
             features: Vec::new(),

@@ -268,7 +268,7 @@ impl State {
             }
             // A neighbour that speaks for itself is one link away, whatever it counts.
             let hops = if via == Some(node) { 1 } else { resp.hops };
-            match self.learn(record, now) {
+            match self.learn(record, via, now) {
                 Learned::Dead => self.refuse("dead_record"),
                 Learned::Newer(_) | Learned::Known => {
                     // No more than are kept in all: whoever is asked can make up as many nodes as it likes.

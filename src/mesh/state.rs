@@ -21,7 +21,7 @@ use super::tasks::Tasks;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
 use crate::limits::{FLOOD_TTL, Limits, MAX_ADDRS, MAX_CAPS, MAX_RECORD, MAX_RECORDS_PER_MESSAGE, MAX_TRACKERS};
-use crate::node::TrackerRole;
+use crate::node::{Source, TrackerRole};
 use crate::wire::{Capability, Caps, Checked, Draft, Message, Record, RecordDraft, WireError, draft};
 
 /// What a node is told at its start.
@@ -457,7 +457,7 @@ impl State {
         if own {
             self.table.revive(&node);
         }
-        let learned = self.learn(record, now);
+        let learned = self.learn(record, Some(from), now);
         if let Learned::Dead = learned {
             return self.refuse("dead_record");
         }
@@ -497,10 +497,15 @@ impl State {
         }
     }
 
-    /// Learns a record; those of connected peers are never the ones to go.
-    pub(super) fn learn(&mut self, record: Record, now: Now) -> Learned {
+    /// Learns a record that `from` brought; those of connected peers are never the ones to go.
+    pub(super) fn learn(&mut self, record: Record, from: Option<NodeId>, now: Now) -> Learned {
         let peers = &self.peers;
-        self.table.learn(record, now, |n| peers.conn_of(n).is_some())
+        let source = match from.and_then(|from| peers.proven(&from)) {
+            Some(peer) if peer.arrival.node == record.node_id => peer.arrival.how.found,
+            Some(peer) if peer.arrival.tracker != TrackerRole::None => Source::Tracker,
+            _ => Source::Flood,
+        };
+        self.table.learn(record, source, now, |n| peers.conn_of(n).is_some())
     }
 
     /// The connections of those who want to hear of something: trackers, and those whose record says so.

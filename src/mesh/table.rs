@@ -8,6 +8,7 @@ use super::clock::Now;
 use super::seen::Seen;
 use crate::identity::NodeId;
 use crate::limits::Limits;
+use crate::node::Source;
 use crate::wire::Record;
 
 /// The first of all ids in their order.
@@ -29,6 +30,7 @@ struct Entry {
     record: Arc<Record>,
     expires: Duration,
     heard: u64,
+    source: Source,
 }
 
 /// Records of other nodes.
@@ -62,7 +64,7 @@ impl Table {
 
     /// Learns a record whose signature was checked. When there is no room, the one longest unheard goes; `keep` says
     /// which must stay (those of connected peers).
-    pub fn learn(&mut self, record: Record, now: Now, keep: impl Fn(&NodeId) -> bool) -> Learned {
+    pub fn learn(&mut self, record: Record, source: Source, now: Now, keep: impl Fn(&NodeId) -> bool) -> Learned {
         let Some(expires) = self.expiry(&record, now) else { return Learned::Dead };
         let node = record.node_id;
         if let Some(gone) = self.gone.get_mut(&node)
@@ -91,7 +93,7 @@ impl Table {
         // is said of capabilities takes many times the room when it is read; the text is enough until somebody looks.
         let caps = record.caps.without_details();
         let record = Record { object: record.object.detached(), caps, ..record };
-        self.entries.insert(node, Entry { record: Arc::new(record), expires, heard: self.heard });
+        self.entries.insert(node, Entry { record: Arc::new(record), expires, heard: self.heard, source });
         Learned::Newer(before)
     }
 
@@ -107,6 +109,11 @@ impl Table {
     /// The record of a node.
     pub fn get(&self, node: &NodeId) -> Option<&Arc<Record>> {
         self.entries.get(node).map(|e| &e.record)
+    }
+
+    /// How a node was found.
+    pub fn source(&self, node: &NodeId) -> Option<Source> {
+        self.entries.get(node).map(|e| e.source)
     }
 
     /// Who provides a capability.
@@ -230,7 +237,7 @@ mod tests {
     #[test]
     fn the_highest_seq_wins_and_what_is_provided_follows_it() {
         let mut t = table(10);
-        let learn = |t: &mut Table, r: Record| t.learn(r, at(0), |_| false);
+        let learn = |t: &mut Table, r: Record| t.learn(r, Source::Flood, at(0), |_| false);
         assert!(matches!(learn(&mut t, record(1, 0, 60, "a")), Learned::Newer(None)));
         assert!(matches!(learn(&mut t, record(1, 0, 60, "b")), Learned::Known));
         assert!(matches!(learn(&mut t, record(1, 1, 60, "b")), Learned::Newer(Some(_))));
@@ -243,13 +250,13 @@ mod tests {
         let mut t = table(10);
         let skew = 300;
         for (seq_s, alive) in [(skew, true), (skew + 1, false), (-60 - skew + 1, true), (-60 - skew, false)] {
-            let learned = t.learn(record(1, seq_s, 60, "a"), at(0), |_| false);
+            let learned = t.learn(record(1, seq_s, 60, "a"), Source::Flood, at(0), |_| false);
             assert_eq!(!matches!(learned, Learned::Dead), alive, "{seq_s}");
             t.expire(at(61));
             assert_eq!(t.len(), 0);
         }
         // The oldest that passes lives for a second.
-        t.learn(record(1, -60 - skew + 1, 60, "a"), at(0), |_| false);
+        t.learn(record(1, -60 - skew + 1, 60, "a"), Source::Flood, at(0), |_| false);
         t.expire(at(1));
         assert_eq!(t.len(), 0);
     }
@@ -258,11 +265,11 @@ mod tests {
     fn the_one_longest_unheard_goes_unless_it_is_connected() {
         let mut t = table(3);
         for seed in 1..=3 {
-            t.learn(record(seed, 0, 60, "a"), at(0), |_| false);
+            t.learn(record(seed, 0, 60, "a"), Source::Flood, at(0), |_| false);
         }
-        t.learn(record(1, 1, 60, "a"), at(0), |_| false);
+        t.learn(record(1, 1, 60, "a"), Source::Flood, at(0), |_| false);
         let second = Identity::from_seed([2; 32]).id();
-        t.learn(record(4, 0, 60, "a"), at(0), |n| *n == second);
+        t.learn(record(4, 0, 60, "a"), Source::Flood, at(0), |n| *n == second);
         let has = |t: &Table, seed| t.get(&Identity::from_seed([seed; 32]).id()).is_some();
         assert_eq!([1, 2, 3, 4].map(|s| has(&t, s)), [true, true, false, true]);
         assert_eq!((t.by_heard.len(), t.providers("a").count()), (3, 3));
@@ -271,14 +278,14 @@ mod tests {
     #[test]
     fn what_a_node_said_before_it_left_is_refused_until_it_is_back() {
         let mut t = table(10);
-        t.learn(record(1, 0, 60, "a"), at(0), |_| false);
+        t.learn(record(1, 0, 60, "a"), Source::Flood, at(0), |_| false);
         let id = Identity::from_seed([1; 32]).id();
         assert!(t.forget(&id, at(1)).is_some() && t.forget(&id, at(1)).is_none());
-        assert!(matches!(t.learn(record(1, 0, 60, "a"), at(2), |_| false), Learned::Dead));
-        assert!(matches!(t.learn(record(1, 1, 60, "a"), at(2), |_| false), Learned::Newer(None)));
+        assert!(matches!(t.learn(record(1, 0, 60, "a"), Source::Flood, at(2), |_| false), Learned::Dead));
+        assert!(matches!(t.learn(record(1, 1, 60, "a"), Source::Flood, at(2), |_| false), Learned::Newer(None)));
         t.forget(&id, at(3));
         t.revive(&id);
-        assert!(matches!(t.learn(record(1, 0, 60, "a"), at(3), |_| false), Learned::Newer(None)));
+        assert!(matches!(t.learn(record(1, 0, 60, "a"), Source::Flood, at(3), |_| false), Learned::Newer(None)));
     }
 
     #[test]
@@ -295,7 +302,7 @@ mod tests {
     fn what_is_wanted_is_found_by_name_and_by_beginning_each_once() {
         let mut t = table(300);
         for (seed, cap) in [(1, "a.x"), (2, "a.y"), (3, "ab"), (4, "b")] {
-            t.learn(record(seed, 0, 60, cap), at(0), |_| false);
+            t.learn(record(seed, 0, 60, cap), Source::Flood, at(0), |_| false);
         }
         let id = |seed| Identity::from_seed([seed; 32]).id();
         let wanted = |interests: &[&str], most| {

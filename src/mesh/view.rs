@@ -7,7 +7,7 @@ use super::conn_id::ConnId;
 use super::peers::Peer;
 use super::state::{Counters, State};
 use crate::identity::NodeId;
-use crate::node::{CapabilityInfo, FoundNode, PeerInfo, TrackerRole};
+use crate::node::{CapabilityInfo, FoundNode, PeerInfo, TrackerRole, Way};
 use crate::wire::{Capability, CapabilityKind, Record};
 
 /// Gauges and counters of the state.
@@ -61,6 +61,12 @@ impl State {
             proven: peer.legacy.is_none(),
             addr: a.addr,
             inbound: a.inbound,
+            found: a.how.found,
+            way: match a.inbound {
+                _ if a.how.punched => Way::Punched,
+                true => Way::Inbound,
+                false => Way::Direct,
+            },
             tracker: a.tracker,
             capabilities,
             rtt_ms: peer.rtt.map(crate::node::millis),

@@ -23,7 +23,7 @@ use super::subscriptions::Subscribers;
 use super::task::BoxHandler;
 use crate::error::CloseReason;
 use crate::identity::{Identity, NodeId};
-use crate::mesh::{Action, CallEvent, ConnId, Now, OnFull, State, TaskKey, What};
+use crate::mesh::{Action, CallEvent, ConnId, How, Now, OnFull, State, TaskKey, What};
 use crate::net::{Connection, NetConfig, SendError};
 use crate::wire::draft;
 
@@ -308,7 +308,7 @@ impl Shared {
                     connection.close(reason, &message);
                 }
             }
-            Action::Dial { node, addrs } => self.dial_for_calls(node, addrs),
+            Action::Dial { node, addrs, how } => self.dial_for_calls(node, addrs, how),
             Action::SignRecord(draft) => match draft.sign(&self.identity) {
                 Some(record) => return self.decide(|s, _, out| s.record_signed(record, out)),
                 None => tracing::error!("this node's record is too large to be published: register less"),
@@ -418,7 +418,7 @@ impl Shared {
         done || !matches!(sent, Some(Err(mpsc::error::TrySendError::Full(_))))
     }
 
-    fn dial_for_calls(&self, node: NodeId, addrs: Vec<SocketAddr>) {
+    fn dial_for_calls(&self, node: NodeId, addrs: Vec<SocketAddr>, how: How) {
         let Some(shared) = self.strong() else { return };
         self.spawn(async move {
             let stop = shared.stop.clone();
@@ -431,7 +431,7 @@ impl Shared {
                         break;
                     };
                     match crate::net::dial(&addr.to_string(), Some(node), &shared.net).await {
-                        Ok(established) => match shared.established(established, Some(place), true) {
+                        Ok(established) => match shared.established(established, Some(place), how) {
                             Ok(_) => return,
                             Err((reason, message)) => why = format!("{reason}: {message}"),
                         },

@@ -23,6 +23,62 @@ pub enum TrackerRole {
     Private,
 }
 
+/// How a node was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Source {
+    /// Its address was configured.
+    Peer,
+    /// It found us: it made the connection.
+    #[default]
+    Inbound,
+    /// It announced itself on the local network.
+    Lan,
+    /// A tracker named it.
+    Tracker,
+    /// A peer named it: in answer to a query, or by passing its record on.
+    Flood,
+    /// The Kademlia DHT named it.
+    Dht,
+    /// It was a peer of an earlier run.
+    Remembered,
+}
+
+impl Source {
+    /// The word that listings show, and programs read.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Inbound => "inbound",
+            Self::Lan => "lan",
+            Self::Tracker => "tracker",
+            Self::Flood => "flood",
+            Self::Dht => "dht",
+            Self::Remembered => "remembered",
+        }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a peer is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Way {
+    /// This node dialled it.
+    Direct,
+    /// It dialled this node.
+    Inbound,
+    /// Both dialled at once, through their NATs.
+    Punched,
+}
+
 /// One capability in a listing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CapabilityInfo {
@@ -55,6 +111,10 @@ pub struct PeerInfo {
     pub addr: SocketAddr,
     /// Whether it connected to us.
     pub inbound: bool,
+    /// How it was found.
+    pub found: Source,
+    /// How it is connected.
+    pub way: Way,
     /// Its tracker role.
     pub tracker: TrackerRole,
     /// What it provides.

@@ -8,11 +8,11 @@ use rand::RngExt;
 use tokio::net::TcpListener;
 
 use super::driver::{Link, Shared, lock};
-use super::info::Activity;
+use super::info::{Activity, Source};
 use super::start::DEFAULT_PORT;
 use crate::error::{CloseReason, Error};
 use crate::identity::NodeId;
-use crate::mesh::{Arrival, ConnId, State};
+use crate::mesh::{Arrival, ConnId, How, State};
 use crate::net::{Established, HandshakeError};
 use crate::wire::{Object, Speaker};
 
@@ -73,12 +73,12 @@ impl std::fmt::Display for PeerAddr {
 }
 
 impl Shared {
-    /// A connection came through the handshake: it enters the mesh, or is refused. `on_demand`: it was dialled for calls.
+    /// A connection came through the handshake: it enters the mesh, or is refused.
     pub(crate) fn established(
         &self,
         established: Established,
         mut place: Option<tokio::sync::OwnedSemaphorePermit>,
-        on_demand: bool,
+        how: How,
     ) -> Result<ConnId, (CloseReason, String)> {
         let conn = self.next_conn();
         let proven = &established.proven;
@@ -89,7 +89,7 @@ impl Shared {
             addr: established.addr,
             local: established.local,
             inbound: established.inbound,
-            on_demand,
+            how,
             instance: proven.instance.clone(),
             version: proven.version.clone(),
             features: proven.features.clone(),
@@ -182,7 +182,7 @@ impl Shared {
                         result = handshake => result,
                     };
                     match result {
-                        Ok(established) => drop(task.established(established, Some(permit), false)),
+                        Ok(established) => drop(task.established(established, Some(permit), How::INBOUND)),
                         Err(error) => {
                             let Some(reason) = error.reason() else { return task.count_closed(None) };
                             task.count_closed(Some(reason));
@@ -249,7 +249,7 @@ impl Shared {
         match crate::net::dial(&peer.addr, peer.node, &self.net).await {
             Ok(established) => {
                 let node = established.proven.node;
-                match self.established(established, None, false) {
+                match self.established(established, None, How::kept(Source::Peer)) {
                     Ok(_) | Err((CloseReason::Duplicate, _)) => Ok(node),
                     Err((CloseReason::SelfConnection, _)) => Err(Failure::Itself),
                     Err((reason, message)) => Err(Failure::Other(format!("{reason}: {message}"))),

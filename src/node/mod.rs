@@ -26,7 +26,7 @@ pub use builder::{Builder, Tracker};
 pub use call::{Call, CallHandle, Outcome, Route, Timings};
 pub use context::{ChunkError, Context};
 pub(crate) use info::millis;
-pub use info::{Activity, CapabilityInfo, Event, FoundNode, Metrics, PeerInfo, Status, TrackerRole};
+pub use info::{Activity, CapabilityInfo, Event, FoundNode, Metrics, PeerInfo, Source, Status, TrackerRole, Way};
 pub use subscriptions::{ActivityStream, Subscription};
 pub use task::{Payload, Task, TaskError, TaskResult};
 

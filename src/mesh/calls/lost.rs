@@ -8,8 +8,9 @@ use crate::error::{CloseReason, Delivery, ErrorCode};
 use crate::identity::NodeId;
 use crate::mesh::action::Action;
 use crate::mesh::clock::Now;
-use crate::mesh::peers::Arrival;
+use crate::mesh::peers::{Arrival, How};
 use crate::mesh::state::State;
+use crate::node::Source;
 use crate::wire::RelayError;
 
 impl State {
@@ -156,7 +157,8 @@ impl State {
             let most =
                 limits.connect_timeout.saturating_add(limits.handshake_timeout).saturating_mul(addrs.len() as u32);
             self.dialing.insert(node, now.mono.saturating_add(most));
-            out.push(Action::Dial { node, addrs });
+            let how = How::for_calls(self.table.source(&node).unwrap_or(Source::Flood));
+            out.push(Action::Dial { node, addrs, how });
         }
     }
 }

@@ -42,7 +42,7 @@ impl World {
                 let (link, side) = place(conn);
                 self.close(link, side, reason, &message);
             }
-            Action::Dial { node, addrs } => self.dial(n, addrs, Why::Call(node)),
+            Action::Dial { node, addrs, how } => self.dial(n, addrs, Why::Call(node, how)),
             Action::SignRecord(draft) => {
                 let record = draft.sign(&self.nodes[n].identity).unwrap();
                 self.with(n, |s, _, out| s.record_signed(record, out));

@@ -11,7 +11,7 @@ use super::node::{ephemeral, ip};
 use super::world::{Ev, N, World, ms, secs};
 use crate::error::CloseReason;
 use crate::identity::NodeId;
-use crate::mesh::{Arrival, ConnId};
+use crate::mesh::{Arrival, ConnId, How};
 use crate::node::TrackerRole;
 use crate::wire::{Caps, Message, Object, Speaker, draft};
 
@@ -19,7 +19,7 @@ use crate::wire::{Caps, Message, Object, Speaker, draft};
 #[derive(Clone, Debug)]
 pub enum Why {
     /// Calls wait for this node.
-    Call(NodeId),
+    Call(NodeId, How),
     /// It is a configured peer.
     Configured(usize),
 }
@@ -78,12 +78,12 @@ impl World {
         let m = m.filter(|m| *m != n && !self.blocked.contains(&(n, *m)));
         let Some(m) = m else { return self.connect(n, run, addrs, why) };
         match &why {
-            Why::Call(node) if *node != self.nodes[m].id => return self.connect(n, run, addrs, why),
+            Why::Call(node, _) if *node != self.nodes[m].id => return self.connect(n, run, addrs, why),
             Why::Configured(i) => {
                 let known = self.nodes[m].id;
                 self.nodes[n].configured[*i].known = Some(known);
             }
-            Why::Call(_) => {}
+            Why::Call(..) => {}
         }
         let link = self.links.len();
         self.links.push(Link {
@@ -153,8 +153,8 @@ impl World {
 
     pub fn dial_over(&mut self, n: N, why: &Why, problem: Option<&str>) {
         match (why, problem) {
-            (Why::Call(node), Some(problem)) => self.with(n, |s, now, out| s.dial_failed(node, problem, now, out)),
-            (Why::Call(_), None) => {}
+            (Why::Call(node, _), Some(problem)) => self.with(n, |s, now, out| s.dial_failed(node, problem, now, out)),
+            (Why::Call(..), None) => {}
             (Why::Configured(i), problem) => {
                 let (least, most) = (self.nodes[n].spec.limits.redial_min, self.nodes[n].spec.limits.redial_max);
                 let peer = &mut self.nodes[n].configured[*i];
@@ -201,7 +201,11 @@ impl World {
             addr,
             local,
             inbound,
-            on_demand: !inbound && matches!(self.links[link].why, Why::Call(_)),
+            how: match (inbound, &self.links[link].why) {
+                (true, _) => How::INBOUND,
+                (false, Why::Call(_, how)) => *how,
+                (false, Why::Configured(_)) => How::kept(crate::node::Source::Peer),
+            },
             instance: Some(format!("{}-{}", other.0, other.1)),
             version: "sim".into(),
             features: Vec::new(),
