@@ -21,7 +21,7 @@ use crate::node::Source;
 
 /// Two nodes that find each other at the same moment would both dial. The one with the smaller id does so at once, the
 /// other after this time, if it is still alone then.
-const POLITE: Duration = Duration::from_millis(800);
+const POLITE: Duration = Duration::from_millis(500);
 
 /// As many failures as a lie counts for: who answered was not who was named.
 const LIE: u32 = 6;
@@ -159,9 +159,8 @@ impl Candidates {
         if said.node == Some(self.me) || said.addr.port() == 0 || !dialable(&said.addr) {
             return false;
         }
-        let same = |c: &&mut Candidate| {
-            c.said.source == said.source && c.said.node == said.node && c.said.addr == said.addr
-        };
+        let same =
+            |c: &&mut Candidate| c.said.source == said.source && c.said.node == said.node && c.said.addr == said.addr;
         if let Some(known) = self.all.iter_mut().find(same) {
             known.said.tracker |= said.tracker;
             return true;
@@ -456,8 +455,7 @@ mod tests {
         all.seen(Sighting { tracker: true, ..said(2, Source::Remembered) }, s(0));
         let (_, first) = dial(&mut all, s(0), &Present::default()).unwrap();
         assert_eq!(first.addr, addr(2), "trackers first");
-        let order: Vec<Source> =
-            (0..3).map(|_| dial(&mut all, s(0), &Present::default()).unwrap().1.source).collect();
+        let order: Vec<Source> = (0..3).map(|_| dial(&mut all, s(0), &Present::default()).unwrap().1.source).collect();
         assert_eq!(order, [Source::Lan, Source::Remembered, Source::Lan]);
     }
 

@@ -67,7 +67,8 @@ impl Settings {
     fn selects(&self, name: &str, ip: IpAddr, loopback: bool) -> bool {
         let bound = self.listen.map(|addr| addr.ip());
         // Nobody reaches a listener for IPv4 by IPv6.
-        if bound.is_some_and(|bound| if bound.is_ipv4() { ip.is_ipv6() } else { !bound.is_unspecified() && ip.is_ipv4() })
+        if bound
+            .is_some_and(|bound| if bound.is_ipv4() { ip.is_ipv6() } else { !bound.is_unspecified() && ip.is_ipv4() })
         {
             return false;
         }
@@ -308,7 +309,8 @@ impl Lan {
         let detail = match bound {
             _ if self.settings.listen.is_none() => format!("on {names}; this node doesn't listen and is not announced"),
             Some(ip) if !self.links.iter().any(|link| link.ip == ip) => {
-                return self.health(false, format!("on {names}, where {ip}, on which this node listens, is not announced"));
+                return self
+                    .health(false, format!("on {names}, where {ip}, on which this node listens, is not announced"));
             }
             _ => format!("on {names}"),
         };
@@ -322,9 +324,9 @@ impl Lan {
         }
         self.links_at = Some(now);
         let all = if_addrs::get_if_addrs().unwrap_or_default();
-        let used = all.into_iter().filter(|i| {
-            i.is_oper_up() && !i.is_p2p() && self.settings.selects(&i.name, i.ip(), i.is_loopback())
-        });
+        let used = all
+            .into_iter()
+            .filter(|i| i.is_oper_up() && !i.is_p2p() && self.settings.selects(&i.name, i.ip(), i.is_loopback()));
         self.links = used
             .map(|i| {
                 let prefix = match &i.addr {
@@ -417,7 +419,8 @@ mod tests {
 
     /// Which of a machine's addresses are used.
     fn used(listen: Option<&str>, interfaces: &[&str]) -> Vec<&'static str> {
-        let all = [("lo", "127.0.0.1"), ("lo", "::1"), ("eth0", "10.0.0.5"), ("eth0", "fe80::5"), ("wlan0", "10.1.0.5")];
+        let all =
+            [("lo", "127.0.0.1"), ("lo", "::1"), ("eth0", "10.0.0.5"), ("eth0", "fe80::5"), ("wlan0", "10.1.0.5")];
         let settings = settings(listen, interfaces);
         let selected = all.into_iter().filter(|(name, ip)| settings.selects(name, ip.parse().unwrap(), *name == "lo"));
         selected.map(|(_, ip)| ip).collect()

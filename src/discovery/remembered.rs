@@ -294,7 +294,9 @@ mod tests {
     fn any_content_is_read_or_called_damaged() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("peers.json");
-        for content in ["", "{", "[]", "null", "{\"nodes\":[]}", "{\"version\":1}", "{\"version\":2,\"nodes\":[]}", "\u{0}"] {
+        for content in
+            ["", "{", "[]", "null", "{\"nodes\":[]}", "{\"version\":1}", "{\"version\":2,\"nodes\":[]}", "\u{0}"]
+        {
             fs::write(&path, content).unwrap();
             assert!(matches!(Remembered::read(&path, &id(0), NOW), Err(Unusable::Damaged(_))), "{content}");
         }

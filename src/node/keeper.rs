@@ -207,7 +207,8 @@ impl Shared {
 
     fn candidate_ended(&self, ticket: Ticket, said: &Sighting, outcome: Outcome) {
         lock(&self.discovery.candidates).ended(ticket, outcome, self.start.elapsed());
-        if let (Source::Remembered, Some(node), Outcome::Failed | Outcome::Refused) = (said.source, said.node, outcome) {
+        if let (Source::Remembered, Some(node), Outcome::Failed | Outcome::Refused) = (said.source, said.node, outcome)
+        {
             lock(&self.discovery.remembered).failed(&node, &said.addr);
             self.discovery.met.notify_one();
         }
@@ -299,7 +300,8 @@ impl Shared {
 
         let settings = lan::Settings { me: self.me, listen: self.listen.first().copied(), interfaces: lan.interfaces };
         if settings.is_senseless() {
-            let detail = "this node listens on loopback only; to be found there, name the loopback interface".to_owned();
+            let detail =
+                "this node listens on loopback only; to be found there, name the loopback interface".to_owned();
             self.discovery.set_health("lan", Source::Lan, DiscoveryState::Off, detail);
             return false;
         }
@@ -368,7 +370,8 @@ impl Recall {
                 let some = remembered.iter().skip(from).take(REMEMBERED_CANDIDATES / 2);
                 let some: Vec<_> = some.collect();
                 self.at = from + some.len();
-                let sighting = |node, addr, tracker| Sighting { node: Some(node), addr, source: Source::Remembered, tracker };
+                let sighting =
+                    |node, addr, tracker| Sighting { node: Some(node), addr, source: Source::Remembered, tracker };
                 some.into_iter().flat_map(|m| m.addrs.iter().map(move |a| sighting(m.id, *a, m.tracker))).collect()
             };
             if known.is_empty() {
