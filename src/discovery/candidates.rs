@@ -208,11 +208,13 @@ impl Candidates {
     }
 
     /// A source takes back what it said of a node.
+    #[cfg(any(feature = "lan", test))]
     pub(crate) fn gone(&mut self, node: &NodeId, source: Source) {
         self.all.retain(|c| c.said.source != source || c.said.node != Some(*node));
     }
 
     /// A source has begun anew: what it said is forgotten, except for the addresses that failed.
+    #[cfg(feature = "lan")]
     pub(crate) fn restarted(&mut self, source: Source) {
         self.all.retain(|c| c.said.source != source || c.failures > 0 || c.dialling.is_some());
     }

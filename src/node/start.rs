@@ -135,22 +135,24 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     // The changes made so far asked for signatures one by one; one is enough.
     shared.with(|state, now, out| state.publish_record(now, out));
     shared.spawn(Arc::clone(&shared).run_alarms());
-    if let Some(listener) = listener {
-        shared.spawn(Arc::clone(&shared).run_listener(listener));
-    }
-    for peer in peers {
-        shared.spawn(Arc::clone(&shared).keep_connected(peer));
-    }
     // From here on its end is the node's end, also when nobody waits for the start any more.
     let inner = Arc::new(Inner { shared });
+    let shared = &inner.shared;
+    let _ = shared.owner.set(Arc::downgrade(&inner));
+    // Before anybody is met: that would not be remembered.
     keeper::start(
-        &inner.shared,
+        shared,
         builder.remember,
         #[cfg(feature = "lan")]
         builder.lan,
     )
     .await;
-    let _ = inner.shared.owner.set(Arc::downgrade(&inner));
+    if let Some(listener) = listener {
+        shared.spawn(Arc::clone(shared).run_listener(listener));
+    }
+    for peer in peers {
+        shared.spawn(Arc::clone(shared).keep_connected(peer));
+    }
     Ok(Node { inner })
 }
 

@@ -49,6 +49,13 @@ impl Home {
         command
     }
 
+    /// The same, and it remembers peers, as it does by default.
+    pub fn remembering<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = self.command(args);
+        command.env_remove("ELO_NO_REMEMBER");
+        command
+    }
+
     /// Runs `elo` in this home to its end.
     pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Ran {
         run(self.command(args))

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::common::{Home, Serve, run};
+use super::common::{Home, Serve, eventually, run};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -34,6 +34,46 @@ impl Space {
         Some(space)
     }
 
+    /// Two with a cable between them.
+    #[track_caller]
+    pub fn two() -> Option<[Self; 2]> {
+        let spaces = [Self::new()?, Self::new()?];
+        spaces[0].ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", &spaces[1].name]);
+        for (n, space) in spaces.iter().enumerate() {
+            space.ip(&["addr", "add", &format!("10.99.0.{}/24", n + 1), "dev", "eth0"]);
+            space.ip(&["link", "set", "eth0", "up"]);
+        }
+        for space in &spaces {
+            eventually("the cable is plugged in", || {
+                let mut show = space.enter("ip");
+                show.args(["link", "show", "dev", "eth0"]);
+                run(show).ok().contains("state UP")
+            });
+        }
+        Some(spaces)
+    }
+
+    /// Takes the cable out.
+    pub fn unplug(&self) {
+        self.ip(&["link", "set", "eth0", "down"]);
+    }
+
+    /// Puts it back.
+    pub fn plug_in(&self) {
+        self.ip(&["link", "set", "eth0", "up"]);
+    }
+
+    /// Takes the IPv4 address off the cable, and waits until the other one may be used.
+    pub fn without_ipv4(&self) {
+        self.ip(&["addr", "flush", "dev", "eth0", "scope", "global"]);
+        eventually("the link-local address is there", || {
+            let mut show = self.enter("ip");
+            show.args(["-6", "addr", "show", "dev", "eth0", "scope", "link"]);
+            let shown = run(show).ok();
+            shown.contains("fe80::") && !shown.contains("tentative")
+        });
+    }
+
     fn ip(&self, args: &[&str]) {
         let output = Command::new("ip").args(["-n", &self.name]).args(args).output().unwrap();
         assert!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -56,7 +96,7 @@ impl Space {
                 command.env(name, value);
             }
         }
-        if !args.contains(&"--no-lan") && args.contains(&"--lan-interface") {
+        if !args.contains(&"--no-lan") {
             command.env_remove("ELO_NO_LAN");
         }
         command
@@ -97,10 +137,19 @@ impl Drop for Space {
     }
 }
 
-/// Kilobytes of a node in memory.
+/// Kilobytes of a node in memory now.
 pub fn rss_kb(node: &Serve) -> u64 {
+    memory(node, "VmRSS:")
+}
+
+/// The most it has had so far.
+pub fn most_rss_kb(node: &Serve) -> u64 {
+    memory(node, "VmHWM:")
+}
+
+fn memory(node: &Serve, what: &str) -> u64 {
     // `ip netns exec` becomes what it runs.
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.child.0.id())).unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+    let line = status.lines().find(|l| l.starts_with(what)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
