@@ -67,9 +67,9 @@ pub use error::{Attempt, CallError, CloseReason, Delivery, Error, ErrorCode};
 pub use identity::{Identity, IdentityError, InvalidNodeId, NodeId, verify};
 pub use limits::Limits;
 pub use node::{
-    Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo, ChunkError, Context, Event, FoundNode,
-    Metrics, Node, Outcome, Payload, PeerInfo, Route, Source, Status, Subscription, Task, TaskError, TaskResult,
-    Timings, Tracker, TrackerRole, Way,
+    Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo, ChunkError, Context, Dht, DhtHealth, Event,
+    FoundNode, Metrics, Node, Outcome, Payload, PeerInfo, Route, Source, Status, Subscription, Task, TaskError,
+    TaskResult, Timings, Tracker, TrackerRole, Way,
 };
 pub use wire::{Capability, CapabilityKind};
 

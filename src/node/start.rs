@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::builder::{Builder, Tracker, check_name};
+use super::dht::DhtPart;
 use super::driver::{Handlers, Shared, lock, unix_ms};
 use super::info::{Metrics, TrackerRole};
 use super::links::PeerAddr;
@@ -55,6 +56,8 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     };
     let listen: Vec<SocketAddr> = listener.iter().filter_map(|l| l.local_addr().ok()).collect();
 
+    let (dht, dht_note) = DhtPart::new(builder.dht, builder.dht_port, listen.first().copied())?;
+
     let mut seed = [0u8; 32];
     rand::rng().fill_bytes(&mut seed);
     let mut run = [0u8; 8];
@@ -76,6 +79,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         port: listen.first().map(SocketAddr::port),
         bound: listen.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()),
         advertise: builder.advertise,
+        dht: dht.is_some(),
         limits: builder.limits.clone(),
     };
     let start = Instant::now();
@@ -126,13 +130,16 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         legacy_hello: Arc::new(legacy_hello),
         unix_now: Arc::new(|| (unix_ms() / 1000) as i64),
     });
-    let shared = Shared::new(identity, name, net, start, listen, state, handlers, max_connections);
+    let shared = Shared::new(identity, name, net, start, listen, state, handlers, max_connections, (dht, dht_note));
     let _ = own.set(Arc::downgrade(&shared));
     // The changes made so far asked for signatures one by one; one is enough.
     shared.with(|state, now, out| state.publish_record(now, out));
     shared.spawn(Arc::clone(&shared).run_alarms());
     if let Some(listener) = listener {
         shared.spawn(Arc::clone(&shared).run_listener(listener));
+    }
+    if shared.dht.is_some() {
+        shared.spawn(Arc::clone(&shared).run_dht());
     }
     for peer in peers {
         shared.spawn(Arc::clone(&shared).keep_connected(peer));
@@ -194,7 +201,11 @@ impl Shared {
             }
         });
         let _ = gone.await;
+        let dht_port = self.dht.as_ref().and_then(DhtPart::bound_port);
         self.end();
+        if let Some(dht) = &self.dht {
+            dht.ended(dht_port).await;
+        }
         // Handlers that don't listen are dropped where they await: 2 s of grace, and a little for the rest.
         let _ = tokio::time::timeout(GOODBYE + Duration::from_secs(1), self.spawned.wait()).await;
         self.stopped.cancel();
@@ -210,6 +221,9 @@ impl Shared {
         let connections: Vec<_> = lock(&self.conns).drain().collect();
         for (_, link) in connections {
             link.connection.abort();
+        }
+        if let Some(dht) = &self.dht {
+            dht.end();
         }
         lock(&self.calls).clear();
         lock(&self.finds).clear();
