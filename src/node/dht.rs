@@ -10,11 +10,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::builder::Dht;
 use super::driver::{Shared, lock};
 use super::info::{DhtHealth, Source};
-use crate::discovery::dht::{Engine, Gone, Join, Named, own_ip_towards, public_bootstrap, resolve, scope};
+use crate::discovery::dht::{Engine, Gone, Join, Kept, Named, own_ip_towards, public_bootstrap, resolve, scope};
 use crate::error::{CloseReason, Error};
 use crate::identity::NodeId;
 use crate::limits::{DHT_ANNOUNCE, LOOKUP_DIAL, MAX_DHT_CONTACTS};
@@ -30,6 +31,14 @@ const REJOIN: Duration = Duration::from_secs(5);
 
 /// The longest wait before the DHT is joined anew.
 const REJOIN_MAX: Duration = Duration::from_secs(300);
+
+/// When the table is filled up after the DHT was joined, and how often later on: `mainline` does so every 15 minutes.
+/// Whoever joined first knows nobody, and a DHT server doesn't remember who asks it; in a small mesh the one that
+/// introduced the others may be gone by then.
+const REFRESH: Duration = Duration::from_secs(2);
+
+/// See [`REFRESH`]; doubled each time up to this.
+const REFRESH_MAX: Duration = Duration::from_secs(60);
 
 /// How many announces are under way at once: each asks some dozens of servers.
 const ANNOUNCES: usize = 4;
@@ -66,8 +75,12 @@ pub(crate) struct DhtPart {
 struct Seen {
     state: &'static str,
     detail: String,
+    /// Whom it knows, and whom it joined through.
     contacts: Vec<SocketAddr>,
+    /// Nodes in its table.
+    nodes: usize,
     announced: usize,
+    kept_here: usize,
     last_announce: Option<Instant>,
 }
 
@@ -123,6 +136,18 @@ impl DhtPart {
 
     fn bump(&self) {
         self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// The DHT, once it is joined.
+    async fn joined(&self) -> Engine {
+        let mut changed = self.changed.subscribe();
+        loop {
+            if let Some(engine) = self.engine() {
+                return engine;
+            }
+            // It lives as long as this part.
+            let _ = changed.changed().await;
+        }
     }
 
     fn note(&self, state: &'static str, detail: impl Into<String>) {
@@ -184,6 +209,8 @@ struct Keeper {
     known: VecDeque<SocketAddrV4>,
     joined: Option<Instant>,
     wait: Duration,
+    refresh: (Instant, Duration),
+    refreshing: Option<AbortOnDropHandle<()>>,
 }
 
 impl Shared {
@@ -203,7 +230,13 @@ impl Shared {
     // ---- joining ---------------------------------------------------------------------------------------------
 
     async fn keep_joined(&self, part: &DhtPart) {
-        let mut keeper = Keeper { known: VecDeque::new(), joined: None, wait: REJOIN };
+        let mut keeper = Keeper {
+            known: VecDeque::new(),
+            joined: None,
+            wait: REJOIN,
+            refresh: (Instant::now(), REFRESH),
+            refreshing: None,
+        };
         let mut changed = part.changed.subscribe();
         loop {
             self.keep_once(part, &mut keeper).await;
@@ -231,8 +264,10 @@ impl Shared {
             return;
         };
         remember(&mut keeper.known, look.contacts.iter().copied());
-        {
+        let met = {
             let mut seen = lock(&part.seen);
+            let met = seen.nodes == 0 && !look.contacts.is_empty();
+            seen.nodes = look.contacts.len();
             seen.contacts = look.contacts.iter().chain(&engine.bootstrap).map(|c| SocketAddr::V4(*c)).collect();
             seen.state = if look.server { "server" } else { "client" };
             seen.detail = match look.contacts.len() {
@@ -240,9 +275,19 @@ impl Shared {
                 0 => format!("none of {} nodes answers yet", engine.bootstrap.len()),
                 n => format!("{n} nodes in its table"),
             };
+            met
+        };
+        if met {
+            // Now there is somebody to keep what this node announces.
+            part.bump();
         }
         if !look.contacts.is_empty() {
             keeper.wait = REJOIN;
+        }
+        let (at, wait) = keeper.refresh;
+        if at <= Instant::now() {
+            keeper.refresh = (Instant::now() + wait, (wait * 2).min(REFRESH_MAX));
+            keeper.refreshing = Some(engine.refresh());
         }
         if !rested {
             return;
@@ -336,6 +381,7 @@ impl Shared {
                     *slot = Some(engine);
                 }
                 lock(&part.seen).contacts = join.bootstrap.iter().map(|c| SocketAddr::V4(*c)).collect();
+                lock(&part.seen).nodes = 0;
                 part.note(if join.server { "server" } else { "client" }, "joining");
                 self.with(|state, now, out| state.set_dht_port(port, now, out));
                 part.bump();
@@ -357,10 +403,14 @@ impl Shared {
             changed.mark_unchanged();
             let publication = self.read(|state, _| state.publication());
             if let (Some(engine), Some(publication)) = (part.engine(), publication) {
+                let alone = lock(&part.seen).nodes == 0;
+                plan.company(!alone, Instant::now());
                 let due = plan.due(&publication, engine.id(), Instant::now());
                 self.publish(part, &mut plan, &engine, publication, due).await;
                 let mut seen = lock(&part.seen);
-                (seen.announced, seen.last_announce) = (plan.entries.len(), plan.last);
+                seen.announced = plan.kept.values().filter(|k| k.there).count();
+                seen.kept_here = plan.kept.values().filter(|k| k.here).count();
+                seen.last_announce = plan.last;
             }
             let next = plan.next().unwrap_or_else(|| Instant::now() + DHT_ANNOUNCE);
             tokio::select! {
@@ -383,7 +433,7 @@ impl Shared {
             IpAddr::V4(ip) => Some(ip),
             IpAddr::V6(_) => None,
         });
-        let mut under_way: JoinSet<(Entry, Result<bool, Gone>)> = JoinSet::new();
+        let mut under_way: JoinSet<(Entry, Result<Kept, Gone>)> = JoinSet::new();
         let mut due = due.into_iter();
         loop {
             while under_way.len() < ANNOUNCES
@@ -395,18 +445,18 @@ impl Shared {
                     let result = match (&entry, port) {
                         (Entry::Item, _) => engine.put(&identity, compact, own_ip).await,
                         (Entry::Capability(name), Some(port)) => engine.announce(name, port, own_ip).await,
-                        (Entry::Capability(_), None) => Ok(false),
+                        (Entry::Capability(_), None) => Ok(Kept::default()),
                     };
                     (entry, result)
                 });
             }
             let Some(joined) = under_way.join_next().await else { return };
             let Ok((entry, result)) = joined else { continue };
-            if result == Err(Gone) {
+            let Ok(kept) = result else {
                 part.bump();
                 return;
-            }
-            plan.done(&entry, result == Ok(true), Instant::now());
+            };
+            plan.done(&entry, kept, Instant::now());
         }
     }
 
@@ -414,20 +464,23 @@ impl Shared {
 
     /// Asks the DHT for a lookup.
     pub(crate) fn ask_dht(&self, lookup: LookupId, what: Wanted) -> Vec<Action> {
-        let engine = self.dht.as_ref().and_then(|part| Some((part, part.engine()?)));
-        let (Some((part, engine)), Some(shared)) = (engine, self.strong()) else {
-            let note = match &self.dht {
-                Some(part) => format!("it is not joined: {}", lock(&part.seen).detail),
-                None => "there is none".to_owned(),
-            };
-            return self.decide(|s, now, out| s.dht_over(lookup, &what, Some(note), now, out));
+        let (Some(part), Some(shared)) = (&self.dht, self.strong()) else {
+            return self.decide(|s, now, out| s.dht_over(lookup, &what, None, now, out));
         };
         let token = lock(&part.lookups).entry(lookup).or_insert_with(|| self.stop.child_token()).clone();
-        let bound_here = part.bind.is_loopback();
-        let scope = scope(part.mode == Dht::Public, bound_here, &lock(&part.seen).contacts);
         self.spawn(async move {
             let work = async {
+                let Some(part) = &shared.dht else { return };
+                // It may be about to be joined: the node, or whoever it learns of the DHT from, has just come up.
+                let joined = timeout(shared.net.limits.query_wait, part.joined()).await;
+                let Ok(engine) = joined else {
+                    let note = format!("it is not joined: {}", lock(&part.seen).detail);
+                    return shared.with(|s, now, out| s.dht_over(lookup, &what, Some(note), now, out));
+                };
+                let bound_here = part.bind.is_loopback();
+                let scope = scope(part.mode == Dht::Public, bound_here, &lock(&part.seen).contacts);
                 let mut asking = engine.ask(what.clone());
+                drop(engine);
                 while let Some(named) = asking.next().await {
                     shared.with(|s, now, out| match named {
                         Named::Addrs(addrs) => s.dht_addrs(lookup, &addrs, scope, now, out),
@@ -506,9 +559,9 @@ impl Shared {
             health.state = seen.state;
             health.detail.clone_from(&seen.detail);
             health.port = engine.as_ref().map(|e| e.port);
-            let through = engine.as_ref().map_or(0, |e| e.bootstrap.len());
-            health.nodes = seen.contacts.len().saturating_sub(through);
+            health.nodes = seen.nodes;
             health.announced = seen.announced;
+            health.kept_here = seen.kept_here;
             health.last_announce_s = seen.last_announce.map(|at| at.elapsed().as_secs());
         }
         health
@@ -529,10 +582,13 @@ struct Plan {
     /// What the item said last, its `seq` aside.
     item: Option<Compact>,
     port: Option<u16>,
+    company: bool,
     /// Which run of the DHT it was put through.
     engine: Option<[u8; 20]>,
-    /// When somebody last took something.
+    /// When somebody else last took something.
     last: Option<Instant>,
+    /// Who keeps what.
+    kept: BTreeMap<Entry, Kept>,
 }
 
 impl Plan {
@@ -541,6 +597,7 @@ impl Plan {
         let said = Compact { seq: 0, ..wanted.compact.clone() };
         if self.engine != Some(engine) || self.port != wanted.port {
             self.entries.clear();
+            self.kept.clear();
             (self.engine, self.port) = (Some(engine), wanted.port);
         }
         if self.item.as_ref() != Some(&said) {
@@ -551,6 +608,7 @@ impl Plan {
             Entry::Item => true,
             Entry::Capability(name) => wanted.capabilities.contains(name),
         });
+        self.kept.retain(|entry, _| self.entries.contains_key(entry));
         let all = wanted.capabilities.iter().cloned().map(Entry::Capability).chain([Entry::Item]);
         for entry in all {
             let jitter = Duration::from_millis(rand::rng().random_range(0..JITTER_MS));
@@ -559,10 +617,23 @@ impl Plan {
         self.entries.iter().filter(|(_, (at, _))| *at <= now).map(|(entry, _)| entry.clone()).collect()
     }
 
-    /// One was put there; `kept`: somebody keeps it.
-    fn done(&mut self, entry: &Entry, kept: bool, now: Instant) {
+    /// Whether there is anybody to keep it. What nobody kept is put there at once when somebody comes.
+    fn company(&mut self, company: bool, now: Instant) {
+        if company && !std::mem::replace(&mut self.company, true) {
+            for (entry, due) in &mut self.entries {
+                if !self.kept.get(entry).is_some_and(|k| k.there) {
+                    *due = (now, AGAIN);
+                }
+            }
+        }
+        self.company = company;
+    }
+
+    /// One was put there. Own servers are few: it is put there again soon when nobody else keeps it.
+    fn done(&mut self, entry: &Entry, kept: Kept, now: Instant) {
         let Some((at, wait)) = self.entries.get_mut(entry) else { return };
-        if kept {
+        self.kept.insert(entry.clone(), kept);
+        if kept.there {
             *wait = AGAIN;
             *at = now + DHT_ANNOUNCE.mul_f64(rand::rng().random_range(0.8..1.0));
             self.last = Some(now);
@@ -605,11 +676,12 @@ mod tests {
     async fn what_changes_is_put_there_at_once_and_the_rest_when_its_time_comes() {
         let (mut plan, start) = (Plan::default(), Instant::now());
         let soon = start + Duration::from_secs(1);
+        let kept = Kept { here: false, there: true };
         assert!(plan.due(&publication(&["a", "b"], 1, 1), [0; 20], start).len() <= 3);
         let due = plan.due(&publication(&["a", "b"], 1, 1), [0; 20], soon);
         assert_eq!(names(&due), ["", "a", "b"]);
         for entry in &due {
-            plan.done(entry, true, soon);
+            plan.done(entry, kept, soon);
         }
         // Another seq alone is no change.
         assert!(plan.due(&publication(&["a", "b"], 1, 2), [0; 20], soon).is_empty());
@@ -617,7 +689,7 @@ mod tests {
         plan.due(&publication(&["a", "c"], 1, 2), [0; 20], soon);
         let later = soon + Duration::from_secs(1);
         assert_eq!(names(&plan.due(&publication(&["a", "c"], 1, 2), [0; 20], later)), ["c"]);
-        plan.done(&Entry::Capability("c".into()), false, later);
+        plan.done(&Entry::Capability("c".into()), Kept::default(), later);
         assert_eq!(plan.next(), Some(later + AGAIN));
         // Another address, and another run of the DHT: everything anew.
         plan.due(&publication(&["a", "c"], 2, 2), [0; 20], later);
@@ -626,7 +698,7 @@ mod tests {
         let due = plan.due(&publication(&["a", "c"], 2, 2), [1; 20], much_later + Duration::from_secs(1));
         assert!(due.len() <= 3 && plan.entries.len() == 3);
         for entry in [Entry::Item, Entry::Capability("a".into()), Entry::Capability("c".into())] {
-            plan.done(&entry, true, much_later);
+            plan.done(&entry, kept, much_later);
         }
         let due = plan.due(&publication(&["a", "c"], 2, 2), [1; 20], much_later + DHT_ANNOUNCE);
         assert_eq!(names(&due), ["", "a", "c"]);

@@ -215,9 +215,11 @@ pub struct DhtHealth {
     pub port: Option<u16>,
     /// Nodes in its routing table.
     pub nodes: usize,
-    /// How many things of this node stand in it: its capabilities, and what it says of itself.
+    /// How many things of this node others keep in it: its capabilities, and what it says of itself.
     pub announced: usize,
-    /// When somebody last took one of them, in seconds.
+    /// How many of them its own server keeps.
+    pub kept_here: usize,
+    /// When others last took one of them, in seconds ago.
     pub last_announce_s: Option<u64>,
     /// Lookups under way.
     pub lookups: usize,

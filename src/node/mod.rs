@@ -274,7 +274,10 @@ impl Node {
                     () = shared.stop.cancelled() => None,
                 };
                 let Some(node) = answer else { break };
-                found.insert(node.node_id, node);
+                // The flood may find it as well, through whom the DHT named.
+                if found.get(&node.node_id).is_none_or(|known| known.found != "dht") {
+                    found.insert(node.node_id, node);
+                }
             }
         }
         // What is known by itself tells more than that somebody else knew it.

@@ -201,11 +201,7 @@ impl Shared {
             }
         });
         let _ = gone.await;
-        let dht_port = self.dht.as_ref().and_then(DhtPart::bound_port);
         self.end();
-        if let Some(dht) = &self.dht {
-            dht.ended(dht_port).await;
-        }
         // Handlers that don't listen are dropped where they await: 2 s of grace, and a little for the rest.
         let _ = tokio::time::timeout(GOODBYE + Duration::from_secs(1), self.spawned.wait()).await;
         self.stopped.cancel();
@@ -222,8 +218,14 @@ impl Shared {
         for (_, link) in connections {
             link.connection.abort();
         }
-        if let Some(dht) = &self.dht {
+        if let (Some(dht), Some(shared)) = (&self.dht, self.strong()) {
+            let port = dht.bound_port();
             dht.end();
+            self.spawn(async move {
+                if let Some(dht) = &shared.dht {
+                    dht.ended(port).await;
+                }
+            });
         }
         lock(&self.calls).clear();
         lock(&self.finds).clear();

@@ -47,6 +47,15 @@ pub(crate) enum Named {
     Node(NodeId, Compact),
 }
 
+/// Who keeps what was put into the DHT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// This node's own server.
+    pub(crate) here: bool,
+    /// Somebody else's.
+    pub(crate) there: bool,
+}
+
 /// A handle to a running DHT node. The thread ends with the last one.
 #[derive(Clone, Debug)]
 pub(crate) struct Engine {
@@ -116,6 +125,18 @@ impl Engine {
         .map_err(|_| Gone)
     }
 
+    /// Looks for the nodes near this one, and so gets to know those who came. It takes its time; it ends early with the handle.
+    pub(crate) fn refresh(&self) -> AbortOnDropHandle<()> {
+        /// It asks some dozens of nodes, round after round.
+        const PATIENCE: Duration = Duration::from_secs(20);
+        let dht = self.dht.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            // Under its own id only: a node that has joined through nobody takes whatever id is looked for as the asker's.
+            let find = async { dht.find_node(*dht.info().await.id()).await.len() };
+            drop(timeout(PATIENCE, find).await);
+        }))
+    }
+
     fn own(&self, ip: Option<Ipv4Addr>) -> Option<OwnServer> {
         let ip = if self.bind.is_unspecified() { ip? } else { self.bind };
         self.server.then_some(OwnServer { ip, port: self.port, id: self.id })
@@ -166,14 +187,18 @@ impl Engine {
     }
 
     /// Announces that a capability is provided at this host's address, TCP port `port`. `own_ip`: this host's address as
-    /// others see it, for its own server. Gives whether anybody else keeps it.
-    pub(crate) async fn announce(&self, name: &str, port: u16, own_ip: Option<Ipv4Addr>) -> Result<bool, Gone> {
+    /// others see it, for its own server. Gives who keeps it.
+    pub(crate) async fn announce(&self, name: &str, port: u16, own_ip: Option<Ipv4Addr>) -> Result<Kept, Gone> {
         let key = capability_key(name);
-        if let Some(own) = self.own(own_ip) {
-            let _ = own.announce(&key, port).await;
-        }
+        let here = match self.own(own_ip) {
+            Some(own) => own.announce(&key, port).await.is_some(),
+            None => false,
+        };
         let dht = self.dht.clone();
-        guarded(PUT, async move { dht.announce_peer(Id::from(key), Some(port)).await.is_ok() }).await.or_late(false)
+        guarded(PUT, async move { dht.announce_peer(Id::from(key), Some(port)).await.is_ok() })
+            .await
+            .or_late(false)
+            .map(|there| Kept { here, there })
     }
 
     /// Puts what this node says of itself under its own key.
@@ -182,16 +207,20 @@ impl Engine {
         identity: &Identity,
         compact: Compact,
         own_ip: Option<Ipv4Addr>,
-    ) -> Result<bool, Gone> {
+    ) -> Result<Kept, Gone> {
         let (node, seq) = (identity.id(), i64::try_from(compact.seq).unwrap_or(i64::MAX));
         let value = compact.write();
         let signature = identity.sign(&item_signing_bytes(seq, &value));
         let item = MutableItem::new_signed_unchecked(*node.as_bytes(), signature, &value, seq, None);
-        if let Some(own) = self.own(own_ip) {
-            let _ = own.put(&node, item.target().as_bytes(), seq, &value, &signature).await;
-        }
+        let here = match self.own(own_ip) {
+            Some(own) => own.put(&node, item.target().as_bytes(), seq, &value, &signature).await.is_some(),
+            None => false,
+        };
         let dht = self.dht.clone();
-        guarded(PUT, async move { dht.put_mutable(item, None).await.is_ok() }).await.or_late(false)
+        guarded(PUT, async move { dht.put_mutable(item, None).await.is_ok() })
+            .await
+            .or_late(false)
+            .map(|there| Kept { here, there })
     }
 }
 

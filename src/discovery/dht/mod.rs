@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 
 use sha1_smol::Sha1;
 
-pub(crate) use engine::{Engine, Gone, Named};
+pub(crate) use engine::{Engine, Gone, Kept, Named};
 pub(crate) use join::{Join, own_ip_towards, public_bootstrap, resolve};
 
 use crate::mesh::Scope;

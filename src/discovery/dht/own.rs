@@ -158,9 +158,44 @@ impl OwnServer {
             ("k", bytes(node.as_bytes())),
             ("seq", int(seq)),
             ("sig", bytes(signature)),
+            // Not in BEP 44; mainline wants it.
+            ("target", bytes(target)),
             ("token", bytes(&token)),
             ("v", bytes(value)),
         ];
         self.ask(&socket, &query("put", &arguments)).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Join, capability_key};
+    use super::*;
+    use crate::identity::Identity;
+
+    #[tokio::test]
+    async fn its_own_server_keeps_what_this_node_announces() {
+        let join = Join { bootstrap: Vec::new(), server: true, bind: Ipv4Addr::LOCALHOST, port: 0 };
+        let dht = tokio::task::spawn_blocking(move || mainline::Dht::new(join.config())).await.unwrap().unwrap();
+        let dht = dht.as_async();
+        let port = dht.info().await.local_addr().port();
+        let own = OwnServer { ip: Ipv4Addr::LOCALHOST, port, id: [7; 20] };
+        let key = capability_key("work");
+        assert_eq!(own.addrs(&key).await, []);
+        own.announce(&key, 7878).await.unwrap();
+        own.announce(&key, 7879).await.unwrap();
+        // Kept once, as what it was last.
+        assert_eq!(own.addrs(&key).await, [SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7879)]);
+
+        let identity = Identity::from_seed([1; 32]);
+        let node = identity.id();
+        let target = *mainline::MutableItem::target_from_key(node.as_bytes(), None).as_bytes();
+        assert_eq!(own.item(&node, &target).await, None);
+        let signature = identity.sign(&item_signing_bytes(5, b"{}"));
+        own.put(&node, &target, 5, b"{}", &signature).await.unwrap();
+        assert_eq!(own.item(&node, &target).await, Some((5, b"{}".to_vec())));
+        // A signature that is none is not taken.
+        assert_eq!(own.put(&node, &target, 6, b"{}", &signature).await, None);
+        assert_eq!(own.item(&node, &target).await, Some((5, b"{}".to_vec())));
     }
 }
