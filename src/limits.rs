@@ -61,6 +61,23 @@ pub const MAX_RECORD_BYTES_PER_MESSAGE: usize = 512 * 1024;
 /// The longest time to live of a task: a day. A node remembers a task until its deadline, so it is bounded.
 pub const MAX_TTL_S: u64 = 86_400;
 
+/// The most addresses in its own network that a node tells a tracker for hole punching: a host has a handful of them.
+pub const MAX_PUNCH_CANDIDATES: usize = 4;
+
+/// The most holes a node punches at once. Each holds five sockets for some seconds.
+pub const MAX_PUNCHING: usize = 16;
+
+/// The most nodes a node remembers attempts to punch through to. What is forgotten may be tried again early, which a
+/// tracker's own bound covers.
+pub const MAX_PUNCHES: usize = 256;
+
+/// The most nodes remembered as reached only through a tracker: what a person reads in a listing.
+pub const MAX_CONTACTS: usize = 256;
+
+/// The most nodes and pairs of nodes whose rate of punching a tracker remembers, of about 100 bytes each; past that it
+/// helps nobody new for a minute.
+pub const MAX_PUNCH_PAIRS: usize = 4096;
+
 /// What a node's owner may change. The defaults are for a node on the open internet with a few hundred peers.
 ///
 /// ```

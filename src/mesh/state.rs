@@ -13,6 +13,7 @@ use super::calls::Calls;
 use super::clock::{Now, Timers};
 use super::conn_id::ConnId;
 use super::peers::{Arrival, Peers};
+use super::punch::Punches;
 use super::queries::Queries;
 use super::relay::Relays;
 use super::seen::Seen;
@@ -96,6 +97,7 @@ pub struct State {
     pub(super) calls: Calls,
     pub(super) tasks: Tasks,
     pub(super) relays: Relays,
+    pub(super) punches: Punches,
     pub(super) seen_events: Seen<(NodeId, String), ()>,
     pub(super) in_flight: HashMap<NodeId, usize>,
     /// Who is being dialled for calls, and when the news of it is no longer waited for.
@@ -148,6 +150,7 @@ impl State {
             calls: Calls::default(),
             tasks: Tasks::default(),
             relays: Relays::default(),
+            punches: Punches::default(),
             seen_events: Seen::new(limits.max_seen, seen_for),
             in_flight: HashMap::new(),
             dialing: BTreeMap::new(),
@@ -185,6 +188,9 @@ impl State {
             Message::Event(event) => self.on_event(event, conn, now, out),
             Message::Relay(relay) => self.on_relay(relay, conn, node, now, out),
             Message::RelayError(error) => self.on_relay_error(error, node, now, out),
+            Message::Punch(punch) => self.on_punch(punch, conn, node, now, out),
+            Message::PunchStart(start) => self.on_punch_start(start, node, now, out),
+            Message::PunchError(error) => self.on_punch_error(error, node, now),
             Message::Bye(reason, message) => {
                 if let Some(peer) = self.peers.get_mut(conn) {
                     peer.bye = Some((reason, message));
@@ -246,6 +252,7 @@ impl State {
                     self.queries.expire(now);
                     self.tasks.expire(now);
                     self.relays.expire(now);
+                    self.punches_expire(now);
                     self.close_unused(now, out);
                     self.dialing.retain(|_, until| *until > now.mono);
                     let slow: Vec<_> =

@@ -24,7 +24,7 @@ use super::task::BoxHandler;
 use crate::error::CloseReason;
 use crate::identity::{Identity, NodeId};
 use crate::mesh::{Action, CallEvent, ConnId, How, Now, OnFull, State, TaskKey, What};
-use crate::net::{Connection, NetConfig, SendError};
+use crate::net::{Connection, NetConfig, Punch, SendError};
 use crate::wire::draft;
 
 /// How many things that happened wait for an owner who doesn't look.
@@ -309,6 +309,9 @@ impl Shared {
                 }
             }
             Action::Dial { node, addrs, how } => self.dial_for_calls(node, addrs, how),
+            Action::Punch { node, local, addrs, wait, dialler } => {
+                self.punch(node, Punch { local, addrs, wait, dialler });
+            }
             Action::SignRecord(draft) => match draft.sign(&self.identity) {
                 Some(record) => return self.decide(|s, _, out| s.record_signed(record, out)),
                 None => tracing::error!("this node's record is too large to be published: register less"),
@@ -446,6 +449,31 @@ impl Shared {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = dial => {}
+            }
+        });
+    }
+
+    /// Connects to a node through both NATs, while it connects to us.
+    fn punch(&self, node: NodeId, punch: Punch) {
+        let Some(shared) = self.strong() else { return };
+        self.spawn(async move {
+            let attempt = async {
+                let place = Arc::clone(&shared.dialled).try_acquire_owned();
+                let why = match place {
+                    Err(_) => format!("this node has made all the connections it may ({})", shared.places),
+                    Ok(place) => match crate::net::punch(punch, node, &shared.net).await {
+                        Ok(established) => match shared.established(established, Some(place), How::PUNCHED) {
+                            Ok(_) => return,
+                            Err((reason, message)) => format!("{reason}: {message}"),
+                        },
+                        Err(why) => why,
+                    },
+                };
+                shared.with(|s, now, _| s.punch_failed(&node, &why, now));
+            };
+            tokio::select! {
+                () = shared.stop.cancelled() => {}
+                () = attempt => {}
             }
         });
     }

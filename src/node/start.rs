@@ -30,9 +30,17 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// How often a graceful stop looks whether it can go on.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Which features this node lists: none yet beyond the protocol's first version.
+/// Which features this node lists.
 fn features(legacy: bool) -> Vec<String> {
-    if legacy { vec!["legacy".to_owned()] } else { Vec::new() }
+    let mut features = Vec::new();
+    if legacy {
+        features.push("legacy".to_owned());
+    }
+    // Several sockets at one port mean something else on Windows.
+    if cfg!(unix) {
+        features.push(crate::mesh::PUNCH.to_owned());
+    }
+    features
 }
 
 pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {

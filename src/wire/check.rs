@@ -114,6 +114,9 @@ fn author(message: &Message, speaker: Speaker) -> Result<Option<Author<'_>>, Sig
         | Message::InterestUpdate(_)
         | Message::QueryResp(_)
         | Message::RelayError(_)
+        | Message::Punch(_)
+        | Message::PunchStart(_)
+        | Message::PunchError(_)
         | Message::Heartbeat(_)
         | Message::Bye(..)
         | Message::Unknown(_) => None,

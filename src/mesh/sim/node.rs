@@ -24,6 +24,7 @@ pub struct Spec {
     pub allow: Option<HashSet<NodeId>>,
     pub listens: bool,
     pub limits: Limits,
+    pub features: Vec<String>,
     /// How far its clock is off, in milliseconds.
     pub offset_ms: i64,
 }
@@ -38,6 +39,7 @@ impl Spec {
             allow: None,
             listens: true,
             limits: Limits::default(),
+            features: Vec::new(),
             offset_ms: 0,
         }
     }
@@ -162,7 +164,7 @@ impl Node {
             name: spec.name.clone(),
             version: "sim".into(),
             instance: format!("{n}-{run}"),
-            features: Vec::new(),
+            features: spec.features.clone(),
             tracker: spec.tracker,
             allow: spec.allow.clone(),
             port: spec.listens.then_some(port),
