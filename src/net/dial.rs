@@ -64,10 +64,22 @@ async fn connect(addr: &str, cfg: &NetConfig) -> Result<TcpStream, HandshakeErro
 /// that one may be shared by connections to different ends, where a port bound beforehand may not.
 async fn open(addr: SocketAddr) -> io::Result<TcpStream> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if cfg!(unix) {
-        socket.set_reuseaddr(true)?;
-    }
+    share(&socket)?;
     socket.connect(addr).await
+}
+
+/// Lets others have this socket's local port too, one that listens included; only such that ask for it as well, and only
+/// of the same user.
+#[cfg(unix)]
+pub(super) fn share(socket: &TcpSocket) -> io::Result<()> {
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)
+}
+
+/// Elsewhere that means something else.
+#[cfg(not(unix))]
+pub(super) fn share(_socket: &TcpSocket) -> io::Result<()> {
+    Ok(())
 }
 
 /// The dialler's side of the handshake on a stream.

@@ -1,16 +1,17 @@
 //! Connecting to a node while it connects to us: TCP simultaneous open, through both sides' NATs.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::NetConfig;
-use super::dial::shake;
+use super::dial::{shake, share};
 use super::handshake::{Established, HandshakeError, handshake_inbound};
 use crate::error::CloseReason;
 use crate::identity::NodeId;
@@ -35,6 +36,10 @@ const MAX_TRIES: u32 = 12;
 /// The most streams to one address on which nobody proved who they are.
 const MAX_STREAMS: u32 = 3;
 
+/// The most connections taken meanwhile, strangers' included, and how many may wait.
+const MAX_ACCEPTED: usize = 16;
+const BACKLOG: u32 = 4;
+
 /// What is to be done.
 #[derive(Clone, Debug)]
 pub struct Punch {
@@ -58,6 +63,15 @@ pub async fn punch(punch: Punch, node: NodeId, cfg: &Arc<NetConfig>) -> Result<E
     sleep(punch.wait).await;
     let until = Instant::now() + PATIENCE;
     let mut attempts = JoinSet::new();
+    let ips: BTreeSet<IpAddr> = punch.addrs.iter().map(SocketAddr::ip).collect();
+    for any in [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))] {
+        let ips: BTreeSet<IpAddr> = ips.iter().filter(|ip| ip.is_ipv4() == any.is_ipv4()).copied().collect();
+        // Without it a SYN that is early is refused; that may still end well.
+        if let Some(Ok(listener)) = (!ips.is_empty()).then(|| listener(any, punch.local.port())) {
+            let (cfg, dialler) = (Arc::clone(cfg), punch.dialler);
+            attempts.spawn(async move { accept(listener, &ips, dialler, node, until, &cfg).await });
+        }
+    }
     for addr in punch.addrs {
         let (cfg, port, dialler) = (Arc::clone(cfg), punch.local.port(), punch.dialler);
         attempts.spawn(async move { one(addr, port, dialler, node, until, &cfg).await });
@@ -89,7 +103,9 @@ async fn one(
         }
         let socket = socket(addr, port).map_err(|error| Some(format!("can't use local port {port} again: {error}")))?;
         let patience = (Instant::now() + if attempt == 0 { FIRST } else { LATER }).min(until);
-        match timeout_at(patience, socket.connect(addr)).await {
+        let connected = timeout_at(patience, socket.connect(addr)).await;
+        tracing::debug!(%addr, port, attempt, ?connected, "punching");
+        match connected {
             Ok(Ok(stream)) => {
                 streams += 1;
                 match meet(stream, dialler, node, cfg).await {
@@ -104,14 +120,38 @@ async fn one(
                     break;
                 }
             }
-            Ok(Err(error)) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                return Err(Some(format!("{addr}: {error}")));
-            }
+            // Refused; or there is such a connection already: theirs, which was accepted.
             Ok(Err(_)) => sleep(PAUSE).await,
             Err(_) => {}
         }
     }
     Err(last)
+}
+
+/// Takes connections at the local port. On a short way theirs is here before ours has left, and some NATs let it in.
+async fn accept(
+    listener: TcpListener,
+    from: &BTreeSet<IpAddr>,
+    dialler: bool,
+    node: NodeId,
+    until: Instant,
+    cfg: &NetConfig,
+) -> Result<Established, Option<String>> {
+    let mut last = None;
+    for _ in 0..MAX_ACCEPTED {
+        let Ok(accepted) = timeout_at(until, listener.accept()).await else { break };
+        // Others have no business at this port.
+        let Some((stream, _)) = accepted.ok().filter(|(_, addr)| from.contains(&addr.ip())) else { continue };
+        match meet(stream, dialler, node, cfg).await {
+            Ok(established) => return Ok(established),
+            Err(error) => last = Some(error.to_string()),
+        }
+    }
+    Err(last)
+}
+
+fn listener(any: SocketAddr, port: u16) -> io::Result<TcpListener> {
+    socket(any, port)?.listen(BACKLOG)
 }
 
 /// A socket at a local port that others are connected from.
@@ -121,7 +161,7 @@ fn socket(to: SocketAddr, port: u16) -> io::Result<TcpSocket> {
     } else {
         (TcpSocket::new_v6()?, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
     };
-    socket.set_reuseaddr(true)?;
+    share(&socket)?;
     socket.bind(any)?;
     Ok(socket)
 }
