@@ -46,11 +46,6 @@ impl Contacts {
     pub(super) fn expire(&mut self, now: Duration) {
         self.by_node.retain(|_, c| now.saturating_sub(c.last) < SHOWN);
     }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.by_node.len()
-    }
 }
 
 impl State {

@@ -54,7 +54,7 @@ const UNASKED_EVERY: u32 = 10;
 const UNASKED_BURST: u32 = 4;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// The tracker was asked, with this id.
     Asked { id: String, tracker: NodeId },
     /// Both are at it.
@@ -91,7 +91,7 @@ impl Default for Punches {
 }
 
 impl Punches {
-    fn set(&mut self, node: NodeId, phase: Phase, until: Duration) {
+    pub(super) fn set(&mut self, node: NodeId, phase: Phase, until: Duration) {
         if self.attempts.len() >= MAX_PUNCHES && !self.attempts.contains_key(&node) {
             // What has failed longest ago goes first; what is under way stays while there is anything else.
             let goes = self.attempts.iter().min_by_key(|(_, a)| (!matches!(a.phase, Phase::Failed { .. }), a.until));
@@ -107,7 +107,7 @@ impl Punches {
     }
 
     /// How it stands with a node, in words; empty when nothing was tried.
-    fn note(&self, node: &NodeId) -> String {
+    pub(super) fn note(&self, node: &NodeId) -> String {
         match self.attempts.get(node).map(|a| &a.phase) {
             Some(Phase::Asked { .. } | Phase::Punching) => "punching".to_owned(),
             Some(Phase::Failed { why }) => format!("punching failed: {why}"),

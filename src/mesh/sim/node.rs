@@ -71,6 +71,12 @@ impl Spec {
         self
     }
 
+    /// It can punch holes, or help to.
+    pub fn punches(mut self) -> Self {
+        self.features.push(crate::mesh::PUNCH.to_owned());
+        self
+    }
+
     pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
         change(&mut self.limits);
         self

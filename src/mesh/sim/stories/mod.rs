@@ -2,5 +2,6 @@
 
 mod calls;
 mod links;
+mod punch;
 mod relay;
 mod spread;
