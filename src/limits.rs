@@ -144,6 +144,7 @@ pub const MAX_DIAL_BACK_BUCKETS: usize = 4096;
 /// How many trackers a node asks to dial it: it names four in its record, and needs no more views of itself than that;
 /// the rest is for those it changed from.
 pub const MAX_VIEWS: usize = 8;
+
 /// The most candidates kept: addresses at which somebody may be, of whom nothing is proven yet. 256 of some hundred
 /// bytes; [`LAN_CANDIDATES`] and [`REMEMBERED_CANDIDATES`] are the shares that one source can't take from another.
 pub const MAX_CANDIDATES: usize = 256;
@@ -213,6 +214,23 @@ pub const MAX_LAN_RECORDS: usize = 2048;
 /// The most times that the multicast DNS daemon may have noted for its records before it is started anew. It notes two
 /// each time a record is heard again, until the record's time to live is over; 4 MiB of them.
 pub const MAX_LAN_TIMERS: usize = 256 * 1024;
+
+/// The most addresses in its own network that a node tells a tracker for hole punching: a host has a handful of them.
+pub const MAX_PUNCH_CANDIDATES: usize = 4;
+
+/// The most holes a node punches at once. Each holds five sockets for some seconds.
+pub const MAX_PUNCHING: usize = 16;
+
+/// The most nodes a node remembers attempts to punch through to. What is forgotten may be tried again early, which a
+/// tracker's own bound covers.
+pub const MAX_PUNCHES: usize = 256;
+
+/// The most nodes remembered as reached only through a tracker: what a person reads in a listing.
+pub const MAX_CONTACTS: usize = 256;
+
+/// The most nodes and pairs of nodes whose rate of punching a tracker remembers, of about 100 bytes each; past that it
+/// helps nobody new for a minute.
+pub const MAX_PUNCH_PAIRS: usize = 4096;
 
 /// What a node's owner may change. The defaults are for a node on the open internet with a few hundred peers.
 ///

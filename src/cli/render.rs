@@ -81,7 +81,23 @@ fn strings(list: &Value) -> String {
     if texts.is_empty() { "-".to_owned() } else { texts.join(", ") }
 }
 
-/// The connected peers.
+/// How a peer is connected, or reached, and where.
+fn way(peer: &Value) -> String {
+    let addr = text_of(peer, "addr");
+    match text_of(peer, "way") {
+        "relay" => {
+            let tracker = match text_of(peer, "via_name") {
+                "" => short(text_of(peer, "via")),
+                name => name.to_owned(),
+            };
+            let note = text_of(peer, "note");
+            format!("relay via {tracker}{}{note}", if note.is_empty() { "" } else { ", " })
+        }
+        way => format!("{way} {addr}"),
+    }
+}
+
+/// The connected peers, and the nodes reached through trackers.
 pub(super) fn peers(terminal: bool, peers: &[Value]) -> String {
     let rows = peers.iter().map(|peer| {
         let mut notes = Vec::new();
@@ -94,16 +110,15 @@ pub(super) fn peers(terminal: bool, peers: &[Value]) -> String {
         vec![
             who(peer, "node_id"),
             short(text_of(peer, "node_id")),
-            format!("{} {}", if peer["inbound"] == true { "from" } else { "to" }, text_of(peer, "addr")),
             text_of(peer, "found").to_owned(),
-            text_of(peer, "way").to_owned(),
+            way(peer),
             peer["rtt_ms"].as_f64().map_or_else(|| "-".to_owned(), text::millis),
             text::span(number(peer, "connected_s")),
             capabilities(&peer["capabilities"]),
             notes.join(", "),
         ]
     });
-    table(terminal, &["NAME", "ID", "ADDRESS", "FOUND", "WAY", "RTT", "SINCE", "PROVIDES", ""], rows)
+    table(terminal, &["NAME", "ID", "FOUND", "WAY", "RTT", "SINCE", "PROVIDES", ""], rows)
 }
 
 /// Nodes found.

@@ -88,6 +88,20 @@ pub enum Action {
         /// Who must answer there, if that is known.
         node: Option<NodeId>,
     },
+    /// Connect to a node at one of these addresses at the moment when it connects to us, through both NATs;
+    /// [`super::State::punch_failed`] tells when none worked.
+    Punch {
+        /// Who must be there.
+        node: NodeId,
+        /// Where from: this end of the connection to the tracker that helps.
+        local: SocketAddr,
+        /// Where to.
+        addrs: Vec<SocketAddr>,
+        /// When to begin.
+        wait: Duration,
+        /// Whether this side plays the dialler in the handshake.
+        dialler: bool,
+    },
     /// Sign this node's record, and give it to [`super::State::record_signed`].
     SignRecord(Box<RecordDraft>),
     /// Hand a task to its handler.

@@ -33,6 +33,9 @@ impl How {
     /// The other side dialled.
     pub const INBOUND: Self = Self { found: Source::Inbound, on_demand: false, punched: false };
 
+    /// Both sides dialled at once for calls, as a tracker told them.
+    pub const PUNCHED: Self = Self { found: Source::Tracker, on_demand: true, punched: true };
+
     /// This side dialled it to stay connected.
     pub const fn kept(found: Source) -> Self {
         Self { found, on_demand: false, punched: false }
@@ -318,6 +321,7 @@ impl State {
             out.push(Action::Send { to: conn, what: What::Ready(announce), on_full: OnFull::Drop });
         }
         self.ask(conn, now, out);
+        self.punches_on_connected(conn, &node, out);
         self.flush_record(now, out);
         self.lookups_on_connected(conn, &arrival, now, out);
         self.calls_on_connected(&node, resend, now, out);
@@ -463,6 +467,7 @@ impl State {
     pub fn disconnected(&mut self, conn: ConnId, reason: Option<CloseReason>, now: Now, out: &mut Vec<Action>) {
         self.timers.cancel(&Timer::Probe(conn));
         self.timers.cancel(&Timer::Legacy(conn));
+        self.punches_on_lost(conn);
         let Some(peer) = self.peers.remove(conn) else { return };
         let node = peer.arrival.node;
         let said = peer.bye.as_ref().and_then(|(reason, _)| *reason);

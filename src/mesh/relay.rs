@@ -64,6 +64,9 @@ impl State {
             if let Message::Result(answer) = &*relay.frame {
                 self.call_relayed_over(&answer.id, relay.source, relay.hops);
             }
+            if let Message::Task(_) = &*relay.frame {
+                self.note_contact(relay.source, from, now);
+            }
             return self.on_signed(*relay.frame, relay.source, Some(from), conn, now, out);
         }
         let id = relay.frame.task_id().unwrap_or_default().to_owned();

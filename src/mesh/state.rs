@@ -15,6 +15,7 @@ use super::conn_id::ConnId;
 use super::dialback::DialBacks;
 use super::lookups::{LookupId, Lookups};
 use super::peers::{Arrival, Peers};
+use super::punch::Punches;
 use super::queries::Queries;
 use super::reachability::Reach;
 use super::relay::Relays;
@@ -114,6 +115,7 @@ pub struct State {
     pub(super) relays: Relays,
     pub(super) reach: Reach,
     pub(super) dial_backs: DialBacks,
+    pub(super) punches: Punches,
     pub(super) seen_events: Seen<(NodeId, String), ()>,
     pub(super) in_flight: HashMap<NodeId, usize>,
     /// Who is being dialled for calls, and when the news of it is no longer waited for.
@@ -173,6 +175,7 @@ impl State {
             relays: Relays::default(),
             reach: Reach::default(),
             dial_backs: DialBacks::default(),
+            punches: Punches::default(),
             seen_events: Seen::new(limits.max_seen, seen_for),
             in_flight: HashMap::new(),
             dialing: BTreeMap::new(),
@@ -212,6 +215,9 @@ impl State {
             Message::DialBack(ask) => self.on_dial_back(&ask, conn, now, out),
             Message::DialBackResult(answer) => self.on_dial_back_result(answer, conn, now, out),
             Message::RelayError(error) => self.on_relay_error(error, node, now, out),
+            Message::Punch(punch) => self.on_punch(punch, conn, node, now, out),
+            Message::PunchStart(start) => self.on_punch_start(start, node, now, out),
+            Message::PunchError(error) => self.on_punch_error(error, node, now),
             Message::Bye(reason, message) => {
                 if let Some(peer) = self.peers.get_mut(conn) {
                     peer.bye = Some((reason, message));
@@ -276,6 +282,7 @@ impl State {
                     self.queries.expire(now);
                     self.tasks.expire(now);
                     self.relays.expire(now);
+                    self.punches_expire(now);
                     self.close_unused(now, out);
                     self.close_wrong_candidates(now, out);
                     self.dialing.retain(|_, until| *until > now.mono);

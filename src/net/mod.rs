@@ -12,6 +12,7 @@ mod handshake;
 mod hooks;
 mod outbox;
 mod probe;
+mod punch;
 mod reader;
 mod stream;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use handshake::{Established, HandshakeError, handshake_inbound};
 pub use hooks::{Hooks, Refused};
 pub use outbox::SendError;
 pub use probe::probe;
+pub use punch::{Punch, punch};
 
 /// What the connections of one node have in common.
 #[derive(Clone)]

@@ -26,7 +26,7 @@ use super::task::BoxHandler;
 use crate::error::CloseReason;
 use crate::identity::{Identity, NodeId};
 use crate::mesh::{Action, CallEvent, ConnId, How, Now, OnFull, State, TaskKey, What};
-use crate::net::{Connection, NetConfig, SendError};
+use crate::net::{Connection, NetConfig, Punch, SendError};
 use crate::wire::draft;
 
 /// How many things that happened wait for an owner who doesn't look.
@@ -326,6 +326,9 @@ impl Shared {
             Action::Dht { lookup, what } => return self.ask_dht(lookup, what),
             Action::DhtStop { lookup } => self.stop_dht(lookup),
             Action::DialUnknown { lookup, addr, node } => self.dial_unknown(lookup, addr, node),
+            Action::Punch { node, local, addrs, wait, dialler } => {
+                self.punch(node, Punch { local, addrs, wait, dialler });
+            }
             Action::SignRecord(draft) => match draft.sign(&self.identity) {
                 Some(record) => {
                     let more = self.decide(|s, _, out| s.record_signed(record, out));
@@ -484,6 +487,31 @@ impl Shared {
     pub(crate) async fn place_for_dial(&self) -> Option<(SemaphorePermit<'_>, OwnedSemaphorePermit)> {
         let permit = self.dials.acquire().await.ok()?;
         Some((permit, Arc::clone(&self.dialled).try_acquire_owned().ok()?))
+    }
+
+    /// Connects to a node through both NATs, while it connects to us.
+    fn punch(&self, node: NodeId, punch: Punch) {
+        let Some(shared) = self.strong() else { return };
+        self.spawn(async move {
+            let attempt = async {
+                let place = Arc::clone(&shared.dialled).try_acquire_owned();
+                let why = match place {
+                    Err(_) => format!("this node has made all the connections it may ({})", shared.places),
+                    Ok(place) => match crate::net::punch(punch, node, &shared.net).await {
+                        Ok(established) => match shared.established(established, Some(place), How::PUNCHED) {
+                            Ok(_) => return,
+                            Err((reason, message)) => format!("{reason}: {message}"),
+                        },
+                        Err(why) => why,
+                    },
+                };
+                shared.with(|s, now, _| s.punch_failed(&node, &why, now));
+            };
+            tokio::select! {
+                () = shared.stop.cancelled() => {}
+                () = attempt => {}
+            }
+        });
     }
 
     /// The next connection's number.

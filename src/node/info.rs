@@ -77,6 +77,8 @@ pub enum Way {
     Inbound,
     /// Both dialled at once, through their NATs.
     Punched,
+    /// Not at all: it is reached through a tracker's relay.
+    Relay,
 }
 
 /// A tracker, as it is shown.
@@ -175,7 +177,7 @@ impl From<Capability> for CapabilityInfo {
     }
 }
 
-/// A connected peer.
+/// A connected peer, or a node reached through a tracker.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct PeerInfo {
@@ -193,6 +195,15 @@ pub struct PeerInfo {
     pub found: Source,
     /// How it is connected.
     pub way: Way,
+    /// The tracker it is reached through, if it is not connected: [`addr`](Self::addr) is that tracker's then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<NodeId>,
+    /// That tracker's name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub via_name: String,
+    /// What is to be said of the way: "punching", "punching failed: …".
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub note: String,
     /// Its tracker role.
     pub tracker: TrackerRole,
     /// What it provides.

@@ -120,6 +120,8 @@ impl Shared {
             if let Some(established) = established.take() {
                 let (connection, both) = established.prepare(conn, first, hooks, &self.net);
                 tasks = Some(both);
+                // Who is punched through to has a place among those this node dialled, whoever said hello.
+                let inbound = inbound && !how.punched;
                 let link = Link { connection: Arc::new(connection), inbound, _place: place.take() };
                 lock(&self.conns).insert(conn, link);
             }

@@ -249,6 +249,12 @@ impl Node {
         self.inner.shared.read(|state, now| state.peer_infos(now))
     }
 
+    /// The nodes that are not connected and reached through a tracker: those there were tasks with in the last 10 minutes,
+    /// at most 256.
+    pub fn contacts(&self) -> Vec<PeerInfo> {
+        self.inner.shared.read(|state, now| state.contact_infos(now))
+    }
+
     /// Who provides a capability (`""`: everybody): what is known here, this node included, and who answers a query of
     /// the mesh, or is named by the DHT where the node takes part in one, within `wait` (at most 30 s). `None`: only what is known here.
     ///

@@ -34,8 +34,18 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Which features this node lists.
 fn features(legacy: bool, role: TrackerRole) -> Vec<String> {
-    let dialback = (role != TrackerRole::None).then(|| crate::mesh::DIALBACK.to_owned());
-    legacy.then(|| "legacy".to_owned()).into_iter().chain(dialback).collect()
+    let mut features = Vec::new();
+    if legacy {
+        features.push("legacy".to_owned());
+    }
+    if role != TrackerRole::None {
+        features.push(crate::mesh::DIALBACK.to_owned());
+    }
+    // Several sockets at one port mean something else on Windows.
+    if cfg!(unix) {
+        features.push(crate::mesh::PUNCH.to_owned());
+    }
+    features
 }
 
 pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {

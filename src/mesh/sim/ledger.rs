@@ -97,6 +97,7 @@ impl World {
             assert!(s.seen_events.len() <= l.max_seen, "seed {seed}: node {n}'s events");
             assert!(s.tasks.len() <= l.max_remembered_tasks, "seed {seed}: node {n}'s tasks");
             assert!(s.calls.len() <= l.max_calls, "seed {seed}: node {n}'s calls");
+            assert!(s.punches.len() <= crate::limits::MAX_PUNCHES, "seed {seed}: node {n}'s punches");
             assert!(s.relays.len() <= 16 * 1024, "seed {seed}: node {n}'s relays");
             let out: usize = s.in_flight.values().sum();
             assert!(out <= s.calls.len(), "seed {seed}: node {n} has {out} in flight in {} calls", s.calls.len());

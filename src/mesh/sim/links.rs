@@ -22,6 +22,8 @@ pub enum Why {
     Call(NodeId, How),
     /// It is a configured peer.
     Configured(usize),
+    /// Both dialled at once.
+    Punched,
 }
 
 /// A connection: side 0 dialled, side 1 listened.
@@ -83,18 +85,23 @@ impl World {
                 let known = self.nodes[m].id;
                 self.nodes[n].configured[*i].known = Some(known);
             }
-            Why::Call(..) => {}
+            Why::Call(..) | Why::Punched => {}
         }
+        self.meet((n, run), m, why, addrs);
+    }
+
+    /// Two ends of a stream: the listener lets the dialler in, or not.
+    pub fn meet(&mut self, dialler: (N, u32), m: N, why: Why, rest: Vec<SocketAddr>) {
         let link = self.links.len();
         self.links.push(Link {
-            ends: [(n, run), (m, self.nodes[m].run)],
+            ends: [dialler, (m, self.nodes[m].run)],
             open: [false, true],
             alive: true,
             queues: Default::default(),
             stalled: [false; 2],
             last: [self.now; 2],
             why,
-            rest: addrs,
+            rest,
         });
         let arrival = self.arrival(link, 1);
         match self.with(m, |s, now, out| s.connected(conn(link, 1), arrival, now, out)) {
@@ -173,7 +180,7 @@ impl World {
     pub fn dial_over(&mut self, n: N, why: &Why, problem: Option<&str>) {
         match (why, problem) {
             (Why::Call(node, _), Some(problem)) => self.with(n, |s, now, out| s.dial_failed(node, problem, now, out)),
-            (Why::Call(..), None) => {}
+            (Why::Call(..), None) | (Why::Punched, _) => {}
             (Why::Configured(i), problem) => {
                 let (least, most) = (self.nodes[n].spec.limits.redial_min, self.nodes[n].spec.limits.redial_max);
                 let peer = &mut self.nodes[n].configured[*i];
@@ -221,6 +228,7 @@ impl World {
             local,
             inbound,
             how: match (inbound, &self.links[link].why) {
+                (_, Why::Punched) => How::PUNCHED,
                 (true, _) => How::INBOUND,
                 (false, Why::Call(_, how)) => *how,
                 (false, Why::Configured(_)) => How::kept(crate::node::Source::Peer),

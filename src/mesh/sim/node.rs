@@ -26,6 +26,7 @@ pub struct Spec {
     /// It listens, and nobody comes through to it.
     pub nated: bool,
     pub limits: Limits,
+    pub features: Vec<String>,
     /// How far its clock is off, in milliseconds.
     pub offset_ms: i64,
 }
@@ -41,6 +42,7 @@ impl Spec {
             listens: true,
             nated: false,
             limits: Limits::default(),
+            features: Vec::new(),
             offset_ms: 0,
         }
     }
@@ -67,7 +69,8 @@ impl Spec {
     }
 
     pub fn features(&self) -> Vec<String> {
-        (self.tracker != TrackerRole::None).then(|| DIALBACK.to_owned()).into_iter().collect()
+        let dialback = (self.tracker != TrackerRole::None).then(|| DIALBACK.to_owned());
+        self.features.iter().cloned().chain(dialback).collect()
     }
 
     /// It can't be dialled.
@@ -79,6 +82,12 @@ impl Spec {
     /// It doesn't know that it can't be dialled.
     pub fn nated(mut self) -> Self {
         self.nated = true;
+        self
+    }
+
+    /// It can punch holes, or help to.
+    pub fn punches(mut self) -> Self {
+        self.features.push(crate::mesh::PUNCH.to_owned());
         self
     }
 

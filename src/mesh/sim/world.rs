@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng};
 use super::ledger::Ledger;
 use super::links::{Link, Why};
 use super::node::{Configured, Node, OwnCall, Spec, ip};
+use super::punch::Hole;
 use super::work::Plan;
 use crate::error::CallError;
 use crate::identity::NodeId;
@@ -45,6 +46,14 @@ pub enum Ev {
     Welcome {
         link: usize,
         records: Vec<Bytes>,
+    },
+    /// A side begins to punch.
+    Punch {
+        hole: usize,
+    },
+    /// A side gives it up.
+    PunchOver {
+        hole: usize,
     },
     DialOver {
         n: N,
@@ -150,6 +159,9 @@ pub struct World {
     pub faults: Faults,
     /// Who can't dial whom.
     pub blocked: HashSet<(N, N)>,
+    /// Whose NAT gives every connection a port of its own.
+    pub symmetric: HashSet<N>,
+    pub holes: Vec<Hole>,
     pub ledger: Ledger,
     pub checked: HashMap<Bytes, Option<Checked>>,
     pub received: BTreeMap<String, u64>,
@@ -211,6 +223,8 @@ impl World {
             delay: ms(10),
             faults: Faults::default(),
             blocked: HashSet::new(),
+            symmetric: HashSet::new(),
+            holes: Vec::new(),
             ledger: Ledger::default(),
             checked: HashMap::new(),
             received: BTreeMap::new(),
@@ -284,6 +298,8 @@ impl World {
             Ev::DialledBack { n, run, conn, id, addr, nonce } if live(self, n, run) => {
                 self.dialled_back(n, conn, &id, addr, nonce);
             }
+            Ev::Punch { hole } => self.punch_begins(hole),
+            Ev::PunchOver { hole } => self.punch_over(hole),
             Ev::Redial { n, run, i } if live(self, n, run) => self.redial(n, i),
             Ev::Work { n, run, key } if live(self, n, run) => self.work(n, key),
             Ev::Cancel { n, run, id } if live(self, n, run) => {

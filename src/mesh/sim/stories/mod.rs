@@ -2,6 +2,7 @@
 
 mod calls;
 mod links;
+mod punch;
 mod reachability;
 mod relay;
 mod spread;
