@@ -11,10 +11,13 @@ pub mod calls;
 pub mod clock;
 pub mod conn_id;
 mod events;
+mod federation;
+mod forward;
 pub mod handshake;
 mod legacy;
 pub mod peers;
 pub mod queries;
+pub mod redial;
 mod relay;
 mod seen;
 #[cfg(test)]
@@ -23,7 +26,10 @@ mod state;
 mod table;
 mod tasks;
 pub mod throttle;
+mod trackers;
 mod view;
+#[cfg(test)]
+pub mod weight;
 
 pub use action::{Action, CallDone, CallEvent, OnFull, TaskKey, TaskToRun, What};
 pub use calls::CallSpec;

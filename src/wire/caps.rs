@@ -68,6 +68,13 @@ pub struct Caps {
 }
 
 impl Caps {
+    /// What it holds beside itself, in bytes: for those without details.
+    #[cfg(test)]
+    pub(crate) fn weight(&self) -> usize {
+        let names: usize = self.entries.keys().map(|(_, name)| name.capacity()).sum();
+        crate::mesh::weight::btree(self.entries.len(), size_of::<((CapabilityKind, String), Map<String, Value>)>()) + names
+    }
+
     /// Adds or replaces one; `false` when there is no room for another or its name is not valid.
     pub fn insert(&mut self, cap: Capability) -> bool {
         let key = (cap.kind, cap.name);
