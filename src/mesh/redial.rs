@@ -67,7 +67,9 @@ mod tests {
         let limits = Limits::default();
         let mut redial = Redial::new(&limits);
         // It was away for a long time, came for a while, and is cut off.
-        (0..20).for_each(|_| drop(redial.next(secs(0), &limits, 1.0)));
+        for _ in 0..20 {
+            redial.next(secs(0), &limits, 1.0);
+        }
         redial.lost(secs(60), secs(1000), &limits);
         let mut now = secs(1000);
         let mut waits = Vec::new();

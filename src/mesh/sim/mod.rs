@@ -10,6 +10,7 @@ mod hostile;
 mod ledger;
 mod links;
 mod node;
+mod parting;
 mod stories;
 mod work;
 mod world;

@@ -12,9 +12,11 @@ use rand::{Rng, SeedableRng};
 use super::ledger::Ledger;
 use super::links::{Link, Why};
 use super::node::{Configured, Node, OwnCall, Spec, ip};
+use super::parting::Parting;
 use super::work::Plan;
 use crate::error::CallError;
 use crate::identity::NodeId;
+use crate::mesh::redial::Redial;
 use crate::mesh::{CallDone, CallSpec, Purpose, TaskKey};
 use crate::wire::{Capability, Checked};
 
@@ -85,6 +87,21 @@ pub enum Ev {
         n: N,
         port: u16,
     },
+    /// A connection whose network is cut says that it lives.
+    Beat {
+        link: usize,
+        side: usize,
+    },
+    /// What a side sent is not acknowledged.
+    Unacked {
+        link: usize,
+        side: usize,
+    },
+    /// What was lost in a cut is sent again.
+    Resent {
+        link: usize,
+        side: usize,
+    },
 }
 
 struct Next(Duration, u64, Ev);
@@ -142,6 +159,11 @@ pub struct World {
     pub faults: Faults,
     /// Who can't dial whom.
     pub blocked: HashSet<(N, N)>,
+    pub parting: Parting,
+    /// Who was connected to, and when.
+    pub arrived: Vec<(Duration, N)>,
+    /// What peers sent beyond their rate, by type.
+    pub throttled: BTreeMap<String, u64>,
     pub ledger: Ledger,
     pub checked: HashMap<Bytes, Option<Checked>>,
     pub received: BTreeMap<String, u64>,
@@ -202,6 +224,9 @@ impl World {
             delay: ms(10),
             faults: Faults::default(),
             blocked: HashSet::new(),
+            parting: Parting::default(),
+            arrived: Vec::new(),
+            throttled: BTreeMap::new(),
             ledger: Ledger::default(),
             checked: HashMap::new(),
             received: BTreeMap::new(),
@@ -277,6 +302,9 @@ impl World {
                 self.with(n, |s, now, out| s.cancel_call(&id, now, out));
             }
             Ev::Revive { n, port } => self.revive(n, port),
+            Ev::Beat { link, side } => self.beat(link, side),
+            Ev::Unacked { link, side } => self.unacked(link, side),
+            Ev::Resent { link, side } => self.resent(link, side),
             Ev::Deliver { link, side } => self.deliver(link, side),
             Ev::Inject { link, side, bytes } if self.links[link].alive => self.receive(link, side, bytes),
             Ev::Down { link, side } => self.down(link, side, None),
@@ -307,6 +335,7 @@ impl World {
         });
         let run = self.nodes[n].run;
         for i in 0..self.nodes[n].configured.len() {
+            self.nodes[n].configured[i].waiting = true;
             self.after(ms(0), Ev::Redial { n, run, i });
         }
     }
@@ -314,8 +343,9 @@ impl World {
     /// Makes `b` a configured peer of `a`.
     pub fn join(&mut self, a: N, b: N) {
         let addr = SocketAddr::new(ip(b), self.nodes[b].port);
-        let backoff = self.nodes[a].spec.limits.redial_min;
-        self.nodes[a].configured.push(Configured { addr, known: None, backoff, dialing: false });
+        let redial = Redial::new(&self.nodes[a].spec.limits);
+        let peer = Configured { addr, known: None, redial, since: None, dialing: false, waiting: true };
+        self.nodes[a].configured.push(peer);
         let (run, i) = (self.nodes[a].run, self.nodes[a].configured.len() - 1);
         self.after(ms(0), Ev::Redial { n: a, run, i });
     }

@@ -4,3 +4,5 @@ mod calls;
 mod links;
 mod relay;
 mod spread;
+mod thousand;
+mod trackers;

@@ -1,0 +1,63 @@
+//! A thousand nodes with ten trackers, from their start through the loss of a tracker and a cut network.
+
+use std::time::{Duration, Instant};
+
+use crate::mesh::sim::*;
+
+const TRACKERS: usize = 10;
+const NODES: usize = 1000;
+const CAPS: usize = 50;
+
+/// Each node knows one tracker; the trackers know the first one.
+fn mesh(seed: u64) -> World {
+    let mut w = World::new(seed);
+    w.delay = ms(20);
+    for i in 0..TRACKERS {
+        let t = w.add(Spec::new(&format!("t{i}")).tracker());
+        if t > 0 {
+            w.join(t, 0);
+        }
+    }
+    for i in 0..NODES {
+        let mut spec = Spec::new(&format!("n{i}")).provides(&format!("cap.{}", i % CAPS));
+        // Most are behind a NAT, as at home.
+        spec.listens = i % 10 == 0;
+        if i % 20 == 7 {
+            spec = spec.interest(&format!("cap.{}", (i + 3) % CAPS));
+        }
+        let n = w.add(spec);
+        let tracker = w.below(TRACKERS);
+        w.join(n, tracker);
+        // They don't all start in one moment.
+        w.run(ms(5));
+    }
+    w
+}
+
+fn registered(w: &World, n: N) -> usize {
+    w.nodes[n].state.peers.trackers().count()
+}
+
+#[test]
+fn a_thousand_nodes() {
+    let began = Instant::now();
+    let lap = |what: &str| eprintln!("{what}: {:.1} s", began.elapsed().as_secs_f64());
+    let mut w = mesh(1);
+    lap("started");
+    w.run(secs(45));
+    lap("settled");
+    let few = (TRACKERS..TRACKERS + NODES).filter(|n| registered(&w, *n) < 4).count();
+    eprintln!("{few} with fewer than 4; {:?} dials {} throttled {:?}", w.received, w.dials, w.throttled);
+    for n in 0..TRACKERS {
+        eprintln!("t{n}: {} peers, {} trackers, {} records", w.nodes[n].state.peers.iter().count(), registered(&w, n), w.nodes[n].state.table.len());
+    }
+    let weights: Vec<_> = (0..w.nodes.len()).map(|n| w.nodes[n].state.discovery_weight()).collect();
+    let max = weights[TRACKERS..].iter().max_by_key(|w| w.total()).unwrap();
+    let avg = weights.iter().map(|w| w.total()).sum::<usize>() / weights.len();
+    eprintln!("max {} {max:?}, average {avg}, trackers {:?}", max.total(), weights[..TRACKERS].iter().map(|w| w.total() / 1024).collect::<Vec<_>>());
+    let n = TRACKERS + 3;
+    eprintln!("records of one: {}", w.nodes[n].state.table.len());
+    let one = w.nodes[n].state.table.iter().next().unwrap().weight();
+    eprintln!("a record: {one}");
+    let _ = Duration::ZERO;
+}
