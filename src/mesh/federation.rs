@@ -227,9 +227,10 @@ impl State {
             let more: Vec<_> =
                 more.filter(|r| self.peers.conn_of(&r.node_id).is_none()).take(room).collect();
             chosen.extend(more);
-            // From the dialer's own place on: each one is told of others.
+            // Who is registered elsewhere has been told. From the dialer's own place on: each one is told of others.
+            let most = if self.table.get(to).is_some_and(|r| !r.trackers.is_empty()) { 0 } else { MAX_WELCOME_SAMPLE };
             let sample = self.table.from(to).filter(|r| r.node_id != *to && r.tracker == TrackerRole::None);
-            chosen.extend(sample.take(MAX_WELCOME_SAMPLE));
+            chosen.extend(sample.take(most));
         }
         chosen.extend(wanted.into_iter().flatten());
         let mut told = std::collections::BTreeSet::new();

@@ -572,7 +572,10 @@ impl State {
     pub(super) fn interested(&self, wants: impl Fn(&Record) -> bool, not: &[NodeId]) -> Vec<ConnId> {
         let peers = self.peers.all_proven().filter(|(_, p)| !not.contains(&p.arrival.node));
         let wants = |p: &super::peers::Peer| {
-            p.arrival.tracker != TrackerRole::None || self.table.get(&p.arrival.node).is_some_and(|r| wants(r))
+            // Most have no interest at all, and that is known without looking for their records.
+            let some = || p.told.as_ref().is_some_and(|interests| !interests.is_empty());
+            p.arrival.tracker != TrackerRole::None
+                || some() && self.table.get(&p.arrival.node).is_some_and(|r| wants(r))
         };
         peers.filter(|(_, p)| wants(p)).map(|(conn, _)| conn).collect()
     }

@@ -6,7 +6,7 @@ use crate::mesh::sim::*;
 
 const TRACKERS: usize = 10;
 const NODES: usize = 1000;
-const CAPS: usize = 50;
+const CAPS: usize = 100;
 
 /// Each node knows one tracker; the trackers know the first one.
 fn mesh(seed: u64) -> World {
@@ -58,6 +58,6 @@ fn a_thousand_nodes() {
     let n = TRACKERS + 3;
     eprintln!("records of one: {}", w.nodes[n].state.table.len());
     let one = w.nodes[n].state.table.iter().next().unwrap().weight();
-    eprintln!("a record: {one}");
+    eprintln!("a record: {one}, {} {}", size_of::<crate::wire::Record>(), String::from_utf8_lossy(w.nodes[n].state.table.iter().next().unwrap().object.raw()));
     let _ = Duration::ZERO;
 }
