@@ -12,8 +12,8 @@ use super::conn_id::ConnId;
 use super::state::{State, Timer};
 use super::throttle::Bucket;
 use crate::identity::NodeId;
-use crate::limits::{MAX_RECORD_BYTES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE, MAX_WELCOME_SAMPLE, MAX_WELCOME_TRACKERS};
-use crate::limits::{SHARE_BURST, SHARE_PER_SECOND};
+use crate::limits::{MAX_RECORD_BYTES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE, MAX_TRACKERS, MAX_WELCOME_SAMPLE};
+use crate::limits::{MAX_WELCOME_TRACKERS, SHARE_BURST, SHARE_PER_SECOND};
 use crate::node::TrackerRole;
 use crate::wire::{Object, Record, draft};
 
@@ -140,23 +140,10 @@ impl State {
         }
     }
 
-    /// A peer is a tracker: what it is told once.
+    /// A peer is a tracker, and so is this node: they tell each other whom they know.
     pub(super) fn met_tracker(&mut self, conn: ConnId, now: Now, out: &mut Vec<Action>) {
         let Some(node) = self.peers.get(conn).map(|p| p.arrival.node) else { return };
-        if self.config.tracker == TrackerRole::None {
-            // Two trackers that know nothing of each other may both know us.
-            for (_, other) in self.peers.trackers().filter(|(c, _)| *c != conn).take(crate::limits::MAX_TRACKERS) {
-                if let Some(record) = self.table.get(&other.arrival.node)
-                    && record.tracker == TrackerRole::Public
-                    && !record.trackers.contains(&node)
-                {
-                    let announce = draft::announce(&record.object, 1);
-                    out.push(Action::Send { to: conn, what: What::Ready(announce), on_full: OnFull::Drop });
-                }
-            }
-            return;
-        }
-        if self.shares.by_conn.contains_key(&conn) {
+        if self.config.tracker == TrackerRole::None || self.shares.by_conn.contains_key(&conn) {
             return;
         }
         // Everything once; what is new is added as it comes.
@@ -171,10 +158,26 @@ impl State {
         record.node_id != *tracker && !record.trackers.contains(tracker) && self.may_share(record)
     }
 
-    /// Tells those who are registered of another public tracker that is connected.
+    /// A tracker has told of itself for the first time on its connection.
     pub(super) fn tell_of_tracker(&mut self, conn: ConnId, record: &Record, now: Now, out: &mut Vec<Action>) {
-        let both = self.config.tracker == TrackerRole::Public && record.tracker == TrackerRole::Public;
-        if !both || self.shares.news.take(now.mono).is_err() {
+        if record.tracker != TrackerRole::Public || self.config.tracker == TrackerRole::Private {
+            return;
+        }
+        if self.config.tracker == TrackerRole::None {
+            // Two trackers that know nothing of each other may both know us.
+            for (_, other) in self.peers.trackers().filter(|(c, _)| *c != conn).take(MAX_TRACKERS) {
+                if let Some(other) = self.table.get(&other.arrival.node)
+                    && other.tracker == TrackerRole::Public
+                    && !other.trackers.contains(&record.node_id)
+                {
+                    let announce = draft::announce(&other.object, 1);
+                    out.push(Action::Send { to: conn, what: What::Ready(announce), on_full: OnFull::Drop });
+                }
+            }
+            return;
+        }
+        // Those who are registered here may want another one.
+        if self.shares.news.take(now.mono).is_err() {
             return;
         }
         let announce = draft::announce(&record.object, 1);

@@ -456,17 +456,19 @@ impl State {
         }
     }
 
-    /// Which trackers the record names: those named before, then the configured ones, then any that are connected.
+    /// Which trackers the record names: the configured ones, then those named before, then any that are connected.
     pub(super) fn refresh_trackers(&mut self, now: Now) {
-        let connected: BTreeMap<NodeId, bool> =
-            self.peers.trackers().map(|(_, p)| (p.arrival.node, p.arrival.how.found != Source::Peer)).collect();
-        let mut named: Vec<NodeId> = self.trackers.iter().filter(|t| connected.contains_key(t)).copied().collect();
-        let mut others: Vec<_> = connected.into_iter().collect();
-        others.sort_by_key(|(node, learned)| (*learned, *node));
-        for (tracker, _) in others {
-            if named.len() < MAX_TRACKERS && !named.contains(&tracker) {
-                named.push(tracker);
-            }
+        let mut connected: Vec<(bool, bool, NodeId)> = Vec::new();
+        for (_, peer) in self.peers.trackers() {
+            let node = peer.arrival.node;
+            connected.push((peer.arrival.how.found != Source::Peer, !self.trackers.contains(&node), node));
+        }
+        connected.sort();
+        let mut named: Vec<NodeId> = connected.into_iter().take(MAX_TRACKERS).map(|(_, _, node)| node).collect();
+        // Their order says nothing, so it is no news.
+        let is_named = |t: &NodeId| self.trackers.contains(t);
+        if named.len() == self.trackers.len() && named.iter().all(is_named) {
+            named.clone_from(&self.trackers);
         }
         if named != self.trackers {
             self.trackers = named;

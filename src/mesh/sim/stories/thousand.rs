@@ -34,8 +34,35 @@ fn mesh(seed: u64) -> World {
     w
 }
 
-fn registered(w: &World, n: N) -> usize {
+/// With how many trackers a node is registered.
+pub fn registered(w: &World, n: N) -> usize {
     w.nodes[n].state.peers.trackers().count()
+}
+
+/// Whether all that belongs together is connected: configured peers with each other, every node with a tracker, and the
+/// trackers (which come first) among each other.
+pub fn is_whole(w: &World, trackers: usize) -> bool {
+    let mut links: std::collections::BTreeMap<(N, N), bool> = std::collections::BTreeMap::new();
+    for link in (0..w.links.len()).filter(|l| w.is_live(*l) && !w.is_apart(*l)) {
+        let ends = w.links[link].ends;
+        links.insert((ends[0].0, ends[1].0), true);
+        links.insert((ends[1].0, ends[0].0), true);
+    }
+    let mut reached = vec![false; trackers];
+    let mut next = vec![0];
+    while let Some(t) = next.pop() {
+        if !std::mem::replace(&mut reached[t], true) {
+            next.extend((0..trackers).filter(|o| links.contains_key(&(t, *o))));
+        }
+    }
+    let configured = |n: N| {
+        let peers = w.nodes[n].configured.iter().filter_map(|c| super::super::node::number(c.addr.ip()));
+        peers.filter(|p| w.nodes[*p].up).all(|p| links.contains_key(&(n, p)))
+    };
+    let up = |n: &N| w.nodes[*n].up;
+    reached.iter().enumerate().all(|(t, r)| *r || !w.nodes[t].up)
+        && (0..w.nodes.len()).filter(up).all(configured)
+        && (trackers..w.nodes.len()).filter(up).all(|n| (0..trackers).any(|t| links.contains_key(&(n, t))))
 }
 
 #[test]
