@@ -1,13 +1,15 @@
 //! Passing queries on, with as few messages as can be.
 //!
 //! Over a link whose two ends both got a query from elsewhere, both would send it, and one of the two messages is for
-//! nothing. So the two ends take turns: the one with the smaller id sends at once, the other one waits for about a
-//! round trip, and sends only what has not come over the link meanwhile. A list of those already asked, put into the
+//! nothing. So the two ends take turns: the one with the smaller id sends at once, the other one waits for some
+//! round trips, and sends only what has not come over the link meanwhile. A list of those already asked, put into the
 //! query, would save more: but it could not be signed, and whoever passes a query on could keep it from anybody by
 //! naming them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+use rand::RngExt;
 
 use super::action::{Action, OnFull, What};
 use super::clock::Now;
@@ -21,11 +23,11 @@ use crate::wire::{Object, Query};
 /// The least wait: of two nodes in one building neither knows the time to the microsecond.
 const WAIT_MIN: Duration = Duration::from_millis(2);
 
-/// The longest wait. Over five links that are all as slow it is half a second; an asking node waits for two.
-const WAIT_MAX: Duration = Duration::from_millis(100);
+/// The longest wait. Over five links that are all as slow it is a second; an asking node waits for two.
+const WAIT_MAX: Duration = Duration::from_millis(200);
 
-/// The wait for a peer whose round-trip time is not known yet.
-const WAIT_UNKNOWN: Duration = Duration::from_millis(20);
+/// What a round trip is taken for when it was not measured yet.
+const RTT_UNKNOWN: Duration = Duration::from_millis(20);
 
 /// A query that waits.
 #[derive(Debug)]
@@ -60,15 +62,15 @@ impl Forwards {
     }
 }
 
-/// How long a peer is waited for.
-fn wait(peer: &Peer) -> Duration {
-    let Some(rtt) = peer.rtt else { return WAIT_UNKNOWN };
-    (rtt + rtt / 2).clamp(WAIT_MIN, WAIT_MAX)
+/// How long a peer is waited for: one to four round trips, as `chance` (0 to 1) says. Were they all the same, the neighbours
+/// of a node that nobody has told yet would all tell it at once.
+fn wait(peer: &Peer, chance: f64) -> Duration {
+    peer.rtt.unwrap_or(RTT_UNKNOWN).mul_f64(1.0 + 3.0 * chance).clamp(WAIT_MIN, WAIT_MAX)
 }
 
 impl State {
-    /// Passes a query on to every peer but its origin and who brought it.
-    pub(super) fn forward(&mut self, query: &Query, origin: NodeId, from: NodeId, now: Now, out: &mut Vec<Action>) {
+    /// Passes a query on to every peer but its origin and those who have it.
+    pub(super) fn forward(&mut self, query: &Query, origin: NodeId, not: &[NodeId], now: Now, out: &mut Vec<Action>) {
         let ttl = query.ttl - 1;
         let key = (origin, query.id.clone());
         let has_room = self.forwards.waiting.len() < MAX_WAITING_QUERIES && query.object.raw().len() <= MAX_WAITING_QUERY;
@@ -76,13 +78,13 @@ impl State {
         let mut later = Vec::new();
         for (conn, peer) in self.peers.all_proven() {
             let node = peer.arrival.node;
-            if node == from || node == origin {
+            if node == origin || not.contains(&node) {
                 continue;
             }
             if self.me < node || !has_room {
                 at_once.push(conn);
             } else {
-                later.push((now.mono + wait(peer), conn));
+                later.push((now.mono + wait(peer, self.rng.random_range(0.0..1.0)), conn));
             }
         }
         self.pass(&query.object, ttl, at_once, out);

@@ -17,6 +17,9 @@ use crate::wire::{Draft, Object, Query, QueryResp, Record, draft};
 /// The most searches under way at once, those of calls not counted. Each waits for 2 s and holds what it found.
 const MAX_FINDS: usize = 1024;
 
+/// How many of those who brought a query again are remembered until it is passed on.
+const MAX_HEARD: usize = 64;
+
 /// What a query of ours is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -48,6 +51,8 @@ struct Passing {
     left: u64,
     /// Whether it was passed on. One that came with its last step may come again over a shorter way.
     passed: bool,
+    /// Who else brought it before it was passed on: they need it no more.
+    heard: Vec<NodeId>,
     /// Who was named already; no more than were asked for.
     named: Vec<NodeId>,
     capability: String,
@@ -82,7 +87,7 @@ impl Queries {
         };
         let passing = |(_, id): &(NodeId, String), p: &Passing| {
             let texts = p.capability.capacity() + p.node.capacity();
-            id.capacity() + texts + p.named.capacity() * size_of::<NodeId>()
+            id.capacity() + texts + (p.named.capacity() + p.heard.capacity()) * size_of::<NodeId>()
         };
         self.own.iter().map(own).sum::<usize>() + self.passing.weight(passing)
     }
@@ -186,7 +191,7 @@ impl State {
             return self.refuse("query_clock");
         }
         let (capability, node) = (query.capability.clone(), query.node.clone());
-        let passing = Passing { from, left: query.limit, passed: query.ttl > 1, named: Vec::new(), capability, node };
+        let passing = Passing { from, left: query.limit, passed: query.ttl > 1, heard: Vec::new(), named: Vec::new(), capability, node };
         let key = (origin, query.id.clone());
         if !self.queries.passing.insert(key.clone(), passing, now.mono) {
             return self.on_query_again(&query, &key, conn, from, now, out);
@@ -207,7 +212,7 @@ impl State {
             passing.named = found.iter().map(|r| r.node_id).collect();
         }
         if query.ttl > 1 && left > 0 {
-            self.forward(&query, origin, from, now, out);
+            self.forward(&query, origin, &[from], now, out);
         }
     }
 
@@ -223,13 +228,20 @@ impl State {
     ) {
         self.refuse("duplicate_query");
         self.forward_not_to(key, conn, query.ttl);
-        if let Some(passing) = self.queries.passing.get_mut(key)
-            && query.ttl > 1
-            && passing.left > 0
-            && !std::mem::replace(&mut passing.passed, true)
-        {
-            self.forward(query, key.0, from, now, out);
+        let Some(passing) = self.queries.passing.get_mut(key) else { return };
+        if passing.passed {
+            return;
         }
+        if query.ttl <= 1 || passing.left == 0 {
+            if passing.heard.len() < MAX_HEARD {
+                passing.heard.push(from);
+            }
+            return;
+        }
+        passing.passed = true;
+        let mut not = std::mem::take(&mut passing.heard);
+        not.extend([passing.from, from]);
+        self.forward(query, key.0, &not, now, out);
     }
 
     /// Whether a query that went through here may still be answered.

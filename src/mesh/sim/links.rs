@@ -35,6 +35,8 @@ pub struct Link {
     pub alive: bool,
     /// What is on its way to each side.
     queues: [VecDeque<Bytes>; 2],
+    /// How long messages take, if not as long as on others.
+    pub delay: Option<Duration>,
     /// Whether one side has given it up without telling the other.
     pub half: bool,
     /// How much each side may send to many.
@@ -66,7 +68,9 @@ impl World {
     }
 
     fn in_order(&mut self, link: usize, side: usize) -> Duration {
-        let at = (self.now + self.delay()).max(self.links[link].last[side]);
+        let delay = self.links[link].delay.unwrap_or(Duration::ZERO);
+        let delay = if delay.is_zero() { self.delay() } else { delay + delay.mul_f64(self.below(100) as f64 / 1000.0) };
+        let at = (self.now + delay).max(self.links[link].last[side]);
         self.links[link].last[side] = at;
         at
     }
@@ -103,12 +107,14 @@ impl World {
             Why::Call(..) => {}
         }
         let link = self.links.len();
+        let delay = self.delays.map(|(least, most)| ms(least + self.below((most - least) as usize + 1) as u64));
         let limits = &self.nodes[m].spec.limits;
         self.links.push(Link {
             ends: [(n, run), (m, self.nodes[m].run)],
             open: [false, true],
             alive: true,
             half: false,
+            delay,
             floods: [0, 1].map(|_| Bucket::new(limits.floods_per_second, limits.flood_burst)),
             queues: Default::default(),
             stalled: [false; 2],

@@ -156,6 +156,8 @@ pub struct World {
     order: u64,
     /// How long messages take, at least; at most half as long again.
     pub delay: Duration,
+    /// How long they take over each link, in milliseconds, if not all are alike.
+    pub delays: Option<(u64, u64)>,
     pub faults: Faults,
     /// Who can't dial whom.
     pub blocked: HashSet<(N, N)>,
@@ -174,6 +176,8 @@ pub struct World {
     pub refusals: BTreeMap<&'static str, u64>,
     pub tasks_received: u64,
     asked: u64,
+    /// How many things have happened.
+    pub ticks: u64,
 }
 
 /// A call to be made.
@@ -222,6 +226,7 @@ impl World {
             queue: BinaryHeap::new(),
             order: 0,
             delay: ms(10),
+            delays: None,
             faults: Faults::default(),
             blocked: HashSet::new(),
             parting: Parting::default(),
@@ -237,6 +242,7 @@ impl World {
             refusals: BTreeMap::new(),
             tasks_received: 0,
             asked: 0,
+            ticks: 0,
         }
     }
 
@@ -277,6 +283,7 @@ impl World {
         while on(self) && self.queue.peek().is_some_and(|Reverse(next)| next.0 <= until) {
             let Some(Reverse(Next(at, _, ev))) = self.queue.pop() else { return };
             self.now = at;
+            self.ticks += 1;
             self.happen(ev);
         }
     }

@@ -1,6 +1,7 @@
 //! What the mesh is for, told step by step.
 
 mod calls;
+mod floods;
 mod links;
 mod relay;
 mod spread;

@@ -65,26 +65,110 @@ pub fn is_whole(w: &World, trackers: usize) -> bool {
         && (trackers..w.nodes.len()).filter(up).all(|n| (0..trackers).any(|t| links.contains_key(&(n, t))))
 }
 
+/// What a node keeps to find others: the most and the average of ordinary nodes, and the most of trackers, in bytes.
+fn weights(w: &World) -> (usize, usize, usize) {
+    let all: Vec<usize> = w.nodes.iter().map(|n| n.state.discovery_weight().total()).collect();
+    let (trackers, others) = all.split_at(TRACKERS);
+    let most = |all: &[usize]| all.iter().copied().max().unwrap_or(0);
+    (most(others), others.iter().sum::<usize>() / others.len(), most(trackers))
+}
+
+/// Calls from a node to a capability that another one provides, and whether all went well.
+fn calls(w: &mut World, n: usize, spread: Duration) -> Vec<(N, String)> {
+    let calls = (0..n).map(|i| {
+        let from = TRACKERS + w.below(NODES);
+        let ask = Ask::new(&format!("cap.{}", i % CAPS)).plan(|p| p.ms = (i % 4) as u64 * 100).timeout(secs(20));
+        let call = w.call(from, ask);
+        w.run(spread);
+        call
+    });
+    calls.collect()
+}
+
+fn good(w: &World, calls: &[(N, String)]) -> usize {
+    calls.iter().filter(|c| w.ended(c) && w.result(c).is_ok()).count()
+}
+
 #[test]
-fn a_thousand_nodes() {
+fn a_thousand_nodes_with_ten_trackers() {
     let began = Instant::now();
-    let lap = |what: &str| eprintln!("{what}: {:.1} s", began.elapsed().as_secs_f64());
+    let took = |what: &str| eprintln!("{what} ({:.1} s)", began.elapsed().as_secs_f64());
     let mut w = mesh(1);
-    lap("started");
     w.run(secs(45));
-    lap("settled");
-    let few = (TRACKERS..TRACKERS + NODES).filter(|n| registered(&w, *n) < 4).count();
-    eprintln!("{few} with fewer than 4; {:?} dials {} throttled {:?}", w.received, w.dials, w.throttled);
-    for n in 0..TRACKERS {
-        eprintln!("t{n}: {} peers, {} trackers, {} records", w.nodes[n].state.peers.iter().count(), registered(&w, n), w.nodes[n].state.table.len());
-    }
-    let weights: Vec<_> = (0..w.nodes.len()).map(|n| w.nodes[n].state.discovery_weight()).collect();
-    let max = weights[TRACKERS..].iter().max_by_key(|w| w.total()).unwrap();
-    let avg = weights.iter().map(|w| w.total()).sum::<usize>() / weights.len();
-    eprintln!("max {} {max:?}, average {avg}, trackers {:?}", max.total(), weights[..TRACKERS].iter().map(|w| w.total() / 1024).collect::<Vec<_>>());
-    let n = TRACKERS + 3;
-    eprintln!("records of one: {}", w.nodes[n].state.table.len());
-    let one = w.nodes[n].state.table.iter().next().unwrap().weight();
-    eprintln!("a record: {one}, {} {}", size_of::<crate::wire::Record>(), String::from_utf8_lossy(w.nodes[n].state.table.iter().next().unwrap().object.raw()));
-    let _ = Duration::ZERO;
+    let everybody = TRACKERS..TRACKERS + NODES;
+    let few = everybody.clone().filter(|n| registered(&w, *n) < 4).count();
+    let (most, average, trackers) = weights(&w);
+    let dials = w.dials;
+    took(&format!(
+        "settled: {dials} dials, {} announces; discovery state: {} KiB at most, {} KiB on the average, \
+         {} KiB on a tracker, which knows all {}",
+        w.received["announce"],
+        most.div_ceil(1024),
+        average.div_ceil(1024),
+        trackers.div_ceil(1024),
+        w.nodes[0].state.table.len(),
+    ));
+    assert!(is_whole(&w, TRACKERS));
+    assert_eq!(few, 0, "nodes with fewer than four trackers");
+    assert!(most <= 64 * 1024, "{most} bytes of discovery state");
+    assert!((0..TRACKERS).all(|t| w.nodes[t].state.table.len() == NODES + TRACKERS - 1));
+    assert!(w.throttled.is_empty(), "{:?}", w.throttled);
+
+    // Everybody can call by capability.
+    let before = w.received.get("query").copied().unwrap_or(0);
+    let made = calls(&mut w, 30, ms(10));
+    w.run(secs(5));
+    let queries = w.received["query"] - before;
+    took(&format!("{} of {} calls by capability good, {queries} query messages", good(&w, &made), made.len()));
+    assert_eq!(good(&w, &made), made.len());
+
+    // A tracker dies with calls under way, and returns.
+    let lost = 3;
+    let its: Vec<N> = everybody.clone().filter(|n| w.link(*n, lost).is_some()).collect();
+    let mut made = calls(&mut w, 10, ms(20));
+    let died = w.now;
+    w.kill(lost, true);
+    made.extend(calls(&mut w, 10, ms(20)));
+    w.until(secs(5), "its nodes are registered elsewhere", |w| its.iter().all(|n| registered(w, *n) > 0));
+    let elsewhere = w.now - died;
+    made.extend(calls(&mut w, 10, ms(20)));
+    w.run(secs(15));
+    w.check_calls();
+    assert!(made.iter().all(|c| w.ended(c)), "every call ends");
+    assert!(made.iter().all(|c| w.result(c).as_ref().map_or_else(|e| e.is_retryable(), |_| true)));
+    assert_eq!(good(&w, &made[20..]), 10, "those made after the loss");
+    let back = w.now;
+    w.revive(lost, 7000);
+    w.run(secs(40));
+    let peak = w.peak_of_arrivals(lost, back);
+    let returned = w.nodes[lost].state.peers.iter().count();
+    took(&format!(
+        "a tracker with {} nodes died: all registered elsewhere after {elsewhere:?}, {} of {} calls good; it returned: {returned} \
+         came, {peak} in the busiest second",
+        its.len(),
+        good(&w, &made),
+        made.len(),
+    ));
+    assert!(peak <= NODES / 10, "{peak} registrations in a second");
+    assert!(is_whole(&w, TRACKERS));
+    w.settle_calls();
+
+    // The network is cut in two, and heals.
+    let halves = w.halves();
+    w.part(halves);
+    w.run(secs(30));
+    assert!(!is_whole(&w, TRACKERS), "it was cut");
+    w.heal();
+    let healed = w.now;
+    w.until(secs(10), "the mesh is whole again", |w| w.ticks % 512 == 0 && is_whole(w, TRACKERS));
+    let whole = w.now - healed;
+    let made = calls(&mut w, 20, ms(10));
+    w.run(secs(10));
+    took(&format!("cut for 30 s: whole again {whole:?} after it healed, {} of 20 calls good", good(&w, &made)));
+    assert_eq!(good(&w, &made), 20);
+    w.check_calls();
+    assert_eq!(w.rejected, 0);
+    assert!(w.throttled.is_empty(), "{:?}", w.throttled);
+    let (most, average, trackers) = weights(&w);
+    took(&format!("after all that: {} KiB at most, {} KiB on the average, {} KiB on a tracker", most / 1024, average / 1024, trackers / 1024));
 }
