@@ -20,6 +20,13 @@ use crate::wire::{Object, Record, draft};
 /// Records go out together: a queue that is over its rate is looked at again after this time.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// After so many records the other side is asked whether they have come.
+const ASK_AFTER: u32 = 50;
+
+/// The most records on the way to another tracker. What a cut network holds back comes all at once when it heals, and must
+/// not be more than the other side takes at once.
+const MAX_UNCONFIRMED: u32 = 200;
+
 /// The first of all ids in their order.
 const FIRST: NodeId = NodeId::from_bytes([0; 32]);
 
@@ -29,6 +36,10 @@ struct Share {
     rate: Bucket,
     /// Whose records, and with which `ttl`.
     waiting: BTreeMap<NodeId, u8>,
+    /// How many were sent since the last question that was answered, and since the one that waits for its answer.
+    unconfirmed: u32,
+    since_asked: u32,
+    asked: Option<u64>,
     /// Whose was sent last: the next one comes after it, so that nobody waits for ever behind those who change often.
     last: NodeId,
 }
@@ -149,7 +160,8 @@ impl State {
         // Everything once; what is new is added as it comes.
         let known = self.table.iter().filter(|r| self.shares_at_first(r, &node));
         let waiting = known.map(|r| (r.node_id, 1)).collect();
-        let share = Share { rate: Bucket::new(SHARE_PER_SECOND, SHARE_BURST), waiting, last: FIRST };
+        let rate = Bucket::new(SHARE_PER_SECOND, SHARE_BURST);
+        let share = Share { rate, waiting, unconfirmed: 0, since_asked: 0, asked: None, last: FIRST };
         self.shares.by_conn.insert(conn, share);
         self.share_due(conn, now, out);
     }
@@ -195,7 +207,7 @@ impl State {
         }
         let Some(to) = self.peers.get(conn).map(|p| p.arrival.node) else { return };
         let Some(mut share) = self.shares.by_conn.remove(&conn) else { return };
-        while !share.waiting.is_empty() {
+        while !share.waiting.is_empty() && share.unconfirmed < MAX_UNCONFIRMED {
             if share.rate.take(now.mono).is_err() {
                 self.timers.set(Timer::Share(conn), now.mono + PAUSE);
                 break;
@@ -211,9 +223,23 @@ impl State {
             {
                 let announce = draft::announce(&record.object, ttl);
                 out.push(Action::Send { to: conn, what: What::Ready(announce), on_full: OnFull::Drop });
+                share.unconfirmed += 1;
+                share.since_asked += 1;
             }
         }
+        if share.asked.is_none() && share.unconfirmed >= ASK_AFTER {
+            self.ask(conn, now, out);
+            (share.asked, share.since_asked) = (Some(self.asks), 0);
+        }
         self.shares.by_conn.insert(conn, share);
+    }
+
+    /// A tracker has answered a question, and so has what was sent before it.
+    pub(super) fn share_confirmed(&mut self, conn: ConnId, answer: u64, now: Now, out: &mut Vec<Action>) {
+        if let Some(share) = self.shares.by_conn.get_mut(&conn).filter(|s| s.asked == Some(answer)) {
+            (share.asked, share.unconfirmed) = (None, share.since_asked);
+            self.share_due(conn, now, out);
+        }
     }
 
     /// The records for a `welcome`: of other trackers, of those who provide what the dialer is known to want, and a few

@@ -311,7 +311,7 @@ impl State {
             return Ok(Vec::new());
         }
         self.learn_local_addr(&arrival);
-        self.tracker_connected(&node);
+        self.tracker_connected(&node, now);
         self.refresh_trackers(now);
         let welcome = self.records_for_welcome(&node);
         if let Some(record) = &self.record {
@@ -380,6 +380,9 @@ impl State {
         if let Some(ask) = beat.ask {
             let answer = draft::heartbeat(&self.me, now.unix_s(), None, Some(ask));
             out.push(Action::Send { to: conn, what: What::Ready(answer), on_full: OnFull::Drop });
+        }
+        if let Some(answer) = beat.answer {
+            self.share_confirmed(conn, answer, now, out);
         }
         if let Some(peer) = self.peers.get_mut(conn)
             && let Some((ask, at)) = peer.asked

@@ -26,6 +26,9 @@ const SPREAD_ALONE: Duration = Duration::from_millis(1000);
 /// Within what time a node that has some, but fewer than it wants, dials the next one.
 const SPREAD: Duration = Duration::from_secs(10);
 
+/// Within what time it dials the one after that: its turn has come, and its record need not change once for each of them.
+const SPREAD_NEXT: Duration = Duration::from_millis(300);
+
 /// How many a node without any tracker dials at once: the first may be as dead as the one it lost.
 const DIALS_ALONE: usize = 3;
 
@@ -51,6 +54,8 @@ struct Candidate {
 #[derive(Debug, Default)]
 pub struct Trackers {
     candidates: BTreeMap<NodeId, Candidate>,
+    /// When it last registered with one of them; none was lost since.
+    registered: Option<Duration>,
     /// Whether a private tracker was a peer in this run.
     private: bool,
 }
@@ -140,7 +145,12 @@ impl State {
         let Some((at, alone)) = self.next_tracker_dial(now) else {
             return self.timers.cancel(&Timer::Register);
         };
-        let spread = if alone { SPREAD_ALONE } else { SPREAD };
+        let goes_on = self.known_trackers.registered.is_some_and(|at| now.mono.saturating_sub(at) < SPREAD_NEXT);
+        let spread = match alone {
+            true => SPREAD_ALONE,
+            false if goes_on => SPREAD_NEXT,
+            false => SPREAD,
+        };
         let wait = spread.mul_f64(self.rng.random_range(0.0..1.0));
         let at = at.max(now.mono).saturating_add(wait);
         // What was drawn stays, or those who hear much would draw again and again. It is only ever sooner: a node that has
@@ -191,9 +201,12 @@ impl State {
     }
 
     /// A node was connected, and by that a candidate perhaps.
-    pub(super) fn tracker_connected(&mut self, node: &NodeId) {
+    pub(super) fn tracker_connected(&mut self, node: &NodeId, now: Now) {
         if let Some(candidate) = self.known_trackers.candidates.get_mut(node) {
-            (candidate.dialing, candidate.failures) = (None, 0);
+            if candidate.dialing.take().is_some() {
+                self.known_trackers.registered = Some(now.mono);
+            }
+            candidate.failures = 0;
         }
     }
 
@@ -216,6 +229,7 @@ impl State {
     pub(super) fn tracker_lost(&mut self, node: &NodeId, since: Duration, now: Now) {
         let chance = self.rng.random_range(0.0..1.0);
         if let Some(candidate) = self.known_trackers.candidates.get_mut(node) {
+            self.known_trackers.registered = None;
             candidate.redial.lost(now.mono.saturating_sub(since), now.mono, &self.config.limits);
             candidate.after = now.mono + candidate.redial.next(now.mono, &self.config.limits, chance);
         }
