@@ -64,7 +64,7 @@ pub const MAX_TRACKER_CANDIDATES_OF_ONE: usize = 8;
 
 /// How many other nodes' records a tracker puts into a `welcome` beyond those of trackers and those that are wanted: a few
 /// to begin with. Everybody else is found by asking.
-pub const MAX_WELCOME_SAMPLE: usize = 4;
+pub const MAX_WELCOME_SAMPLE: usize = 2;
 
 /// The most trackers' records in a `welcome`: twice what a node registers with.
 pub const MAX_WELCOME_TRACKERS: usize = 8;

@@ -170,5 +170,6 @@ fn a_thousand_nodes_with_ten_trackers() {
     assert_eq!(w.rejected, 0);
     assert!(w.throttled.is_empty(), "{:?}", w.throttled);
     let (most, average, trackers) = weights(&w);
+    assert!(most <= 64 * 1024, "{most} bytes of discovery state after all that");
     took(&format!("after all that: {} KiB at most, {} KiB on the average, {} KiB on a tracker", most / 1024, average / 1024, trackers / 1024));
 }
