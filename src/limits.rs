@@ -100,6 +100,37 @@ pub const DHT_UNUSED: Duration = Duration::from_secs(10);
 /// The most DHT contacts remembered to join with again: 64, the newest staying.
 pub const MAX_DHT_CONTACTS: usize = 64;
 
+/// To how many others a public tracker connects by itself. With 8 links chosen at random a mesh of trackers holds together
+/// when most of them are lost, and a record crosses it in 2 or 3 links.
+pub const MAX_FEDERATED: usize = 8;
+
+/// The most trackers remembered to register with: several times what is needed, when many of them are gone.
+pub const MAX_TRACKER_CANDIDATES: usize = 32;
+
+/// The most of them that one peer told of: a peer that makes trackers up does not crowd out what others know.
+pub const MAX_TRACKER_CANDIDATES_OF_ONE: usize = 8;
+
+/// How many other nodes' records a tracker puts into a `welcome` beyond those of trackers and those that are wanted: a few
+/// to begin with. Everybody else is found by asking.
+pub const MAX_WELCOME_SAMPLE: usize = 2;
+
+/// The most trackers' records in a `welcome`: twice what a node registers with.
+pub const MAX_WELCOME_TRACKERS: usize = 8;
+
+/// Records a second that a tracker sends another one: half of what a peer takes by default, so that queries and events
+/// have room beside them.
+pub const SHARE_PER_SECOND: u32 = 50;
+
+/// Records that a tracker sends another one at once: a quarter of what a peer takes by default.
+pub const SHARE_BURST: u32 = 100;
+
+/// The most queries that wait for a moment before they are passed on; further ones are passed on at once.
+pub const MAX_WAITING_QUERIES: usize = 1024;
+
+/// The longest query that waits before it is passed on, in bytes: with [`MAX_WAITING_QUERIES`] it bounds what waits to
+/// 2 MiB. An honest one has some 500.
+pub const MAX_WAITING_QUERY: usize = 2048;
+
 /// The most records in one `welcome` or `query_resp`: 64 of 8 KiB fit in half a message.
 pub const MAX_RECORDS_PER_MESSAGE: usize = 64;
 
@@ -304,6 +335,20 @@ pub struct Limits {
     pub redial_min: Duration,
     /// The longest wait before a configured peer is dialled again. Default 60 s.
     pub redial_max: Duration,
+    /// The longest wait before a peer is dialled again that was connected less than [`redial_soon_for`](Self::redial_soon_for)
+    /// ago. Default 4 s: when a cut network heals, the mesh is whole again within seconds.
+    pub redial_soon: Duration,
+    /// For how long a lost peer is believed to come back soon. Default 120 s; then the waits double up to
+    /// [`redial_max`](Self::redial_max).
+    pub redial_soon_for: Duration,
+    /// With how many trackers the node is registered: the configured ones, and public ones that it hears of until
+    /// there are that many. Default 4, which is what a record names. 0: only with those configured; a public tracker then
+    /// connects to no other tracker by itself either.
+    pub max_trackers: usize,
+    /// How long what was sent may stay unacknowledged by the other side's system before the connection is given up.
+    /// Default 15 s. Without it TCP tries for a quarter of an hour, with pauses of up to two minutes: longer than the cut that
+    /// caused it. Linux only (`TCP_USER_TIMEOUT`); elsewhere the system decides.
+    pub unacked_timeout: Duration,
     /// How long `shutdown` lets tasks and calls in flight finish. Default 5 s.
     pub drain_timeout: Duration,
 }
@@ -334,6 +379,9 @@ impl Limits {
             ("dht_wait", self.dht_wait, Duration::ZERO),
             ("redial_min", self.redial_min, least),
             ("redial_max", self.redial_max, self.redial_min),
+            ("redial_soon", self.redial_soon, least),
+            ("redial_soon_for", self.redial_soon_for, Duration::ZERO),
+            ("unacked_timeout", self.unacked_timeout, least),
             ("drain_timeout", self.drain_timeout, Duration::ZERO),
         ];
         match durations.into_iter().find(|(_, value, least)| value < least || *value > year) {
@@ -375,6 +423,10 @@ impl Default for Limits {
             dht_wait: Duration::from_secs(3),
             redial_min: Duration::from_secs(1),
             redial_max: Duration::from_secs(60),
+            redial_soon: Duration::from_secs(4),
+            redial_soon_for: Duration::from_secs(120),
+            max_trackers: 4,
+            unacked_timeout: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(5),
         }
     }

@@ -12,6 +12,8 @@ pub mod clock;
 pub mod conn_id;
 mod dialback;
 mod events;
+mod federation;
+mod forward;
 pub mod handshake;
 mod legacy;
 mod lookups;
@@ -20,6 +22,7 @@ mod publish;
 mod punch;
 pub mod queries;
 mod reachability;
+pub mod redial;
 mod relay;
 mod seen;
 #[cfg(test)]
@@ -28,7 +31,10 @@ mod state;
 mod table;
 mod tasks;
 pub mod throttle;
+mod trackers;
 mod view;
+#[cfg(test)]
+pub mod weight;
 
 pub use action::{Action, CallDone, CallEvent, OnFull, TaskKey, TaskToRun, What};
 pub use calls::CallSpec;

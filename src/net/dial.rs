@@ -104,6 +104,7 @@ pub(super) async fn shake(
     cfg: &NetConfig,
 ) -> Result<Established, HandshakeError> {
     let mut stream = Stream::new(tcp, framing);
+    stream.give_up_after(cfg.limits.unacked_timeout);
     let patience = cfg.limits.handshake_timeout;
     let speak = async {
         match framing {

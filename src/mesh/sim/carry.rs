@@ -144,7 +144,7 @@ impl World {
         let object = Object::parse(bytes.clone()).ok();
         let message = object.and_then(|o| Message::parse(&o).ok());
         let checked = message.and_then(|m| check(m, Speaker::Proven).ok());
-        if self.checked.len() > 4096 {
+        if self.checked.len() > 16_384 {
             self.checked.clear();
         }
         self.checked.insert(bytes.clone(), checked.clone());

@@ -8,6 +8,7 @@ use super::work::Job;
 use super::world::{Ended, N};
 use crate::identity::{Identity, NodeId};
 use crate::limits::Limits;
+use crate::mesh::redial::Redial;
 use crate::mesh::{CallEvent, Config, ConnId, DIALBACK, Now, State, TaskKey};
 use crate::node::TrackerRole;
 
@@ -102,8 +103,12 @@ impl Spec {
 pub struct Configured {
     pub addr: SocketAddr,
     pub known: Option<NodeId>,
-    pub backoff: Duration,
+    pub redial: Redial,
+    /// Since when it is connected.
+    pub since: Option<Duration>,
     pub dialing: bool,
+    /// Whether the next dial is on its way to come.
+    pub waiting: bool,
 }
 
 /// A call as its owner sees it.
@@ -174,8 +179,8 @@ impl Node {
         self.calls.clear();
         self.jobs.clear();
         for peer in &mut self.configured {
-            peer.dialing = false;
-            peer.backoff = self.spec.limits.redial_min;
+            (peer.dialing, peer.waiting, peer.since) = (false, false, None);
+            peer.redial = Redial::new(&self.spec.limits);
         }
     }
 
@@ -237,6 +242,13 @@ impl Node {
 /// Every node has a host of its own.
 pub fn ip(n: N) -> IpAddr {
     IpAddr::from([10, (n >> 16) as u8, (n >> 8) as u8, n as u8])
+}
+
+/// Whose host that is.
+pub fn number(ip: IpAddr) -> Option<N> {
+    let IpAddr::V4(ip) = ip else { return None };
+    let [ten, a, b, c] = ip.octets();
+    (ten == 10).then(|| N::from(a) << 16 | N::from(b) << 8 | N::from(c))
 }
 
 /// The other end's ephemeral address, and what it is good for: nothing.
