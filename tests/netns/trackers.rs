@@ -1,0 +1,173 @@
+//! Several trackers: one that dies under load and returns, and two that stand in for each other's nodes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use elo::ErrorCode;
+use serde_json::json;
+
+use super::harness::{SLOW, figure, internet, seconds, until};
+use super::load::{Done, Load};
+use super::nodes::Elo;
+use super::router::Nat;
+
+/// How soon nodes are reachable again when a tracker is lost.
+const PROMISED: Duration = Duration::from_secs(5);
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many nodes call: a node's door has 32 places, and 50 calls a second that hang for 5 s need 250.
+const CALLERS: usize = 12;
+
+/// The ids of the tasks that the provider's program was started for, one for each start.
+fn ran(log: &Path) -> Vec<String> {
+    std::fs::read_to_string(log).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+fn is_peer(node: &Elo, id: &str) -> bool {
+    node.peer(id).is_some_and(|peer| !peer["addr"].is_null())
+}
+
+/// How a tracker goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Death {
+    /// Its process is killed: the system closes its connections.
+    Killed,
+    /// Its cable is pulled: nobody is told anything.
+    CutOff,
+}
+
+#[test]
+fn a_tracker_is_killed_under_load_and_returns() {
+    dies_and_returns("tracker killed while 50 calls/s go through it", Death::Killed);
+}
+
+#[test]
+fn a_tracker_is_cut_off_under_load_and_returns() {
+    dies_and_returns("tracker cut off while 50 calls/s go through it", Death::CutOff);
+}
+
+fn dies_and_returns(row: &str, death: Death) {
+    let Some(net) = internet(row) else { return };
+    let world = net.internet();
+    let boxes = ["first", "second"].map(|name| net.host(&world, name));
+    let addrs = [0, 1].map(|n: usize| format!("{}:7878", boxes[n].ip));
+    let peers = addrs.join(",");
+    // Each knows the other, so either may die.
+    let mut trackers = [0, 1].map(|n| Elo::start(&boxes[n], "tracker", &["--tracker", "--peer", &addrs[1 - n]]));
+    // Nothing but a relay connects these two homes.
+    let homes = [(); 2].map(|()| net.home(&world, Nat::Symmetric));
+    let (worker, desk) = (net.host(&homes[0], "worker"), net.host(&homes[1], "desk"));
+    let logs = tempfile::tempdir().unwrap();
+    let log = logs.path().join("ran");
+    let program = format!("echo $ELO_TASK_ID >> {}; cat", log.display());
+    let exec = ["--agent", "work", "--exec", &program, "--exec-shell", "--max-tasks", "16", "--peer", &peers];
+    let provider = Elo::start(&worker, "provider", &exec);
+    let callers: Vec<Elo> =
+        (0..CALLERS).map(|n| Elo::start(&desk, &format!("caller{n}"), &["--port", "0", "--peer", &peers])).collect();
+    for node in callers.iter().chain([&provider]) {
+        until("both trackers are connected", PATIENCE, || {
+            let both = trackers.iter().all(|tracker| is_peer(node, &tracker.id()));
+            both.then_some(()).ok_or_else(|| format!("{:?}", node.peers()))
+        });
+    }
+    for caller in &callers {
+        until("a first call", PATIENCE, || caller.call("work", &json!(1)));
+    }
+    let relayed = |tracker: &Elo| tracker.status()["metrics"]["relayed"].as_u64().unwrap();
+
+    let doors = callers.iter().map(Elo::door).collect();
+    let load = Load::start(doors, 50, "work", &json!({"n": 1}), Duration::from_secs(20));
+    std::thread::sleep(Duration::from_secs(2));
+    // The one that most of the load goes through is the one to die.
+    let carried = [0, 1].map(|n: usize| relayed(&trackers[n]));
+    let dies = usize::from(carried[1] > carried[0]);
+    assert!(carried[dies] > 100, "the load doesn't go through the trackers: {carried:?} relayed");
+    let id = trackers[dies].id();
+    let tracker = &mut trackers[dies];
+    let killed = Instant::now();
+    match death {
+        Death::Killed => tracker.kill(),
+        Death::CutOff => boxes[dies].cable.cut(),
+    }
+    std::thread::sleep(Duration::from_secs(6));
+    let returned = Instant::now();
+    match death {
+        Death::Killed => tracker.restart(),
+        Death::CutOff => boxes[dies].cable.heal(),
+    }
+    assert_eq!(tracker.id(), id);
+    for node in callers.iter().chain([&provider]) {
+        until("a node comes back to the tracker", PATIENCE, || {
+            is_peer(node, &id).then_some(()).ok_or_else(|| format!("{:?}", node.peers()))
+        });
+    }
+    let back = returned.elapsed();
+    std::thread::sleep(Duration::from_secs(1));
+    let calls = load.end();
+
+    let mut failed: BTreeMap<&str, usize> = BTreeMap::new();
+    for code in calls.iter().filter_map(Done::code) {
+        *failed.entry(code).or_default() += 1;
+    }
+    let retryable = |code: &str| ErrorCode::from_wire(code).is_some_and(ErrorCode::is_retryable);
+    assert!(failed.keys().all(|code| retryable(code)), "not retryable: {failed:?}");
+    // A call that is told nothing until its time is over, was met with silence.
+    assert!(!failed.contains_key("TIMEOUT"), "silence: {failed:?}");
+    let crowded = calls.iter().filter_map(|call| call.result.as_ref().err());
+    let crowded =
+        crowded.filter(|error| error["message"].as_str().unwrap_or_default().contains("commands are connected"));
+    assert_eq!(crowded.count(), 0, "the doors of the callers were too small for this load");
+
+    let mut tasks = ran(&log);
+    let starts = tasks.len();
+    tasks.sort();
+    tasks.dedup();
+    assert_eq!(starts - tasks.len(), 0, "some tasks ran twice");
+    let unheard = calls.iter().filter_map(|call| call.result.as_ref().ok());
+    let unheard: Vec<_> =
+        unheard.filter(|outcome| tasks.binary_search_by_key(&outcome["id"].as_str(), |t| Some(t)).is_err()).collect();
+    assert!(unheard.is_empty(), "answers to tasks that never ran: {unheard:?}");
+
+    // Each caller's first call that began after the kill and was answered; the last of them counts.
+    let reached = (0..CALLERS).map(|n| {
+        let of_caller = calls.iter().skip(n).step_by(CALLERS);
+        let answered =
+            of_caller.filter(|call| call.began > killed && call.result.is_ok()).map(|call| call.ended - killed);
+        answered.min().expect("a caller never reached the provider again")
+    });
+    let reached = reached.max().unwrap();
+    assert!(reached <= PROMISED * SLOW, "reachable again after {reached:?}");
+    let slowest = calls.iter().map(Done::took).max().unwrap();
+    let failures =
+        if failed.is_empty() { "none failed".to_owned() } else { format!("failed {failed:?}, all retryable") };
+    let calls =
+        format!("{} calls: {failures}; {starts} tasks ran, none twice; slowest call {}", calls.len(), seconds(slowest));
+    let times = format!(
+        "reachable again after {} (promised 5 s), returned tracker has all again after {}",
+        seconds(reached),
+        seconds(back)
+    );
+    figure(row, &format!("{times}; {calls}; the tracker that went had relayed {} frames", carried[dies]));
+}
+
+#[test]
+fn nodes_of_two_federated_trackers_reach_each_other() {
+    let row = "two federated trackers, a NATed node at each";
+    let Some(net) = internet(row) else { return };
+    let world = net.internet();
+    let boxes = ["east", "west"].map(|name| net.host(&world, name));
+    let [east, west] = [0, 1].map(|n| format!("{}:7878", boxes[n].ip));
+    let _east = Elo::start(&boxes[0], "east", &["--tracker"]);
+    let _west = Elo::start(&boxes[1], "west", &["--tracker", "--peer", &east]);
+    let homes = [(); 2].map(|()| net.home(&world, Nat::Symmetric));
+    let (worker, desk) = (net.host(&homes[0], "worker"), net.host(&homes[1], "desk"));
+    let provider = Elo::start(&worker, "provider", &["--agent", "work", "--peer", &east]);
+    let caller = Elo::start(&desk, "caller", &["--peer", &west]);
+    let (outcome, took) =
+        until("a call from one tracker's node to the other's", PATIENCE, || caller.call("work", &json!("across")));
+    assert_eq!((&outcome["responder"], &outcome["payload"]), (&json!(provider.id()), &json!("across")));
+    assert_eq!(outcome["route"], "relay");
+    figure(row, &format!("first call after {}, route {}, {} hops", seconds(took), outcome["route"], outcome["hops"]));
+}
