@@ -53,7 +53,7 @@ fn a_partition_of_30_s_heals() {
     let mut other = None;
     let halves = [("left", &left), ("right", &right)].map(|(half, part)| {
         let tracker = net.host(part, &format!("{half}box"));
-        let peer = format!("{}:7878", tracker.ip);
+        let peer = tracker.addr();
         let box_ = format!("{half}-tracker");
         let mut args = vec!["--tracker", "--agent", &box_];
         let known = other.replace(peer.clone());

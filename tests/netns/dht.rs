@@ -19,7 +19,7 @@ fn twenty_nodes_find_each_other_by_dht_alone() {
     let world = net.internet();
     let hosts: Vec<_> = (0..NODES).map(|n| net.host(&world, &format!("host{n}"))).collect();
     let env = [("ELO_NO_LAN", "true")];
-    let bootstrap = format!("{}:7878", hosts[0].ip);
+    let bootstrap = hosts[0].addr();
     let start = std::time::Instant::now();
     let nodes: Vec<Elo> = hosts
         .iter()

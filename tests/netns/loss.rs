@@ -19,7 +19,7 @@ fn calls_go_through_with_delay_and_loss() {
     let world = net.internet();
     let (near, mut far) = (net.host(&world, "near"), net.host_far_away(&world, "far", WORSE));
     let provider = Elo::start(&near, "provider", &["--agent", "echo"]);
-    let caller = Elo::start(&far, "caller", &["--peer", &format!("{}:7878", near.ip)]);
+    let caller = Elo::start(&far, "caller", &["--peer", &near.addr()]);
     until("a first call", Duration::from_secs(30), || caller.call("echo", &json!(1)));
 
     let payload = json!("x".repeat(1024));

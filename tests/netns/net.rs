@@ -4,13 +4,14 @@
 //! killed run left behind is known and removed. All devices live in namespaces; the machine's own network isn't
 //! touched.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::harness::{must, tried};
+use super::router::nft;
 use super::wire::{Wire, Worse};
 
 /// What every name begins with; the process id follows.
@@ -66,7 +67,7 @@ impl Net {
         let own = format!("{}/24", address(prefix, 1));
         must(&["ip", "-n", &space, "addr", "add", &own, "dev", "br0"]);
         must(&["ip", "-n", &space, "link", "set", "br0", "up"]);
-        Switch { space, prefix, last: AtomicU8::new(9), ipv6: false }
+        Switch { space, prefix, last: AtomicU8::new(9), ipv4: true, ipv6: false }
     }
 
     /// The internet: everybody on it can be dialled.
@@ -82,7 +83,7 @@ impl Net {
         must(&["ip", "-n", &far, "link", "set", "br0", "up"]);
         let cable = self.cable(&switch.space, &far, "far");
         must(&["ip", "-n", &far, "link", "set", "far", "master", "br0", "up"]);
-        (Switch { space: far, prefix: switch.prefix, last: AtomicU8::new(129), ipv6: false }, cable)
+        (Switch { space: far, prefix: switch.prefix, last: AtomicU8::new(129), ipv4: true, ipv6: false }, cable)
     }
 
     /// A network with nothing but its hosts; they have IPv6 link-local addresses too.
@@ -109,11 +110,34 @@ impl Net {
         Cable { space: switch.to_owned(), port }
     }
 
+    /// A network without IPv4.
+    pub fn ipv6_only(&self) -> Switch {
+        Switch { ipv4: false, ..self.lan() }
+    }
+
+    /// A network that carries no multicast, as overlays (VPNs) and many wireless networks don't.
+    pub fn overlay(&self) -> Switch {
+        let overlay = self.internet();
+        let rule = "chain every { type filter hook forward priority 0; ip daddr 224.0.0.0/4 drop; }";
+        nft(&overlay.space, &format!("table bridge quiet {{ {rule} }}"));
+        overlay
+    }
+
+    /// A machine with nothing but loopback.
+    pub fn alone(&self, name: &str) -> Host {
+        Host { space: self.space(name), ip: Ipv4Addr::LOCALHOST, cable: None, wire: None }
+    }
+
+    /// The router of a home as a machine: to those behind it what a Docker host is to its containers.
+    pub fn router_of(&self, home: &Switch) -> Host {
+        Host { space: home.space.clone(), ip: address(home.prefix, 1), cable: None, wire: None }
+    }
+
     /// A machine on a switch.
     pub fn host(&self, switch: &Switch, name: &str) -> Host {
         let space = self.space(name);
         let cable = self.cable(&switch.space, &space, "eth0");
-        self.host_at(switch, space, cable, None)
+        self.host_at(switch, space, Some(cable), None)
     }
 
     /// A machine whose cable delays and loses, both ways.
@@ -122,12 +146,15 @@ impl Net {
         let port = format!("p{}", self.number());
         let wire = Wire::new(&switch.space, &port, &space, "eth0", worse);
         must(&["ip", "-n", &switch.space, "link", "set", &port, "master", "br0", "up"]);
-        self.host_at(switch, space, Cable { space: switch.space.clone(), port }, Some(wire))
+        let cable = Cable { space: switch.space.clone(), port };
+        self.host_at(switch, space, Some(cable), Some(wire))
     }
 
-    fn host_at(&self, switch: &Switch, space: String, cable: Cable, wire: Option<Wire>) -> Host {
+    fn host_at(&self, switch: &Switch, space: String, cable: Option<Cable>, wire: Option<Wire>) -> Host {
         let ip = switch.attach(&space, "eth0");
-        must(&["ip", "-n", &space, "route", "add", "default", "via", &address(switch.prefix, 1).to_string()]);
+        if switch.ipv4 {
+            must(&["ip", "-n", &space, "route", "add", "default", "via", &address(switch.prefix, 1).to_string()]);
+        }
         Host { space, ip, cable, wire }
     }
 
@@ -192,6 +219,7 @@ pub struct Switch {
     pub space: String,
     prefix: [u8; 3],
     last: AtomicU8,
+    ipv4: bool,
     ipv6: bool,
 }
 
@@ -210,7 +238,8 @@ impl Switch {
         } else {
             sysctl(space, &format!("net/ipv6/conf/{device}/disable_ipv6"), "1");
         }
-        must(&["ip", "-n", space, "addr", "add", &format!("{ip}/24"), "dev", device]);
+        let own = if self.ipv4 { format!("{ip}/24") } else { format!("{}/64", ipv6(ip)) };
+        must(&["ip", "-n", space, "addr", "add", &own, "dev", device]);
         must(&["ip", "-n", space, "link", "set", device, "up"]);
         ip
     }
@@ -238,7 +267,30 @@ impl Cable {
 pub struct Host {
     pub space: String,
     pub ip: Ipv4Addr,
-    pub cable: Cable,
+    cable: Option<Cable>,
     /// What makes its cable bad, if it is.
     pub wire: Option<Wire>,
+}
+
+impl Host {
+    /// The cable between it and its switch.
+    pub fn cable(&self) -> &Cable {
+        self.cable.as_ref().expect("this machine has a cable")
+    }
+
+    /// Where a node on it is dialled from elsewhere, on the usual port.
+    pub fn addr(&self) -> String {
+        format!("{}:7878", self.ip)
+    }
+
+    /// The same on a network without IPv4.
+    pub fn addr6(&self) -> String {
+        format!("[{}]:7878", ipv6(self.ip))
+    }
+}
+
+/// The address of a machine on a network without IPv4: a unique local one that ends like the other.
+fn ipv6(ip: Ipv4Addr) -> Ipv6Addr {
+    let [_, _, _, last] = ip.octets();
+    Ipv6Addr::new(0xfd00, 0xe10, 0, 0, 0, 0, 0, last.into())
 }

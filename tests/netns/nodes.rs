@@ -57,6 +57,16 @@ impl Elo {
         self.serve = Some(Serve::start(self.command(&self.args)));
     }
 
+    /// Stops it as a person does, and starts it with other arguments.
+    #[track_caller]
+    pub fn restart_with(&mut self, args: &[&str]) {
+        self.run(&["stop"]).ok();
+        drop(self.serve.take().unwrap().ended());
+        self.args.truncate(4);
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self.restart();
+    }
+
     /// `elo` on this machine, in this home.
     pub fn command(&self, args: &[impl AsRef<str>]) -> Command {
         let inner = self.home.command(args.iter().map(AsRef::as_ref));
@@ -117,9 +127,12 @@ impl Drop for Elo {
         if std::thread::panicking()
             && let Some(serve) = self.serve.take()
         {
-            let told = ["status", "peers"].map(|what| self.door().ask(what, &json!({})));
+            let told = ["status", "peers"].map(|what| match self.door().ask(what, &json!({})) {
+                Ok((items, done)) => json!([items, done]).to_string(),
+                Err(error) => error.to_string(),
+            });
             serve.signal(Signal::KILL);
-            eprintln!("--- {}: {told:?}\n{}", self.name, serve.ended().1);
+            eprintln!("--- {}: {}\n{}", self.name, told.join("\n"), serve.ended().1);
         }
     }
 }

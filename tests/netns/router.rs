@@ -56,6 +56,12 @@ impl Net {
     }
 }
 
+/// Makes a home's router drop UDP, as some companies' networks do.
+pub fn block_udp(home: &Switch) {
+    let rule = "chain through { type filter hook forward priority -1; meta l4proto udp drop; }";
+    nft(&home.space, &format!("table ip noudp {{ {rule} }}"));
+}
+
 /// Loads rules in a namespace.
 pub fn nft(space: &str, rules: &str) {
     let mut command = Command::new("ip");
