@@ -119,7 +119,7 @@ impl Net {
     pub fn overlay(&self) -> Switch {
         let overlay = self.internet();
         let rule = "chain every { type filter hook forward priority 0; ip daddr 224.0.0.0/4 drop; }";
-        nft(&overlay.space, &format!("table bridge quiet {{ {rule} }}"));
+        nft(&overlay.space, &format!("table bridge quiet {{\n{rule}\n}}"));
         overlay
     }
 

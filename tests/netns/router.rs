@@ -59,7 +59,7 @@ impl Net {
 /// Makes a home's router drop UDP, as some companies' networks do.
 pub fn block_udp(home: &Switch) {
     let rule = "chain through { type filter hook forward priority -1; meta l4proto udp drop; }";
-    nft(&home.space, &format!("table ip noudp {{ {rule} }}"));
+    nft(&home.space, &format!("table ip noudp {{\n{rule}\n}}"));
 }
 
 /// Loads rules in a namespace.
