@@ -74,7 +74,9 @@ impl Elo {
         // `ip` becomes what it runs: the process started here is the node itself.
         command.args(["netns", "exec", &self.space]).arg(inner.get_program()).args(inner.get_args());
         command.env_clear().stdin(std::process::Stdio::null());
-        command.envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        // What other tests switch off is on here, unless the row says otherwise.
+        let basic = inner.get_envs().filter(|(key, _)| ["PATH", "HOME", "ELO_HOME"].iter().any(|k| k == key));
+        command.envs(basic.filter_map(|(key, value)| Some((key, value?))));
         command.envs(self.env.iter().map(|(key, value)| (key, value)));
         command
     }
