@@ -3,6 +3,7 @@
 mod builder;
 mod call;
 mod context;
+mod dialback;
 mod driver;
 mod hooks;
 mod info;
@@ -26,7 +27,10 @@ pub use builder::{Builder, Tracker};
 pub use call::{Call, CallHandle, Outcome, Route, Timings};
 pub use context::{ChunkError, Context};
 pub(crate) use info::millis;
-pub use info::{Activity, CapabilityInfo, Event, FoundNode, Metrics, PeerInfo, Source, Status, TrackerRole, Way};
+pub use info::{
+    Activity, CapabilityInfo, Event, FoundNode, Metrics, PeerInfo, Reachability, Source, Status, TrackerName,
+    TrackerRole, VerifiedAddr, Way,
+};
 pub use subscriptions::{ActivityStream, Subscription};
 pub use task::{Payload, Task, TaskError, TaskResult};
 
@@ -316,6 +320,7 @@ impl Node {
             uptime_s: shared.start.elapsed().as_secs(),
             listen: shared.listen.clone(),
             addrs: state.addrs().iter().map(ToString::to_string).collect(),
+            reachability: state.reachability(),
             tracker: state.tracker_role(),
             capabilities: state.capabilities(),
             interests: state.interests(),
