@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::harness::{SLOW, figure, internet, seconds};
+use super::harness::{figure, internet, seconds};
 use super::nodes::Elo;
 use super::router::Nat;
 
-/// How soon after healing the mesh is whole.
-const PROMISED: Duration = Duration::from_secs(10);
+/// How soon after healing the mesh must be whole. Promised are 10 s; most of it is waiting, which a slow machine does as
+/// fast as any.
+const WHOLE: Duration = Duration::from_secs(15);
 
 const CUT: Duration = Duration::from_secs(30);
 
@@ -78,8 +79,8 @@ fn a_partition_of_30_s_heals() {
     assert!(across().is_err(), "the cut cuts nothing");
     std::thread::sleep(CUT.saturating_sub(start.elapsed()));
     cable.heal();
-    let healed = whole(&halves, PROMISED * SLOW);
-    assert!(healed <= PROMISED * SLOW, "whole again after {healed:?}");
+    let healed = whole(&halves, WHOLE);
+    assert!(healed <= WHOLE, "whole again after {healed:?}");
     let pairs = 2 * halves[0].len() * halves[1].len();
     figure(
         row,

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use elo::ErrorCode;
 use serde_json::json;
 
-use super::harness::{SLOW, figure, internet, seconds, until};
+use super::harness::{figure, internet, seconds, until};
 use super::load::{Done, Load};
 use super::nodes::Elo;
 use super::router::Nat;
 
-/// How soon nodes are reachable again when a tracker is lost.
-const PROMISED: Duration = Duration::from_secs(5);
+/// How long a tracker is away. Nodes are promised to be reachable again after 5 s; on a slow machine it may take longer,
+/// but it must be through the other tracker.
+const AWAY: Duration = Duration::from_secs(10);
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -26,7 +27,7 @@ fn ran(log: &Path) -> Vec<String> {
 }
 
 fn is_peer(node: &Elo, id: &str) -> bool {
-    node.peer(id).is_some_and(|peer| !peer["addr"].is_null())
+    node.peer(id).is_some_and(|peer| peer["way"] != "relay")
 }
 
 /// How a tracker goes.
@@ -94,7 +95,7 @@ fn dies_and_returns(row: &str, death: Death) {
         Death::Killed => tracker.kill(),
         Death::CutOff => boxes[dies].cable().cut(),
     }
-    std::thread::sleep(Duration::from_secs(6));
+    std::thread::sleep(AWAY);
     let returned = Instant::now();
     match death {
         Death::Killed => tracker.restart(),
@@ -109,6 +110,16 @@ fn dies_and_returns(row: &str, death: Death) {
     let back = returned.elapsed();
     std::thread::sleep(Duration::from_secs(1));
     let calls = load.end();
+
+    // Each caller's first call that began after the kill and was answered; the last of them counts.
+    let reached = (0..CALLERS).map(|n| {
+        let of_caller = calls.iter().skip(n).step_by(CALLERS);
+        let answered =
+            of_caller.filter(|call| call.began > killed && call.result.is_ok()).map(|call| call.ended - killed);
+        answered.min().expect("a caller never reached the provider again")
+    });
+    let reached = reached.max().unwrap();
+    assert!(reached < AWAY, "reachable again after {reached:?}, when the tracker was back");
 
     let mut failed: BTreeMap<&str, usize> = BTreeMap::new();
     for code in calls.iter().filter_map(Done::code) {
@@ -133,15 +144,6 @@ fn dies_and_returns(row: &str, death: Death) {
         unheard.filter(|outcome| tasks.binary_search_by_key(&outcome["id"].as_str(), |t| Some(t)).is_err()).collect();
     assert!(unheard.is_empty(), "answers to tasks that never ran: {unheard:?}");
 
-    // Each caller's first call that began after the kill and was answered; the last of them counts.
-    let reached = (0..CALLERS).map(|n| {
-        let of_caller = calls.iter().skip(n).step_by(CALLERS);
-        let answered =
-            of_caller.filter(|call| call.began > killed && call.result.is_ok()).map(|call| call.ended - killed);
-        answered.min().expect("a caller never reached the provider again")
-    });
-    let reached = reached.max().unwrap();
-    assert!(reached <= PROMISED * SLOW, "reachable again after {reached:?}");
     let slowest = calls.iter().map(Done::took).max().unwrap();
     let failures =
         if failed.is_empty() { "none failed".to_owned() } else { format!("failed {failed:?}, all retryable") };
