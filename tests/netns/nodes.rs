@@ -13,7 +13,7 @@ use super::common::{Home, Ran, Serve, run};
 use super::net::Host;
 
 /// The most that an answer over the control socket is waited for: beyond the time of any call made here.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What a node starts with besides its arguments: nothing finds others by itself but what the row is about.
 const QUIET: [(&str, &str); 2] = [("ELO_NO_LAN", "true"), ("ELO_DHT", "off")];
