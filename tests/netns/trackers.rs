@@ -83,8 +83,9 @@ fn dies_and_returns(row: &str, death: Death) {
     let (worker, desk) = (net.host(&homes[0], "worker"), net.host(&homes[1], "desk"));
     let logs = tempfile::tempdir().unwrap();
     let log = logs.path().join("ran");
-    let program = format!("echo $ELO_TASK_ID >> {}; cat", log.display());
-    let exec = ["--agent", "work", "--exec", &program, "--exec-shell", "--max-tasks", "16", "--peer", &peers];
+    // It takes its time, so that calls are under way when the tracker goes.
+    let program = format!("echo $ELO_TASK_ID >> {}; sleep 0.2; cat", log.display());
+    let exec = ["--agent", "work", "--exec", &program, "--exec-shell", "--max-tasks", "64", "--peer", &peers];
     let provider = Elo::start(&worker, "provider", &exec);
     let callers: Vec<Elo> =
         (0..CALLERS).map(|n| Elo::start(&desk, &format!("caller{n}"), &["--port", "0", "--peer", &peers])).collect();
@@ -165,11 +166,16 @@ fn dies_and_returns(row: &str, death: Death) {
         unheard.filter(|outcome| tasks.binary_search_by_key(&outcome["id"].as_str(), |t| Some(t)).is_err()).collect();
     assert!(unheard.is_empty(), "answers to tasks that never ran: {unheard:?}");
 
+    let under_way = calls.iter().filter(|call| call.began < killed && call.ended > killed).count();
+    assert!(under_way > 0, "no call was under way when the tracker went");
     let slowest = calls.iter().map(Done::took).max().unwrap();
     let failures =
         if failed.is_empty() { "none failed".to_owned() } else { format!("failed {failed:?}, all retryable") };
-    let calls =
-        format!("{} calls: {failures}; {starts} tasks ran, none twice; slowest call {}", calls.len(), seconds(slowest));
+    let calls = format!(
+        "{} calls, {under_way} of them under way at that moment: {failures}; {starts} tasks ran, none twice; slowest call {}",
+        calls.len(),
+        seconds(slowest)
+    );
     let times =
         format!("reachable again after {}, returned tracker has all again after {}", seconds(reached), seconds(back));
     figure(row, &format!("{times}; {calls}; the tracker that went had relayed {} frames", carried));
