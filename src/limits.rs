@@ -96,6 +96,75 @@ pub const MAX_DIAL_BACK_BUCKETS: usize = 4096;
 /// How many trackers a node asks to dial it: it names four in its record, and needs no more views of itself than that;
 /// the rest is for those it changed from.
 pub const MAX_VIEWS: usize = 8;
+/// The most candidates kept: addresses at which somebody may be, of whom nothing is proven yet. 256 of some hundred
+/// bytes; [`LAN_CANDIDATES`] and [`REMEMBERED_CANDIDATES`] are the shares that one source can't take from another.
+pub const MAX_CANDIDATES: usize = 256;
+
+/// The share of [`MAX_CANDIDATES`] for what the local network announces: more nodes than a LAN has as a rule. Whoever
+/// announces ten thousand fills this share and no other.
+pub const LAN_CANDIDATES: usize = 128;
+
+/// The share of [`MAX_CANDIDATES`] for peers of earlier runs. They are taken from the file as places become free.
+pub const REMEMBERED_CANDIDATES: usize = 64;
+
+/// The most candidates of one node id from one source. A host has a handful of interfaces, and somebody who announces
+/// another's id at wrong addresses gets no more room than that.
+pub const MAX_CANDIDATE_ADDRS: usize = 4;
+
+/// The most candidates from one source at one IP address: several nodes may share a machine, but a hundred ports of one
+/// machine are a scan.
+pub const MAX_CANDIDATES_PER_IP: usize = 32;
+
+/// The most dials of candidates under way at once. Somebody who accepts and says nothing holds one for
+/// [`Limits::handshake_timeout`].
+pub const CANDIDATE_DIALS: usize = 8;
+
+/// How many of [`CANDIDATE_DIALS`] one source may take: what the local network announces can't keep a node from the peers
+/// it remembers.
+pub const CANDIDATE_DIALS_PER_SOURCE: usize = 6;
+
+/// How many candidates are dialled at once after a quiet time: the peers wanted, in one go.
+pub const CANDIDATE_DIAL_BURST: u32 = 8;
+
+/// How many candidates a second are dialled for good: enough to come through a share of bogus ones within a minute or
+/// two, too few to be a scan or a flood of anybody.
+pub const CANDIDATE_DIALS_PER_SECOND: u32 = 2;
+
+/// The least wait before a candidate that failed is dialled again; it doubles with each failure.
+pub const CANDIDATE_BACKOFF_MIN: Duration = Duration::from_secs(2);
+
+/// The longest wait before a candidate is dialled again.
+pub const CANDIDATE_BACKOFF_MAX: Duration = Duration::from_secs(600);
+
+/// The longest wait while nobody is connected: the same as for a configured peer.
+pub const CANDIDATE_BACKOFF_ALONE: Duration = Duration::from_secs(60);
+
+/// The longest that failures of one address of a node hold back its others.
+pub const CANDIDATE_BACKOFF_NODE: Duration = Duration::from_secs(30);
+
+/// How many peers found on the local network a node connects to by itself. The others are a hop or two away, or are
+/// connected to when a call wants them.
+pub const LAN_PEERS: usize = 8;
+
+/// Remembered peers are dialled while fewer than this are connected: enough that losing one doesn't cut a node off.
+pub const ENOUGH_PEERS: usize = 3;
+
+/// The most nodes remembered from one run to the next: with [`MAX_REMEMBERED_ADDRS`] addresses each, 100 kB.
+pub const MAX_REMEMBERED: usize = 256;
+
+/// The most addresses remembered of one node.
+pub const MAX_REMEMBERED_ADDRS: usize = 4;
+
+/// The most bytes read of the file of remembered peers: ten times what a full one has.
+pub const MAX_REMEMBERED_FILE: u64 = 1024 * 1024;
+
+/// The most records that the multicast DNS daemon may have cached before it is started anew without them: a LAN of two
+/// hundred nodes has a thousand. Somebody can fill it with records of 9 kB, the most that a datagram holds.
+pub const MAX_LAN_RECORDS: usize = 2048;
+
+/// The most times that the multicast DNS daemon may have noted for its records before it is started anew. It notes two
+/// each time a record is heard again, until the record's time to live is over; 4 MiB of them.
+pub const MAX_LAN_TIMERS: usize = 256 * 1024;
 
 /// What a node's owner may change. The defaults are for a node on the open internet with a few hundred peers.
 ///

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Inner;
 use super::info::{Activity, FoundNode};
+use super::keeper::Discovery;
 use super::run::RunningTask;
 use super::subscriptions::Subscribers;
 use super::task::BoxHandler;
@@ -117,6 +118,8 @@ pub(crate) struct Shared {
     pub(crate) runtime: Handle,
     pub(crate) spawned: TaskTracker,
     pub(crate) traffic: Traffic,
+    /// Whom it may find by itself.
+    pub(crate) discovery: Discovery,
     /// What the owner's handles share.
     pub(crate) owner: OnceLock<Weak<Inner>>,
     me_weak: Weak<Shared>,
@@ -154,6 +157,7 @@ impl Shared {
         state: State,
         handlers: Handlers,
         max_connections: usize,
+        discovery: Discovery,
     ) -> Arc<Self> {
         let places = max_connections.min(Semaphore::MAX_PERMITS);
         Arc::new_cyclic(|weak| Self {
@@ -187,6 +191,7 @@ impl Shared {
             runtime: Handle::current(),
             spawned: TaskTracker::new(),
             traffic: Traffic::default(),
+            discovery,
             owner: OnceLock::new(),
             me_weak: weak.clone(),
         })

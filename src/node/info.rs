@@ -125,6 +125,38 @@ pub enum Reachability {
     },
 }
 
+/// Whether a way of finding nodes is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DiscoveryState {
+    /// It is not in use.
+    #[default]
+    Off,
+    /// It works, as far as can be told.
+    On,
+    /// It is wanted and does not work.
+    Failing,
+}
+
+/// How one way of finding nodes is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DiscoveryHealth {
+    /// Which: `lan`, `remembered`, …
+    pub name: &'static str,
+    /// Whether it is in use.
+    pub state: DiscoveryState,
+    /// Details in words: why it is off or failing, what it uses.
+    pub detail: String,
+    /// Addresses known from it now that may be dialled.
+    pub candidates: usize,
+    /// Dials made because of it since the start.
+    pub dialled: u64,
+    /// Those of the dials at whose end the expected node was.
+    pub proven: u64,
+}
+
 /// One capability in a listing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CapabilityInfo {
@@ -273,6 +305,8 @@ pub struct Status {
     pub capabilities: Vec<CapabilityInfo>,
     /// What it is interested in.
     pub interests: Vec<String>,
+    /// How each way of finding nodes is doing, by name.
+    pub discovery: Vec<DiscoveryHealth>,
     /// Counters and gauges.
     pub metrics: Metrics,
 }

@@ -8,7 +8,7 @@ use rand::RngExt;
 use tokio::net::TcpListener;
 
 use super::driver::{Link, Shared, lock};
-use super::info::{Activity, Source};
+use super::info::{Activity, Source, TrackerRole};
 use super::start::DEFAULT_PORT;
 use crate::error::{CloseReason, Error};
 use crate::identity::NodeId;
@@ -100,6 +100,7 @@ impl Shared {
         let known: Vec<_> = established.welcome.as_ref().map(|w| w.peers.clone()).unwrap_or_default();
         let (addr, inbound, legacy) = (arrival.addr, arrival.inbound, matches!(arrival.speaker, Speaker::Legacy(_)));
         let (from, hooks) = (arrival.node, self.hooks());
+        let proven_there = !inbound && !legacy;
         let mut established = Some(established);
         let mut tasks = None;
         let result = self.with(|state, now, out| {
@@ -130,6 +131,9 @@ impl Shared {
         // Outside of it: a runtime that is shutting down drops them here and now, and their end wants the lock.
         if let Some(tasks) = tasks {
             tasks.run();
+        }
+        if proven_there && matches!(result, Ok(()) | Err((CloseReason::Duplicate, _))) {
+            self.discovery.met(from, addr, tracker != TrackerRole::None);
         }
         match result {
             Ok(()) => Ok(conn),

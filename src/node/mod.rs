@@ -7,6 +7,7 @@ mod dialback;
 mod driver;
 mod hooks;
 mod info;
+mod keeper;
 mod links;
 mod payload;
 mod run;
@@ -23,13 +24,15 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+#[cfg(feature = "lan")]
+pub use builder::Lan;
 pub use builder::{Builder, Tracker};
 pub use call::{Call, CallHandle, Outcome, Route, Timings};
 pub use context::{ChunkError, Context};
 pub(crate) use info::millis;
 pub use info::{
-    Activity, CapabilityInfo, Event, FoundNode, Metrics, PeerInfo, Reachability, Source, Status, TrackerName,
-    TrackerRole, VerifiedAddr, Way,
+    Activity, CapabilityInfo, DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics, PeerInfo, Reachability,
+    Source, Status, TrackerName, TrackerRole, VerifiedAddr, Way,
 };
 pub use subscriptions::{ActivityStream, Subscription};
 pub use task::{Payload, Task, TaskError, TaskResult};
@@ -313,6 +316,7 @@ impl Node {
     pub fn status(&self) -> Status {
         let shared = &self.inner.shared;
         let metrics = shared.metrics();
+        let discovery = shared.discovery.health();
         shared.read(|state, _| Status {
             node_id: shared.me,
             name: shared.name.clone(),
@@ -324,6 +328,7 @@ impl Node {
             tracker: state.tracker_role(),
             capabilities: state.capabilities(),
             interests: state.interests(),
+            discovery,
             metrics,
         })
     }

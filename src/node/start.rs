@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::builder::{Builder, Tracker, check_name};
 use super::driver::{Handlers, Shared, lock, unix_ms};
 use super::info::{Metrics, TrackerRole};
+use super::keeper::{self, Discovery};
 use super::links::PeerAddr;
 use super::{Inner, Node};
 use crate::error::{CloseReason, Error};
@@ -127,19 +128,32 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         legacy_hello: Arc::new(legacy_hello),
         unix_now: Arc::new(|| (unix_ms() / 1000) as i64),
     });
-    let shared = Shared::new(identity, name, net, start, listen, state, handlers, max_connections);
+    let mut dice = [0u8; 32];
+    rand::rng().fill_bytes(&mut dice);
+    let discovery = Discovery::new(me, dice);
+    let shared = Shared::new(identity, name, net, start, listen, state, handlers, max_connections, discovery);
     let _ = own.set(Arc::downgrade(&shared));
     // The changes made so far asked for signatures one by one; one is enough.
     shared.with(|state, now, out| state.publish_record(now, out));
     shared.spawn(Arc::clone(&shared).run_alarms());
+    // From here on its end is the node's end, also when nobody waits for the start any more.
+    let inner = Arc::new(Inner { shared });
+    let shared = &inner.shared;
+    let _ = shared.owner.set(Arc::downgrade(&inner));
+    // Before anybody is met: that would not be remembered.
+    keeper::start(
+        shared,
+        builder.remember,
+        #[cfg(feature = "lan")]
+        builder.lan,
+    )
+    .await;
     if let Some(listener) = listener {
-        shared.spawn(Arc::clone(&shared).run_listener(listener));
+        shared.spawn(Arc::clone(shared).run_listener(listener));
     }
     for peer in peers {
-        shared.spawn(Arc::clone(&shared).keep_connected(peer));
+        shared.spawn(Arc::clone(shared).keep_connected(peer));
     }
-    let inner = Arc::new(Inner { shared });
-    let _ = inner.shared.owner.set(Arc::downgrade(&inner));
     Ok(Node { inner })
 }
 
