@@ -107,13 +107,14 @@ fn full_cone_is_dialable() {
     let row = "full cone NAT";
     let Some(net) = internet(row) else { return };
     let pair = Pair::new(net, Some(Nat::FullCone), Some(Nat::FullCone));
-    let (_, proven) = until("the dial-back", PATIENCE, || {
+    until("the dial-back", PATIENCE, || {
         let status = pair.provider.status();
         match status["reachability"]["state"].as_str() {
             Some("dialable") => Ok(()),
             _ => Err(status["reachability"].to_string()),
         }
     });
+    let proven = pair.started.elapsed();
     let (shown, _, took) = pair.until_direct();
     assert!(["direct", "inbound"].contains(&pair.way().as_str()), "{}", pair.way());
     figure(row, &format!("dialable after {}; {shown}, direct {} later", seconds(proven), seconds(took)));
