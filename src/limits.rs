@@ -52,6 +52,54 @@ pub const FLOOD_TTL: u8 = 5;
 /// How many trackers a relayed frame may pass.
 pub const MAX_RELAY_HOPS: u8 = 3;
 
+/// The most bytes of what a node says of itself in the DHT: 1000, BEP 44's cap for a value.
+pub const MAX_DHT_ITEM: usize = 1000;
+
+/// The most capabilities of its own that a node announces in the DHT: 64. Each is a put to the 20 nodes nearest to the
+/// key, every [`DHT_ANNOUNCE`]; the first by name are taken.
+pub const MAX_DHT_CAPS: usize = 64;
+
+/// The most capabilities that a tracker announces in the DHT for nodes registered with it that can't be dialled: 256.
+pub const MAX_DHT_TRACKED_CAPS: usize = 256;
+
+/// How often what stands in the DHT is put there again: 10 minutes, less up to a fifth by chance. A mainline server
+/// accepts a token for 5 to 10 minutes and other implementations drop a peer after 15 to 30 minutes, so two in a row
+/// may get lost.
+pub const DHT_ANNOUNCE: Duration = Duration::from_secs(600);
+
+/// How long what a node says of itself in the DHT is valid: 30 minutes, three announces.
+pub const DHT_ITEM_TTL_S: u64 = 1800;
+
+/// The most lookups of the DHT under way at once: 64. Calls and searches for the same share one.
+pub const MAX_LOOKUPS: usize = 64;
+
+/// The most addresses that one lookup dials: 16. The DHT's word is worth nothing until a handshake: more would make
+/// every caller a scanner of whatever somebody put there.
+pub const MAX_LOOKUP_DIALS: usize = 16;
+
+/// How many of them at once: 4. The first that answers is used; more at once would be dialled in vain.
+pub const LOOKUP_DIALS_AT_ONCE: usize = 4;
+
+/// How long one of them may take, handshake included: 1 s. Three round trips between any two places fit, and dead
+/// addresses can't use a lookup's time up.
+pub const LOOKUP_DIAL: Duration = Duration::from_secs(1);
+
+/// The most addresses that the DHT named which a node dials in a second, for good: 4, and 64 at once, for all lookups
+/// together.
+pub const DHT_DIALS_PER_SECOND: u32 = 4;
+
+/// See [`DHT_DIALS_PER_SECOND`].
+pub const DHT_DIAL_BURST: u32 = 64;
+
+/// How long an address that led nowhere is not dialled for another lookup: 15 s.
+pub const DHT_DEAD_ADDR: Duration = Duration::from_secs(15);
+
+/// How long a connection to somebody the DHT named stays when nothing comes of it: 10 s.
+pub const DHT_UNUSED: Duration = Duration::from_secs(10);
+
+/// The most DHT contacts remembered to join with again: 64, the newest staying.
+pub const MAX_DHT_CONTACTS: usize = 64;
+
 /// The most records in one `welcome` or `query_resp`: 64 of 8 KiB fit in half a message.
 pub const MAX_RECORDS_PER_MESSAGE: usize = 64;
 
@@ -232,6 +280,8 @@ pub struct Limits {
     pub remembered_bytes: usize,
     /// How long a call waits for answers to a query flood before it tries the next step. Default 2 s.
     pub query_wait: Duration,
+    /// How long a call or a search waits for the DHT, dialling whom it names included. Default 3 s.
+    pub dht_wait: Duration,
     /// The least wait before a configured peer is dialled again. Default 1 s.
     pub redial_min: Duration,
     /// The longest wait before a configured peer is dialled again. Default 60 s.
@@ -263,6 +313,7 @@ impl Limits {
             ("clock_skew", self.clock_skew, Duration::ZERO),
             ("record_ttl", self.record_ttl, second),
             ("query_wait", self.query_wait, Duration::ZERO),
+            ("dht_wait", self.dht_wait, Duration::ZERO),
             ("redial_min", self.redial_min, least),
             ("redial_max", self.redial_max, self.redial_min),
             ("drain_timeout", self.drain_timeout, Duration::ZERO),
@@ -303,6 +354,7 @@ impl Default for Limits {
             max_answers: 16 * 1024,
             remembered_bytes: 64 * 1024 * 1024,
             query_wait: Duration::from_secs(2),
+            dht_wait: Duration::from_secs(3),
             redial_min: Duration::from_secs(1),
             redial_max: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(5),

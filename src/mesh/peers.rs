@@ -319,6 +319,7 @@ impl State {
         }
         self.ask(conn, now, out);
         self.flush_record(now, out);
+        self.lookups_on_connected(conn, &arrival, now, out);
         self.calls_on_connected(&node, resend, now, out);
         self.queries_on_connected(conn, now, out);
         Ok(welcome)

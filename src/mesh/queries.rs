@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::action::{Action, OnFull, What};
 use super::clock::Now;
 use super::conn_id::ConnId;
+use super::lookups::LookupId;
 use super::seen::Seen;
 use super::state::{State, Timer};
 use super::table::{Learned, names};
@@ -24,6 +25,8 @@ pub enum Purpose {
     Find,
     /// A call looks for somebody.
     Call(String),
+    /// A tracker that the DHT named for a lookup is asked whom it was named for.
+    Lookup(LookupId),
     /// A Python node asked us; its connection and its query's id.
     Legacy(ConnId, String),
 }
@@ -129,6 +132,33 @@ impl State {
         self.queries.own.insert(id, own);
     }
 
+    /// Asks one peer what it knows itself.
+    #[allow(clippy::too_many_arguments)] // As above.
+    pub(super) fn ask_one(
+        &mut self,
+        conn: ConnId,
+        id: String,
+        purpose: Purpose,
+        capability: &str,
+        until: Duration,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        let draft = Draft::Query {
+            id: id.clone(),
+            capability: capability.to_owned(),
+            node: String::new(),
+            ttl: 1,
+            timestamp: now.unix_s(),
+            limit: 8,
+        };
+        out.push(Action::Send { to: conn, what: What::Sign(draft.clone()), on_full: OnFull::Drop });
+        self.timers.set(Timer::Query(id.clone()), until);
+        let (capability, node) = (capability.to_owned(), String::new());
+        let own = Own { purpose, draft, capability, node, asked: HashSet::from([conn]), found: HashSet::new() };
+        self.queries.own.insert(id, own);
+    }
+
     /// A query of ours is no longer wanted.
     pub fn stop_query(&mut self, id: &str) {
         self.queries.own.remove(id);
@@ -140,13 +170,14 @@ impl State {
         match own.purpose {
             Purpose::Find => out.push(Action::FindOver { id: id.to_owned() }),
             Purpose::Call(call) => self.call_flood_over(&call, now, out),
-            Purpose::Legacy(..) => {}
+            Purpose::Lookup(_) | Purpose::Legacy(..) => {}
         }
     }
 
     /// A new peer is asked what is still being asked.
     pub(super) fn queries_on_connected(&mut self, conn: ConnId, _now: Now, out: &mut Vec<Action>) {
-        for own in self.queries.own.values_mut() {
+        let all = |own: &&mut Own| !matches!(own.purpose, Purpose::Lookup(_));
+        for own in self.queries.own.values_mut().filter(all) {
             if own.asked.insert(conn) {
                 out.push(Action::Send { to: conn, what: What::Sign(own.draft.clone()), on_full: OnFull::Drop });
             }
@@ -289,12 +320,20 @@ impl State {
         match purpose {
             Purpose::Find => {
                 for (record, hops) in found {
-                    out.push(Action::Found { id: resp.id.clone(), record, hops });
+                    out.push(Action::Found { id: resp.id.clone(), record, how: "flood", hops });
                 }
             }
             Purpose::Call(call) => {
                 let found: Vec<_> = found.iter().map(|(r, hops)| (r.node_id, *hops)).collect();
                 self.call_found(&call, &found, via, now, out);
+            }
+            Purpose::Lookup(_) => {
+                for (record, _) in found {
+                    if let Some(via) = via {
+                        self.lookups_on_record(&record, via, now, out);
+                    }
+                    self.calls_nudge_for(&record, now, out);
+                }
             }
             Purpose::Legacy(conn, id) => {
                 self.stop_query(&resp.id);

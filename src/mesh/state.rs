@@ -13,6 +13,7 @@ use super::calls::Calls;
 use super::clock::{Now, Timers};
 use super::conn_id::ConnId;
 use super::dialback::DialBacks;
+use super::lookups::{LookupId, Lookups};
 use super::peers::{Arrival, Peers};
 use super::queries::Queries;
 use super::reachability::Reach;
@@ -47,6 +48,8 @@ pub struct Config {
     pub bound: Option<IpAddr>,
     /// The addresses to publish instead of those found out.
     pub advertise: Vec<SocketAddr>,
+    /// Whether there is a DHT to be asked.
+    pub dht: bool,
     /// Its bounds.
     pub limits: Limits,
 }
@@ -62,6 +65,10 @@ pub enum Timer {
     Deadline(TaskKey),
     /// A query of ours has waited long enough.
     Query(String),
+    /// The flood of a call has had its time alone: the DHT is asked as well.
+    Dht(String),
+    /// A lookup of the DHT has waited long enough.
+    Lookup(LookupId),
     /// A connection that had to give a sign of life.
     Probe(ConnId),
     /// A Python node may be sent messages again.
@@ -99,6 +106,9 @@ pub struct State {
     pub(super) peers: Peers,
     pub(super) table: Table,
     pub(super) queries: Queries,
+    pub(super) lookups: Lookups,
+    /// The UDP port of this node's DHT server, if it runs one.
+    dht_port: Option<u16>,
     pub(super) calls: Calls,
     pub(super) tasks: Tasks,
     pub(super) relays: Relays,
@@ -156,6 +166,8 @@ impl State {
             peers: Peers::default(),
             table: Table::new(&limits),
             queries: Queries::new(&limits, seen_for),
+            lookups: Lookups::default(),
+            dht_port: None,
             calls: Calls::default(),
             tasks: Tasks::default(),
             relays: Relays::default(),
@@ -246,6 +258,8 @@ impl State {
                 Timer::Accept(key) => self.accept_due(&key, out),
                 Timer::Deadline(key) => self.deadline_due(&key, now, out),
                 Timer::Query(id) => self.query_due(&id, now, out),
+                Timer::Dht(id) => self.call_dht_due(&id, now, out),
+                Timer::Lookup(id) => self.lookup_due(id, now, out),
                 Timer::Probe(conn) => {
                     let message = "no sign of life while another connection was offered";
                     self.drop_peer(conn, crate::error::CloseReason::Idle, message, now, out);
@@ -263,6 +277,7 @@ impl State {
                     self.tasks.expire(now);
                     self.relays.expire(now);
                     self.close_unused(now, out);
+                    self.close_wrong_candidates(now, out);
                     self.dialing.retain(|_, until| *until > now.mono);
                     let slow: Vec<_> =
                         self.peers.all_proven().filter(|(_, p)| p.asked.is_none()).map(|(c, p)| (c, p.since)).collect();
@@ -408,6 +423,7 @@ impl State {
             features: self.config.features.clone(),
             version: self.config.version.clone(),
             instance: self.config.instance.clone(),
+            dht: self.dht_port,
             seq,
             ttl_s: self.config.limits.record_ttl.as_secs().clamp(1, crate::wire::MAX_RECORD_TTL_S),
         }
@@ -445,13 +461,30 @@ impl State {
 
     /// A node that listens everywhere learns its addresses from its own connections.
     pub(super) fn learn_local_addr(&mut self, arrival: &Arrival) {
+        self.note_local_ip(arrival.local.ip());
+    }
+
+    fn note_local_ip(&mut self, ip: IpAddr) {
         if self.config.port.is_none() || self.config.bound.is_some() || !self.config.advertise.is_empty() {
             return;
         }
-        let ip = arrival.local.ip().to_canonical();
+        let ip = ip.to_canonical();
         if !ip.is_unspecified() && self.local_ips.len() < MAX_ADDRS && self.local_ips.insert(ip) {
             self.record_dirty = true;
         }
+    }
+
+    /// The network shows an address of this node by another way than a peer's connection.
+    pub fn learn_local_ip(&mut self, ip: IpAddr, now: Now, out: &mut Vec<Action>) {
+        self.note_local_ip(ip);
+        self.flush_record(now, out);
+    }
+
+    /// The DHT server runs on that UDP port, or no longer: the record says so.
+    pub fn set_dht_port(&mut self, port: Option<u16>, now: Now, out: &mut Vec<Action>) {
+        self.record_dirty |= self.dht_port != port;
+        self.dht_port = port;
+        self.flush_record(now, out);
     }
 
     /// Which trackers the record names: the first few connected ones, those named before staying.
@@ -502,6 +535,7 @@ impl State {
             // Also when the record is known from before: the connection is a new one.
             self.on_own_record(conn, &record, now, out);
         }
+        self.lookups_on_record(&record, from, now, out);
         let Learned::Newer(before) = learned else { return };
         if ttl > 1 {
             // Those who wanted what it provided before must hear that it does no longer.

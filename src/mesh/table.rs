@@ -224,6 +224,7 @@ mod tests {
             features: Vec::new(),
             version: String::new(),
             instance: String::new(),
+            dht: None,
             seq: START_MS.saturating_add_signed(seq_s * 1000),
             ttl_s,
         };

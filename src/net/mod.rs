@@ -27,7 +27,7 @@ use crate::mesh::handshake::{LegacyHello, Local};
 
 pub use accept::accept_loop;
 pub use connection::Connection;
-pub use dial::dial;
+pub use dial::{dial, dial_candidate};
 pub use handshake::{Established, HandshakeError, handshake_inbound};
 pub use hooks::{Hooks, Refused};
 pub use outbox::SendError;

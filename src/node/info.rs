@@ -231,7 +231,7 @@ pub struct FoundNode {
     pub connected: bool,
     /// Whether its id is proven: by its signed record, or by its connection.
     pub proven: bool,
-    /// How it was found: `self`, `peer`, `table`, `flood`.
+    /// How it was found: `self`, `peer`, `table`, `flood`, `dht`.
     pub found: &'static str,
     /// How many links away it is, when known.
     pub hops: Option<u32>,
@@ -281,6 +281,41 @@ pub struct Metrics {
     pub closed: BTreeMap<String, u64>,
 }
 
+/// How a node's part in the Kademlia DHT is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct DhtHealth {
+    /// `dht`.
+    pub source: &'static str,
+    /// `off`, `starting` (not joined yet), `client` (it asks others) or `server` (it keeps things for others too).
+    pub state: &'static str,
+    /// Why it is so, in words.
+    pub detail: String,
+    /// Its UDP port.
+    pub port: Option<u16>,
+    /// Nodes in its routing table.
+    pub nodes: usize,
+    /// How many things of this node others keep in it: its capabilities, and what it says of itself.
+    pub announced: usize,
+    /// How many of them its own server keeps.
+    pub kept_here: usize,
+    /// When others last took one of them, in seconds ago.
+    pub last_announce_s: Option<u64>,
+    /// Lookups under way.
+    pub lookups: usize,
+    /// Lookups that led to somebody.
+    pub lookups_found: u64,
+    /// Lookups that led to nobody.
+    pub lookups_failed: u64,
+}
+
+impl DhtHealth {
+    /// Of a node that takes part in none.
+    pub(crate) fn off(detail: &str) -> Self {
+        Self { source: "dht", state: "off", detail: detail.to_owned(), ..Self::default() }
+    }
+}
+
 /// A node's own state, for a person or a monitor.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -307,6 +342,8 @@ pub struct Status {
     pub interests: Vec<String>,
     /// How each way of finding nodes is doing, by name.
     pub discovery: Vec<DiscoveryHealth>,
+    /// Its part in the Kademlia DHT.
+    pub dht: DhtHealth,
     /// Counters and gauges.
     pub metrics: Metrics,
 }

@@ -57,7 +57,8 @@ impl World {
                     self.with(n, |s, _, out| s.chunks_taken(&id, taken, out));
                 }
             }
-            Action::Found { id, record, hops } => {
+            Action::Dht { .. } | Action::DhtStop { .. } | Action::DialUnknown { .. } => panic!("there is no DHT here"),
+            Action::Found { id, record, hops, .. } => {
                 self.nodes[n].found.entry(id).or_default().push((record.node_id, hops));
             }
             Action::FindOver { id } => assert!(self.nodes[n].find_over.insert(id)),

@@ -181,6 +181,7 @@ impl Node {
             port: spec.listens.then_some(port),
             bound: Some(ip(n)),
             advertise: Vec::new(),
+            dht: false,
             limits: spec.limits.clone(),
         };
         let mut seed = [7; 32];
