@@ -13,9 +13,9 @@ use rand::{RngExt, SeedableRng};
 
 use crate::identity::NodeId;
 use crate::limits::{
-    CANDIDATE_BACKOFF_ALONE, CANDIDATE_BACKOFF_MAX, CANDIDATE_BACKOFF_MIN, CANDIDATE_BACKOFF_NODE,
-    CANDIDATE_DIAL_BURST, CANDIDATE_DIALS, CANDIDATE_DIALS_PER_SECOND, CANDIDATE_DIALS_PER_SOURCE, ENOUGH_PEERS,
-    LAN_CANDIDATES, LAN_PEERS, MAX_CANDIDATE_ADDRS, MAX_CANDIDATES, MAX_CANDIDATES_PER_IP, REMEMBERED_CANDIDATES,
+    CANDIDATE_BACKOFF_MAX, CANDIDATE_BACKOFF_MIN, CANDIDATE_BACKOFF_NODE, CANDIDATE_BACKOFF_SOON, CANDIDATE_DIAL_BURST,
+    CANDIDATE_DIALS, CANDIDATE_DIALS_PER_SECOND, CANDIDATE_DIALS_PER_SOURCE, ENOUGH_PEERS, LAN_CANDIDATES, LAN_PEERS,
+    MAX_CANDIDATE_ADDRS, MAX_CANDIDATES, MAX_CANDIDATES_PER_IP, REMEMBERED_CANDIDATES,
 };
 use crate::node::Source;
 
@@ -25,6 +25,9 @@ const POLITE: Duration = Duration::from_millis(500);
 
 /// As many failures as a lie counts for: who answered was not who was named.
 const LIE: u32 = 6;
+
+/// For so many failures in a row, two minutes or so, whoever was met in this run may be cut off for a moment only.
+const AWAY: u32 = 16;
 
 /// Somebody said that a node is at an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,12 +120,12 @@ pub(crate) struct Candidates {
     rng: StdRng,
 }
 
-/// The most candidates of one source.
-fn share(source: Source) -> usize {
+/// The share that a source's candidates belong to, by number, and how large it is.
+fn share(source: Source) -> (u8, usize) {
     match source {
-        Source::Lan => LAN_CANDIDATES,
-        Source::Remembered => REMEMBERED_CANDIDATES,
-        _ => MAX_CANDIDATES - LAN_CANDIDATES - REMEMBERED_CANDIDATES,
+        Source::Lan => (0, LAN_CANDIDATES),
+        Source::Remembered => (1, REMEMBERED_CANDIDATES),
+        _ => (2, MAX_CANDIDATES - LAN_CANDIDATES - REMEMBERED_CANDIDATES),
     }
 }
 
@@ -168,10 +171,12 @@ impl Candidates {
         let source = said.source;
         let of_source = |c: &Candidate| c.said.source == source;
         let of_node = |c: &Candidate| of_source(c) && c.said.node == said.node && said.node.is_some();
+        let (number, most) = share(source);
+        let of_share = |c: &Candidate| share(c.said.source).0 == number;
         let at_ip = |c: &Candidate| of_source(c) && c.said.addr.ip() == said.addr.ip();
         let room = self.make_room(MAX_CANDIDATE_ADDRS, of_node)
             && self.make_room(MAX_CANDIDATES_PER_IP, at_ip)
-            && self.make_room(share(source), of_source);
+            && self.make_room(most, of_share);
         if !room {
             return false;
         }
@@ -201,7 +206,7 @@ impl Candidates {
             .all
             .iter()
             .enumerate()
-            .filter(|(_, c)| kind(c) && c.failures > 0 && !c.proven && c.dialling.is_none())
+            .filter(|(_, c)| kind(c) && c.is_failing() && c.dialling.is_none())
             .max_by_key(|(_, c)| c.failures)
             .map(|(at, _)| at);
         worst.map(|at| self.all.swap_remove(at)).is_some()
@@ -318,7 +323,9 @@ impl Candidates {
             Outcome::Refused => candidate.failures = candidate.failures.saturating_add(LIE),
         }
         let failures = candidate.failures;
-        let wait = self.jitter(backoff(failures, CANDIDATE_BACKOFF_MAX));
+        let away = candidate.proven && failures <= AWAY;
+        let most = if away { CANDIDATE_BACKOFF_SOON } else { CANDIDATE_BACKOFF_MAX };
+        let wait = self.jitter(backoff(failures, most));
         let node_wait = self.jitter(backoff(failures, CANDIDATE_BACKOFF_NODE));
         for other in &mut self.all {
             if other.said.addr == addr {
@@ -367,10 +374,15 @@ fn backoff(failures: u32, most: Duration) -> Duration {
 }
 
 impl Candidate {
+    /// Whether its place is free for another: it doesn't work, or has not done so for long.
+    fn is_failing(&self) -> bool {
+        self.failures > if self.proven { AWAY } else { 0 }
+    }
+
     /// When it may be dialled: sooner when the node is alone.
     fn due_when(&self, alone: bool) -> Duration {
         match self.tried {
-            Some(tried) if alone => self.due.min(tried + CANDIDATE_BACKOFF_ALONE),
+            Some(tried) if alone => self.due.min(tried + CANDIDATE_BACKOFF_SOON),
             _ => self.due,
         }
     }
@@ -475,26 +487,40 @@ mod tests {
             let wait = due - now;
             assert!(wait <= CANDIDATE_BACKOFF_MAX && (round > 8 || wait * 2 > before), "{wait:?} after {before:?}");
             let Next::Wait(Some(sooner)) = all.next(now, &alone) else { panic!("it is waited for") };
-            assert!(sooner - now <= CANDIDATE_BACKOFF_ALONE);
+            assert!(sooner - now <= CANDIDATE_BACKOFF_SOON);
             (now, before) = (due, wait);
         }
         assert!(before >= CANDIDATE_BACKOFF_MAX / 2, "{before:?}");
         let (ticket, _) = dial(&mut all, now, &busy).unwrap();
         all.ended(ticket, Outcome::Proven, now);
-        assert!(dial(&mut all, now, &busy).is_some(), "what worked is forgiven");
+        // What worked is forgiven, and missed for a while when it goes.
+        let mut waits = Vec::new();
+        for _ in 0..=AWAY {
+            let (ticket, _) = dial(&mut all, now, &busy).unwrap();
+            all.ended(ticket, Outcome::Failed, now);
+            let Next::Wait(Some(due)) = all.next(now, &busy) else { panic!("it is waited for") };
+            waits.push(due - now);
+            now = due;
+        }
+        let last = waits.pop().unwrap();
+        assert!(
+            waits.iter().all(|wait| *wait <= CANDIDATE_BACKOFF_SOON) && last > CANDIDATE_BACKOFF_MAX / 4,
+            "{last:?}"
+        );
     }
 
     #[test]
     fn an_address_that_fails_fails_for_everybody_said_to_be_there() {
         let mut all = fresh();
+        let busy = Present { peers: [id(9)].into(), lan: 0 };
         all.seen(said(1, Source::Lan), s(0));
         all.seen(Sighting { addr: addr(1), ..said(2, Source::Lan) }, s(0));
-        let (ticket, _) = dial(&mut all, s(0), &Present::default()).unwrap();
-        assert!(dial(&mut all, s(0), &Present::default()).is_none(), "one dial at a time to an address");
+        let (ticket, _) = dial(&mut all, s(0), &busy).unwrap();
+        assert!(dial(&mut all, s(0), &busy).is_none(), "one dial at a time to an address");
         all.ended(ticket, Outcome::Refused, s(0));
-        assert!(dial(&mut all, s(10), &Present::default()).is_none());
+        assert!(dial(&mut all, s(10), &busy).is_none());
         all.seen(Sighting { addr: addr(1), ..said(3, Source::Lan) }, s(10));
-        assert!(dial(&mut all, s(10), &Present::default()).is_none(), "nor for somebody new there");
+        assert!(dial(&mut all, s(10), &busy).is_none(), "nor for somebody new there");
     }
 
     #[test]

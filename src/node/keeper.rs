@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ pub(crate) struct Discovery {
     news: Notify,
     remembered: Mutex<Remembered>,
     /// Whether anybody is remembered at all.
-    remembers: std::sync::atomic::AtomicBool,
+    remembers: AtomicBool,
     /// Rung when there is something to write down.
     met: Notify,
     health: Mutex<BTreeMap<&'static str, (Source, DiscoveryState, String)>>,
@@ -78,7 +79,7 @@ impl Discovery {
 
     /// A dial of this node has ended with a proof of who is there.
     pub(crate) fn met(&self, node: NodeId, addr: SocketAddr, tracker: bool) {
-        if self.remembers.load(std::sync::atomic::Ordering::Acquire) {
+        if self.remembers.load(Ordering::Acquire) {
             lock(&self.remembered).worked(node, addr, tracker, unix_ms() / 1000);
             self.met.notify_one();
         }
@@ -126,6 +127,9 @@ impl Shared {
         let mut recall = Recall::default();
         loop {
             let present = self.present();
+            if !before.is_subset(&present.peers) {
+                recall = Recall::default();
+            }
             let recall_in = recall.look(&self, &present);
             let now = self.start.elapsed();
             let mut wait = recall_in.map(|wait| now + wait);
@@ -246,7 +250,7 @@ impl Shared {
             self.remembering(DiscoveryState::On, format!("{} nodes in {shown}", known.len()));
         }
         *lock(&self.discovery.remembered) = known;
-        self.discovery.remembers.store(true, std::sync::atomic::Ordering::Release);
+        self.discovery.remembers.store(true, Ordering::Release);
         if writable {
             self.spawn(Arc::clone(self).run_memory(path));
         }
