@@ -70,8 +70,8 @@ pub use limits::Limits;
 pub use node::Lan;
 pub use node::{
     Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo, ChunkError, Context, DiscoveryHealth,
-    DiscoveryState, Event, FoundNode, Metrics, Node, Outcome, Payload, PeerInfo, Route, Source, Status, Subscription,
-    Task, TaskError, TaskResult, Timings, Tracker, TrackerRole, Way,
+    DiscoveryState, Event, FoundNode, Metrics, Node, Outcome, Payload, PeerInfo, Reachability, Route, Source, Status,
+    Subscription, Task, TaskError, TaskResult, Timings, Tracker, TrackerName, TrackerRole, VerifiedAddr, Way,
 };
 pub use wire::{Capability, CapabilityKind};
 

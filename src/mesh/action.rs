@@ -11,7 +11,7 @@ use super::peers::How;
 use crate::error::{CallError, CloseReason};
 use crate::identity::NodeId;
 use crate::node::{Activity, Event, Route};
-use crate::wire::{Draft, Object, Record, RecordDraft, Task};
+use crate::wire::{Draft, Object, ProbeNonce, Record, RecordDraft, Task};
 
 /// A task, anywhere in the mesh: who asks, and the id it chose.
 pub type TaskKey = (NodeId, String);
@@ -52,6 +52,18 @@ pub enum Action {
         addrs: Vec<SocketAddr>,
         /// What for.
         how: How,
+    },
+    /// Bring a peer's nonce to a port of its own address, one line and nothing else, and tell
+    /// [`super::State::dialled_back`] whether it was taken.
+    DialBack {
+        /// Who asked.
+        conn: ConnId,
+        /// The question's id.
+        id: String,
+        /// Where.
+        addr: SocketAddr,
+        /// What to bring.
+        nonce: ProbeNonce,
     },
     /// Sign this node's record, and give it to [`super::State::record_signed`].
     SignRecord(Box<RecordDraft>),

@@ -314,6 +314,7 @@ impl Shared {
                 }
             }
             Action::Dial { node, addrs, how } => self.dial_for_calls(node, addrs, how),
+            Action::DialBack { conn, id, addr, nonce } => self.dial_back(conn, id, addr, nonce),
             Action::SignRecord(draft) => match draft.sign(&self.identity) {
                 Some(record) => return self.decide(|s, _, out| s.record_signed(record, out)),
                 None => tracing::error!("this node's record is too large to be published: register less"),

@@ -3,6 +3,7 @@
 mod builder;
 mod call;
 mod context;
+mod dialback;
 mod driver;
 mod hooks;
 mod info;
@@ -30,8 +31,8 @@ pub use call::{Call, CallHandle, Outcome, Route, Timings};
 pub use context::{ChunkError, Context};
 pub(crate) use info::millis;
 pub use info::{
-    Activity, CapabilityInfo, DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics, PeerInfo, Source, Status,
-    TrackerRole, Way,
+    Activity, CapabilityInfo, DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics, PeerInfo, Reachability,
+    Source, Status, TrackerName, TrackerRole, VerifiedAddr, Way,
 };
 pub use subscriptions::{ActivityStream, Subscription};
 pub use task::{Payload, Task, TaskError, TaskResult};
@@ -323,6 +324,7 @@ impl Node {
             uptime_s: shared.start.elapsed().as_secs(),
             listen: shared.listen.clone(),
             addrs: state.addrs().iter().map(ToString::to_string).collect(),
+            reachability: state.reachability(),
             tracker: state.tracker_role(),
             capabilities: state.capabilities(),
             interests: state.interests(),
