@@ -24,6 +24,10 @@ use crate::net::HandshakeError;
 /// How long changes wait to be written down: those of a start or of a lost tracker come together.
 const SAVE_DELAY: Duration = Duration::from_secs(2);
 
+/// How long a node with configured peers waits before it dials others: most likely they are the same, and two connections
+/// to one node would replace each other.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// How often a node that has too few peers is reminded of more of those it met before.
 const RECALL: Duration = Duration::from_secs(20);
 
@@ -89,6 +93,7 @@ impl Discovery {
 /// Starts what was asked for.
 pub(crate) async fn start(
     shared: &Arc<Shared>,
+    has_peers: bool,
     remember: Option<PathBuf>,
     #[cfg(feature = "lan")] lan: Option<super::Lan>,
 ) {
@@ -102,7 +107,8 @@ pub(crate) async fn start(
         keeps |= shared.start_lan(lan);
     }
     if keeps {
-        shared.spawn(Arc::clone(shared).run_keeper());
+        let grace = if has_peers { GRACE } else { Duration::ZERO };
+        shared.spawn(Arc::clone(shared).run_keeper(grace));
     }
 }
 
@@ -120,7 +126,11 @@ impl Shared {
     }
 
     /// Dials candidates while more peers are wanted, until the node closes.
-    async fn run_keeper(self: Arc<Self>) {
+    async fn run_keeper(self: Arc<Self>, grace: Duration) {
+        tokio::select! {
+            () = self.closing.cancelled() => return,
+            () = tokio::time::sleep(grace) => {}
+        }
         let mut dials: JoinSet<(Ticket, Sighting, Outcome)> = JoinSet::new();
         let mut changed = self.peers_changed.subscribe();
         let mut before = HashSet::new();
