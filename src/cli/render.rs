@@ -81,7 +81,23 @@ fn strings(list: &Value) -> String {
     if texts.is_empty() { "-".to_owned() } else { texts.join(", ") }
 }
 
-/// The connected peers.
+/// How a peer is connected, or reached, and where.
+fn way(peer: &Value) -> String {
+    let addr = text_of(peer, "addr");
+    match text_of(peer, "way") {
+        "relay" => {
+            let tracker = match text_of(peer, "via_name") {
+                "" => short(text_of(peer, "via")),
+                name => name.to_owned(),
+            };
+            let note = text_of(peer, "note");
+            format!("relay via {tracker}{}{note}", if note.is_empty() { "" } else { ", " })
+        }
+        way => format!("{way} {addr}"),
+    }
+}
+
+/// The connected peers, and the nodes reached through trackers.
 pub(super) fn peers(terminal: bool, peers: &[Value]) -> String {
     let rows = peers.iter().map(|peer| {
         let mut notes = Vec::new();
@@ -94,16 +110,15 @@ pub(super) fn peers(terminal: bool, peers: &[Value]) -> String {
         vec![
             who(peer, "node_id"),
             short(text_of(peer, "node_id")),
-            format!("{} {}", if peer["inbound"] == true { "from" } else { "to" }, text_of(peer, "addr")),
             text_of(peer, "found").to_owned(),
-            text_of(peer, "way").to_owned(),
+            way(peer),
             peer["rtt_ms"].as_f64().map_or_else(|| "-".to_owned(), text::millis),
             text::span(number(peer, "connected_s")),
             capabilities(&peer["capabilities"]),
             notes.join(", "),
         ]
     });
-    table(terminal, &["NAME", "ID", "ADDRESS", "FOUND", "WAY", "RTT", "SINCE", "PROVIDES", ""], rows)
+    table(terminal, &["NAME", "ID", "FOUND", "WAY", "RTT", "SINCE", "PROVIDES", ""], rows)
 }
 
 /// Nodes found.
@@ -403,16 +418,6 @@ mod tests {
     }
 
     #[test]
-    fn a_status_tells_how_discovery_is_doing() {
-        let text = status(&json!({"discovery": [
-            {"name": "dht", "state": "off", "detail": ""},
-            {"name": "lan", "state": "failing", "detail": "no\u{1b} multicast", "candidates": 3, "dialled": 2, "proven": 1},
-        ]}));
-        let line = "discovery  lan failing: no\u{fffd} multicast (3 known, 2 dialled, 1 proven)\n           dht off\n";
-        assert!(text.contains(line), "{text}");
-    }
-
-    #[test]
     fn a_status_tells_in_a_line_whether_the_node_is_reached() {
         let box1 = json!({"node_id": "abcdefghijklmnop", "name": "box"});
         let box2 = json!({"node_id": "qrstuvwxyzabcdef", "name": ""});
@@ -435,6 +440,16 @@ mod tests {
             let text = status(&json!({"reachability": reach, "metrics": {}}));
             assert!(text.contains(told), "{text}");
         }
+    }
+
+    #[test]
+    fn a_status_tells_how_discovery_is_doing() {
+        let text = status(&json!({"discovery": [
+            {"name": "dht", "state": "off", "detail": ""},
+            {"name": "lan", "state": "failing", "detail": "no\u{1b} multicast", "candidates": 3, "dialled": 2, "proven": 1},
+        ]}));
+        let line = "discovery  lan failing: no\u{fffd} multicast (3 known, 2 dialled, 1 proven)\n           dht off\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

@@ -217,6 +217,15 @@ mod tests {
     }
 
     #[test]
+    fn an_id_may_begin_with_a_hyphen() {
+        let id = (0..=u8::MAX).map(|n| crate::identity::Identity::from_seed([n; 32]).id());
+        let id = id.into_iter().find(|id| id.to_string().starts_with('-')).unwrap();
+        let s = merge(&format!("--tracker --private --allow {id} --peer {id}@box --legacy"), "").unwrap();
+        assert_eq!((s.tracker, s.peers), (Tracker::Private { allow: vec![id] }, vec![format!("{id}@box:7878")]));
+        assert!(s.legacy);
+    }
+
+    #[test]
     fn the_local_network_and_the_memory_can_be_left_alone() {
         let s = merge("--no-lan --no-remember", "").unwrap();
         assert_eq!((s.lan, s.remember), (None, false));
@@ -225,15 +234,6 @@ mod tests {
         let s = merge("--no-lan=false --lan-interface lo,eth0", "no-lan = true\nlan-interface = ['wlan0']").unwrap();
         assert_eq!(s.lan, Some(vec!["lo".to_owned(), "eth0".to_owned()]));
         assert_eq!(merge("", "lan-interface = '10.0.0.1'").unwrap().lan, Some(vec!["10.0.0.1".to_owned()]));
-    }
-
-    #[test]
-    fn an_id_may_begin_with_a_hyphen() {
-        let id = (0..=u8::MAX).map(|n| crate::identity::Identity::from_seed([n; 32]).id());
-        let id = id.into_iter().find(|id| id.to_string().starts_with('-')).unwrap();
-        let s = merge(&format!("--tracker --private --allow {id} --peer {id}@box --legacy"), "").unwrap();
-        assert_eq!((s.tracker, s.peers), (Tracker::Private { allow: vec![id] }, vec![format!("{id}@box:7878")]));
-        assert!(s.legacy);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! answers.
 
 pub(crate) mod candidates;
+#[cfg(feature = "dht")]
+pub(crate) mod dht;
 #[cfg(feature = "lan")]
 pub(crate) mod lan;
 pub(crate) mod remembered;

@@ -62,6 +62,9 @@ impl State {
             addr: a.addr,
             inbound: a.inbound,
             found: a.how.found,
+            via: None,
+            via_name: String::new(),
+            note: String::new(),
             way: match a.inbound {
                 _ if a.how.punched => Way::Punched,
                 true => Way::Inbound,
@@ -168,6 +171,6 @@ impl State {
     }
 }
 
-fn capabilities(record: &Record) -> Vec<CapabilityInfo> {
+pub(super) fn capabilities(record: &Record) -> Vec<CapabilityInfo> {
     record.details().iter().map(CapabilityInfo::from).collect()
 }

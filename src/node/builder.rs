@@ -51,6 +51,24 @@ impl Lan {
     }
 }
 
+/// Which Kademlia DHT the node takes part in. Over IPv4 only; it needs the cargo feature `dht`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Dht {
+    /// None.
+    #[default]
+    Off,
+    /// The mesh's own: joined through the DHT servers that connected peers say they run. A node that can be dialled runs
+    /// one as well.
+    Mesh,
+    /// The one that these nodes are in, each `HOST:PORT` of a DHT server (UDP). With none the node is the first of a new
+    /// one. Its own address among them is passed over, so all nodes may have the same list.
+    Bootstrap(Vec<String>),
+    /// The BitTorrent network's, which anybody can read and write: that this node runs, its IP address and, to who guesses
+    /// their names, what it provides become public.
+    Public,
+}
+
 /// Collects a node's settings; made by [`Node::builder`].
 #[derive(Default)]
 #[must_use = "a node runs when it is started"]
@@ -66,6 +84,8 @@ pub struct Builder {
     pub(crate) default_handler: Option<BoxHandler>,
     pub(crate) tracker: Tracker,
     pub(crate) legacy: bool,
+    pub(crate) dht: Dht,
+    pub(crate) dht_port: Option<u16>,
     pub(crate) limits: Limits,
     pub(crate) remember: Option<PathBuf>,
     #[cfg(feature = "lan")]
@@ -171,6 +191,18 @@ impl Builder {
     /// Admits nodes of the Python package elo-node, as unproven peers. Default: they are refused.
     pub fn legacy(mut self, admit: bool) -> Self {
         self.legacy = admit;
+        self
+    }
+
+    /// Takes part in a DHT, in which this node finds others and is found. Default: [`Dht::Off`].
+    pub fn dht(mut self, dht: Dht) -> Self {
+        self.dht = dht;
+        self
+    }
+
+    /// The DHT's UDP port; 0 is any. Default: the number of the TCP port, or any if that is taken.
+    pub fn dht_port(mut self, port: u16) -> Self {
+        self.dht_port = Some(port);
         self
     }
 

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::builder::{Builder, Tracker, check_name};
+use super::dht::DhtPart;
 use super::driver::{Handlers, Shared, lock, unix_ms};
 use super::info::{Metrics, TrackerRole};
 use super::keeper::{self, Discovery};
@@ -33,8 +34,18 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Which features this node lists.
 fn features(legacy: bool, role: TrackerRole) -> Vec<String> {
-    let dialback = (role != TrackerRole::None).then(|| crate::mesh::DIALBACK.to_owned());
-    legacy.then(|| "legacy".to_owned()).into_iter().chain(dialback).collect()
+    let mut features = Vec::new();
+    if legacy {
+        features.push("legacy".to_owned());
+    }
+    if role != TrackerRole::None {
+        features.push(crate::mesh::DIALBACK.to_owned());
+    }
+    // Several sockets at one port mean something else on Windows.
+    if cfg!(unix) {
+        features.push(crate::mesh::PUNCH.to_owned());
+    }
+    features
 }
 
 pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
@@ -57,6 +68,8 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     };
     let listen: Vec<SocketAddr> = listener.iter().filter_map(|l| l.local_addr().ok()).collect();
 
+    let (dht, dht_note) = DhtPart::new(builder.dht, builder.dht_port, listen.first().copied())?;
+
     let mut seed = [0u8; 32];
     rand::rng().fill_bytes(&mut seed);
     let mut run = [0u8; 8];
@@ -78,6 +91,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         port: listen.first().map(SocketAddr::port),
         bound: listen.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()),
         advertise: builder.advertise,
+        dht: dht.is_some(),
         limits: builder.limits.clone(),
     };
     let start = Instant::now();
@@ -131,7 +145,8 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let mut dice = [0u8; 32];
     rand::rng().fill_bytes(&mut dice);
     let discovery = Discovery::new(me, dice);
-    let shared = Shared::new(identity, name, net, start, listen, state, handlers, max_connections, discovery);
+    let shared =
+        Shared::new(identity, name, net, start, listen, state, handlers, max_connections, discovery, (dht, dht_note));
     let _ = own.set(Arc::downgrade(&shared));
     // The changes made so far asked for signatures one by one; one is enough.
     shared.with(|state, now, out| state.publish_record(now, out));
@@ -151,6 +166,9 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     .await;
     if let Some(listener) = listener {
         shared.spawn(Arc::clone(shared).run_listener(listener));
+    }
+    if shared.dht.is_some() {
+        shared.spawn(Arc::clone(shared).run_dht());
     }
     for peer in peers {
         shared.spawn(Arc::clone(shared).keep_connected(peer));
@@ -226,6 +244,15 @@ impl Shared {
         let connections: Vec<_> = lock(&self.conns).drain().collect();
         for (_, link) in connections {
             link.connection.abort();
+        }
+        if let (Some(dht), Some(shared)) = (&self.dht, self.strong()) {
+            let port = dht.bound_port();
+            dht.end();
+            self.spawn(async move {
+                if let Some(dht) = &shared.dht {
+                    dht.ended(port).await;
+                }
+            });
         }
         lock(&self.calls).clear();
         lock(&self.finds).clear();
