@@ -11,6 +11,7 @@ mod dial;
 mod handshake;
 mod hooks;
 mod outbox;
+mod port;
 mod punch;
 mod reader;
 mod stream;
@@ -31,6 +32,7 @@ pub use dial::dial;
 pub use handshake::{Established, HandshakeError, handshake_inbound};
 pub use hooks::{Hooks, Refused};
 pub use outbox::SendError;
+pub use port::SharedPort;
 pub use punch::{Punch, punch};
 
 /// What the connections of one node have in common.
@@ -50,6 +52,8 @@ pub struct NetConfig {
     pub legacy: bool,
     /// What to tell a node of the Python package when dialling it.
     pub legacy_hello: Arc<dyn Fn() -> LegacyHello + Send + Sync>,
+    /// The local port of outgoing connections.
+    pub port: Arc<SharedPort>,
     /// The time, in UNIX seconds.
     pub unix_now: Arc<dyn Fn() -> i64 + Send + Sync>,
 }

@@ -132,6 +132,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         legacy: builder.legacy,
         limits: builder.limits,
         legacy_hello: Arc::new(legacy_hello),
+        port: Arc::default(),
         unix_now: Arc::new(|| (unix_ms() / 1000) as i64),
     });
     let shared = Shared::new(identity, name, net, start, listen, state, handlers, max_connections);

@@ -114,9 +114,21 @@ impl Raw {
         raw
     }
 
+    /// As a node that can punch holes.
+    pub async fn connect_punching(node: &Node) -> Self {
+        let mut raw = Self::dial(node).await;
+        raw.shake_with("run", &["punch"]).await;
+        raw
+    }
+
     async fn shake(&mut self, instance: &str) {
+        self.shake_with(instance, &[]).await;
+    }
+
+    async fn shake_with(&mut self, instance: &str, features: &[&str]) {
         let nonce = nonce();
-        self.send(&sign(hello(&self.identity, &nonce, instance), &self.identity)).await;
+        let hello = hello(&self.identity, &nonce, instance).strings("features", features);
+        self.send(&sign(hello, &self.identity)).await;
         let ack = self.until("hello_ack", |m| m["type"] == "hello_ack").await;
         self.send(&sign(auth(&self.identity, &self.peer, &nonce, &ack), &self.identity)).await;
         self.until("welcome", |m| m["type"] == "welcome").await;
