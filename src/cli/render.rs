@@ -93,8 +93,7 @@ fn way(peer: &Value) -> String {
             let note = text_of(peer, "note");
             format!("relay via {tracker}{}{note}", if note.is_empty() { "" } else { ", " })
         }
-        "punched" => format!("punched {addr}"),
-        _ => format!("{} {addr}", if peer["inbound"] == true { "from" } else { "to" }),
+        way => format!("{way} {addr}"),
     }
 }
 
@@ -111,6 +110,7 @@ pub(super) fn peers(terminal: bool, peers: &[Value]) -> String {
         vec![
             who(peer, "node_id"),
             short(text_of(peer, "node_id")),
+            text_of(peer, "found").to_owned(),
             way(peer),
             peer["rtt_ms"].as_f64().map_or_else(|| "-".to_owned(), text::millis),
             text::span(number(peer, "connected_s")),
@@ -118,7 +118,7 @@ pub(super) fn peers(terminal: bool, peers: &[Value]) -> String {
             notes.join(", "),
         ]
     });
-    table(terminal, &["NAME", "ID", "ADDRESS", "RTT", "SINCE", "PROVIDES", ""], rows)
+    table(terminal, &["NAME", "ID", "FOUND", "WAY", "RTT", "SINCE", "PROVIDES", ""], rows)
 }
 
 /// Nodes found.
@@ -164,6 +164,29 @@ pub(super) fn provided(terminal: bool, list: &Value) -> String {
     table(terminal, &["KIND", "NAME", "DETAILS"], rows)
 }
 
+/// Whether others can dial a node.
+fn reachable(reach: &Value) -> String {
+    let names = |list: &Value| -> String {
+        let names: Vec<String> = list.as_array().into_iter().flatten().map(|t| who(t, "node_id")).collect();
+        names.join(", ")
+    };
+    let via = match names(&reach["trackers"]) {
+        via if via.is_empty() => "not reached through any tracker".to_owned(),
+        via => format!("reached via {via}"),
+    };
+    match text_of(reach, "state") {
+        "dialable" => {
+            let addrs = reach["addrs"].as_array().into_iter().flatten();
+            let addrs = addrs.map(|a| format!("{} (verified by {})", text_of(a, "addr"), names(&a["by"])));
+            format!("dialable at {}", addrs.collect::<Vec<_>>().join(", "))
+        }
+        "nat" => format!("behind NAT, {via} ({})", text_of(reach, "why")),
+        "unknown" if names(&reach["trackers"]).is_empty() => format!("not known: {}", text_of(reach, "why")),
+        "unknown" => format!("not known: {}; {via}", text_of(reach, "why")),
+        _ => "-".to_owned(),
+    }
+}
+
 /// The state of a node.
 pub(super) fn status(status: &Value) -> String {
     let m = &status["metrics"];
@@ -178,6 +201,7 @@ pub(super) fn status(status: &Value) -> String {
         ("uptime", text::span(number(status, "uptime_s"))),
         ("listens", strings(&status["listen"])),
         ("published", strings(&status["addrs"])),
+        ("reachable", reachable(&status["reachability"])),
         ("tracker", text_of(status, "tracker").to_owned()),
         (
             "peers",
@@ -219,11 +243,33 @@ pub(super) fn status(status: &Value) -> String {
                 text::bytes(number(m, "bytes_out"))
             ),
         ),
+        ("discovery", discovery(&status["discovery"])),
         ("for others", format!("{} frames relayed, {} floods passed on", number(m, "relayed"), number(m, "flooded"))),
         ("refused", counts("refused")),
         ("closed", counts("closed")),
     ];
     rows.iter().map(|(name, value)| format!("{name:<11}{}\n", text::line(value))).collect()
+}
+
+/// How each way of finding nodes is doing; those that are not in use are named last.
+fn discovery(list: &Value) -> String {
+    let all = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    let off = |one: &&Value| text_of(one, "state") == "off";
+    let shown = |one: &Value| {
+        let detail = match text_of(one, "detail") {
+            "" => String::new(),
+            detail => format!(", {detail}"),
+        };
+        let (name, state) = (text_of(one, "name"), text_of(one, "state"));
+        if state == "off" {
+            return format!("{name} {state}{detail}");
+        }
+        let [known, dialled, proven] = ["candidates", "dialled", "proven"].map(|member| number(one, member));
+        format!("{name} {state}{detail} ({known} known, {dialled} dialled, {proven} proven)")
+    };
+    let used = all.iter().filter(|one| !off(one)).chain(all.iter().filter(off)).map(shown);
+    let used: Vec<String> = used.collect();
+    if used.is_empty() { "-".to_owned() } else { used.join("; ") }
 }
 
 /// A node by its name and id, or by its id alone when its name is not known yet.
@@ -371,6 +417,41 @@ mod tests {
         let rows = [["a", "x\u{1b}y", ""], ["b", "z", "note"]].map(|row| row.map(str::to_owned).to_vec());
         let text = list(&["NAME", "PROVIDES", ""], rows);
         assert_eq!(text, "NAME      a\nPROVIDES  x\u{fffd}y\n\nNAME      b\nPROVIDES  z\n          note\n");
+    }
+
+    #[test]
+    fn a_status_tells_in_a_line_whether_the_node_is_reached() {
+        let box1 = json!({"node_id": "abcdefghijklmnop", "name": "box"});
+        let box2 = json!({"node_id": "qrstuvwxyzabcdef", "name": ""});
+        for (reach, told) in [
+            (
+                json!({"state": "dialable", "addrs": [{"addr": "192.0.2.1:7878", "by": [box1]}]}),
+                "reachable  dialable at 192.0.2.1:7878 (verified by box)\n",
+            ),
+            (
+                json!({"state": "nat", "trackers": [box1, box2], "why": "nobody answered within 3 s"}),
+                "reachable  behind NAT, reached via box, qrstuvwxyzab (nobody answered within 3 s)\n",
+            ),
+            (
+                json!({"state": "nat", "trackers": [], "why": "x\u{1b}[31m"}),
+                "reachable  behind NAT, not reached through any tracker (x\u{fffd}[31m)\n",
+            ),
+            (json!({"state": "unknown", "trackers": [], "why": "w"}), "reachable  not known: w\n"),
+            (json!({"state": "unknown", "trackers": [box1], "why": "w"}), "reachable  not known: w; reached via box\n"),
+        ] {
+            let text = status(&json!({"reachability": reach, "metrics": {}}));
+            assert!(text.contains(told), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_status_tells_how_discovery_is_doing() {
+        let text = status(&json!({"discovery": [
+            {"name": "dht", "state": "off", "detail": ""},
+            {"name": "lan", "state": "failing", "detail": "no\u{1b} multicast", "candidates": 3, "dialled": 2, "proven": 1},
+        ]}));
+        let line = "discovery  lan failing, no\u{fffd} multicast (3 known, 2 dialled, 1 proven); dht off\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::conn_id::ConnId;
+use super::lookups::{LookupId, Wanted};
 use super::peers::How;
 use crate::error::{CallError, CloseReason};
 use crate::identity::NodeId;
 use crate::node::{Activity, Event, Route};
-use crate::wire::{Draft, Object, Record, RecordDraft, Task};
+use crate::wire::{Draft, Object, ProbeNonce, Record, RecordDraft, Task};
 
 /// A task, anywhere in the mesh: who asks, and the id it chose.
 pub type TaskKey = (NodeId, String);
@@ -53,6 +54,40 @@ pub enum Action {
         /// What for.
         how: How,
     },
+    /// Bring a peer's nonce to a port of its own address, one line and nothing else, and tell
+    /// [`super::State::dialled_back`] whether it was taken.
+    DialBack {
+        /// Who asked.
+        conn: ConnId,
+        /// The question's id.
+        id: String,
+        /// Where.
+        addr: SocketAddr,
+        /// What to bring.
+        nonce: ProbeNonce,
+    },
+    /// Ask the DHT; [`super::State::dht_addrs`], [`dht_record`](super::State::dht_record) and at the end
+    /// [`dht_over`](super::State::dht_over) tell what it says.
+    Dht {
+        /// For which lookup.
+        lookup: LookupId,
+        /// What it is asked for.
+        what: Wanted,
+    },
+    /// Nobody waits for a lookup any more: end what is under way for it, dials included.
+    DhtStop {
+        /// Which.
+        lookup: LookupId,
+    },
+    /// Connect to whoever is at an address that the DHT named; [`super::State::candidate_over`] tells how it went.
+    DialUnknown {
+        /// For which lookup.
+        lookup: LookupId,
+        /// Where.
+        addr: SocketAddr,
+        /// Who must answer there, if that is known.
+        node: Option<NodeId>,
+    },
     /// Connect to a node at one of these addresses at the moment when it connects to us, through both NATs;
     /// [`super::State::punch_failed`] tells when none worked.
     Punch {
@@ -93,12 +128,14 @@ pub enum Action {
         /// The news.
         event: CallEvent,
     },
-    /// A query of ours found somebody.
+    /// A query of ours, or the DHT, found somebody.
     Found {
         /// The query's id.
         id: String,
         /// Who.
         record: Arc<Record>,
+        /// How: see [`crate::FoundNode::found`].
+        how: &'static str,
         /// How many links away.
         hops: u32,
     },

@@ -7,7 +7,7 @@ use super::conn_id::ConnId;
 use super::peers::Peer;
 use super::state::{Counters, State};
 use crate::identity::NodeId;
-use crate::node::{CapabilityInfo, FoundNode, PeerInfo, TrackerRole, Way};
+use crate::node::{CapabilityInfo, FoundNode, PeerInfo, Source, TrackerRole, Way};
 use crate::wire::{Capability, CapabilityKind, Record};
 
 /// Gauges and counters of the state.
@@ -138,6 +138,16 @@ impl State {
     /// Whether a proven node is connected.
     pub fn is_connected(&self, node: &NodeId) -> bool {
         self.peers.conn_of(node).is_some()
+    }
+
+    /// Who is connected and proven, and how each was found.
+    pub fn connected_nodes(&self) -> impl Iterator<Item = (NodeId, Source)> {
+        self.peers.all_proven().map(|(_, peer)| (peer.arrival.node, peer.arrival.how.found))
+    }
+
+    /// Whether a node may be connected to this one.
+    pub fn allows(&self, node: &NodeId) -> bool {
+        self.config.allow.as_ref().is_none_or(|allow| allow.contains(node))
     }
 
     /// Whether a node is connected, proven or not.

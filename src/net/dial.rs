@@ -36,6 +36,20 @@ pub async fn dial(addr: &str, expected: Option<NodeId>, cfg: &NetConfig) -> Resu
     }
 }
 
+/// The same for an address that nobody vouches for: in the native framing only, so that whoever answers has to prove
+/// who it is.
+///
+/// # Errors
+///
+/// When nobody answers, or not as it must.
+pub async fn dial_candidate(
+    addr: std::net::SocketAddr,
+    expected: Option<NodeId>,
+    cfg: &NetConfig,
+) -> Result<Established, HandshakeError> {
+    shake(connect(&addr.to_string(), cfg).await?, Framing::Line, expected, cfg).await
+}
+
 /// Whether the other side closed the stream without a word: the Python package takes our first bytes for a length that
 /// is too large.
 fn hung_up(error: &HandshakeError) -> bool {
@@ -66,6 +80,7 @@ pub(super) async fn shake(
     cfg: &NetConfig,
 ) -> Result<Established, HandshakeError> {
     let mut stream = Stream::new(tcp, framing);
+    stream.give_up_after(cfg.limits.unacked_timeout);
     let patience = cfg.limits.handshake_timeout;
     let speak = async {
         match framing {

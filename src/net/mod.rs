@@ -12,6 +12,7 @@ mod handshake;
 mod hooks;
 mod outbox;
 mod port;
+mod probe;
 mod punch;
 mod reader;
 mod stream;
@@ -28,11 +29,12 @@ use crate::mesh::handshake::{LegacyHello, Local};
 
 pub use accept::accept_loop;
 pub use connection::Connection;
-pub use dial::dial;
+pub use dial::{dial, dial_candidate};
 pub use handshake::{Established, HandshakeError, handshake_inbound};
 pub use hooks::{Hooks, Refused};
 pub use outbox::SendError;
 pub use port::SharedPort;
+pub use probe::probe;
 pub use punch::{Punch, punch};
 
 /// What the connections of one node have in common.

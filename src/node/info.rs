@@ -81,6 +81,84 @@ pub enum Way {
     Relay,
 }
 
+/// A tracker, as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct TrackerName {
+    /// Its id.
+    pub node_id: NodeId,
+    /// The name it gives itself; empty when that is not known.
+    pub name: String,
+}
+
+/// An address at which this node was dialled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct VerifiedAddr {
+    /// The address.
+    pub addr: SocketAddr,
+    /// The trackers that dialled it.
+    pub by: Vec<TrackerName>,
+}
+
+/// Whether others can dial this node, as trackers found out that it asked to try.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reachability {
+    /// They can.
+    Dialable {
+        /// Where; these are published, unless the owner named others.
+        addrs: Vec<VerifiedAddr>,
+    },
+    /// They can't: a tracker tried, and did not come through.
+    Nat {
+        /// The trackers through which it is reached.
+        trackers: Vec<TrackerName>,
+        /// What the tracker met with.
+        why: String,
+    },
+    /// Nobody has tried.
+    Unknown {
+        /// Why not.
+        why: String,
+        /// The trackers through which it is reached.
+        trackers: Vec<TrackerName>,
+    },
+}
+
+/// Whether a way of finding nodes is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DiscoveryState {
+    /// It is not in use.
+    #[default]
+    Off,
+    /// It works, as far as can be told.
+    On,
+    /// It is wanted and does not work.
+    Failing,
+}
+
+/// How one way of finding nodes is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DiscoveryHealth {
+    /// Which: `lan`, `remembered`, …
+    pub name: &'static str,
+    /// Whether it is in use.
+    pub state: DiscoveryState,
+    /// Details in words: why it is off or failing, what it uses.
+    pub detail: String,
+    /// Addresses known from it now that may be dialled.
+    pub candidates: usize,
+    /// Dials made because of it since the start.
+    pub dialled: u64,
+    /// Those of the dials at whose end the expected node was.
+    pub proven: u64,
+}
+
 /// One capability in a listing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CapabilityInfo {
@@ -164,7 +242,7 @@ pub struct FoundNode {
     pub connected: bool,
     /// Whether its id is proven: by its signed record, or by its connection.
     pub proven: bool,
-    /// How it was found: `self`, `peer`, `table`, `flood`.
+    /// How it was found: `self`, `peer`, `table`, `flood`, `dht`.
     pub found: &'static str,
     /// How many links away it is, when known.
     pub hops: Option<u32>,
@@ -206,10 +284,47 @@ pub struct Metrics {
     pub relayed: u64,
     /// Queries and events passed on for others.
     pub flooded: u64,
+    /// Dials made as a tracker for peers that asked whether they can be dialled.
+    pub dial_backs: u64,
     /// What was refused or dropped, by reason.
     pub refused: BTreeMap<String, u64>,
     /// Connections closed, by reason.
     pub closed: BTreeMap<String, u64>,
+}
+
+/// How a node's part in the Kademlia DHT is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct DhtHealth {
+    /// `dht`.
+    pub source: &'static str,
+    /// `off`, `starting` (not joined yet), `client` (it asks others) or `server` (it keeps things for others too).
+    pub state: &'static str,
+    /// Why it is so, in words.
+    pub detail: String,
+    /// Its UDP port.
+    pub port: Option<u16>,
+    /// Nodes in its routing table.
+    pub nodes: usize,
+    /// How many things of this node others keep in it: its capabilities, and what it says of itself.
+    pub announced: usize,
+    /// How many of them its own server keeps.
+    pub kept_here: usize,
+    /// When others last took one of them, in seconds ago.
+    pub last_announce_s: Option<u64>,
+    /// Lookups under way.
+    pub lookups: usize,
+    /// Lookups that led to somebody.
+    pub lookups_found: u64,
+    /// Lookups that led to nobody.
+    pub lookups_failed: u64,
+}
+
+impl DhtHealth {
+    /// Of a node that takes part in none.
+    pub(crate) fn off(detail: &str) -> Self {
+        Self { source: "dht", state: "off", detail: detail.to_owned(), ..Self::default() }
+    }
 }
 
 /// A node's own state, for a person or a monitor.
@@ -228,12 +343,18 @@ pub struct Status {
     pub listen: Vec<SocketAddr>,
     /// The addresses its record publishes.
     pub addrs: Vec<String>,
+    /// Whether others can dial it.
+    pub reachability: Reachability,
     /// Its tracker role.
     pub tracker: TrackerRole,
     /// What it provides.
     pub capabilities: Vec<CapabilityInfo>,
     /// What it is interested in.
     pub interests: Vec<String>,
+    /// How each way of finding nodes is doing, by name.
+    pub discovery: Vec<DiscoveryHealth>,
+    /// Its part in the Kademlia DHT.
+    pub dht: DhtHealth,
     /// Counters and gauges.
     pub metrics: Metrics,
 }

@@ -118,6 +118,8 @@ fn author(message: &Message, speaker: Speaker) -> Result<Option<Author<'_>>, Sig
         | Message::PunchStart(_)
         | Message::PunchError(_)
         | Message::Heartbeat(_)
+        | Message::DialBack(_)
+        | Message::DialBackResult(_)
         | Message::Bye(..)
         | Message::Unknown(_) => None,
     })

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use super::dialback::{DialBack, DialBackResult};
 use super::fields::Fields;
 use super::json::Object;
 use super::record::Record;
@@ -296,6 +297,10 @@ pub enum Message {
     PunchError(PunchError),
     /// See [`Heartbeat`].
     Heartbeat(Heartbeat),
+    /// See [`DialBack`].
+    DialBack(DialBack),
+    /// See [`DialBackResult`].
+    DialBackResult(DialBackResult),
     /// The other side closes, and why; `None` when it gave no code we know.
     Bye(Option<CloseReason>, String),
     /// A type this version doesn't know.
@@ -367,6 +372,8 @@ impl Message {
                 Self::PunchError(PunchError { id: f.id()?, target: f.node("target")?, error: told_error(&f)? })
             }
             "heartbeat" => Self::Heartbeat(Heartbeat { ask: f.opt_u64("ask")?, answer: f.opt_u64("answer")? }),
+            "dial_back" => Self::DialBack(DialBack::read(&f)?),
+            "dial_back_result" => Self::DialBackResult(DialBackResult::read(&f, || wire_error(&f))?),
             "bye" => Self::Bye(
                 f.opt_text("code")?.as_deref().and_then(CloseReason::from_wire),
                 f.opt_long_text("reason")?.unwrap_or_default(),
@@ -396,6 +403,8 @@ impl Message {
             Self::PunchStart(_) => "punch_start",
             Self::PunchError(_) => "punch_error",
             Self::Heartbeat(_) => "heartbeat",
+            Self::DialBack(_) => "dial_back",
+            Self::DialBackResult(_) => "dial_back_result",
             Self::Bye(..) => "bye",
             Self::Unknown(kind) => kind,
         }

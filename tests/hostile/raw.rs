@@ -121,6 +121,15 @@ impl Raw {
         raw
     }
 
+    /// A tracker that says it dials back.
+    pub async fn connect_as_tracker(node: &Node) -> Self {
+        let mut raw = Self::dial(node).await;
+        raw.shake_with("run", &["dialback"]).await;
+        let record = record(&raw.identity, "nothing").str("tracker", "public");
+        raw.send(&announce(&sign(record, &raw.identity))).await;
+        raw
+    }
+
     async fn shake(&mut self, instance: &str) {
         self.shake_with(instance, &[]).await;
     }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::world::{N, World, secs};
 use crate::error::Delivery;
 use crate::mesh::TaskKey;
+use crate::mesh::state::Timer;
 
 /// What happened, over all runs of all nodes.
 #[derive(Debug, Default)]
@@ -102,7 +103,8 @@ impl World {
             let out: usize = s.in_flight.values().sum();
             assert!(out <= s.calls.len(), "seed {seed}: node {n} has {out} in flight in {} calls", s.calls.len());
             let conns = s.peers.iter().count();
-            let timers = 2 + s.calls.len() + 2 * s.tasks.len() + s.queries.len() + 2 * conns;
+            assert!(s.known_trackers.len() <= 32, "seed {seed}: node {n}'s trackers");
+            let timers = 4 + s.calls.len() + 2 * s.tasks.len() + s.queries.len() + s.forwards.len() + 3 * conns;
             assert!(s.timers.len() <= timers, "seed {seed}: node {n} has {} alarms", s.timers.len());
         }
     }
@@ -115,7 +117,16 @@ impl World {
             assert_eq!(left, (0, 0, 0, 0, 0), "seed {seed}: node {n}: calls, tasks, relays, queries, events");
             assert!(s.in_flight.is_empty(), "seed {seed}: node {n}: {:?}", s.in_flight);
             assert!(s.dialing.is_empty(), "seed {seed}: node {n}: {:?}", s.dialing);
-            assert_eq!(s.timers.len(), 2, "seed {seed}: node {n}: its record and its sweep: {:?}", s.timers);
+            assert_eq!((s.forwards.len(), s.shares.waiting()), (0, 0), "seed {seed}: node {n}");
+            // It may go on looking for another tracker, and waits to ask one whether it can be dialled.
+            let register = usize::from(s.timers.at(&Timer::Register).is_some());
+            let alarms = 2 + register + usize::from(s.reach.waits());
+            assert_eq!(
+                s.timers.len(),
+                alarms,
+                "seed {seed}: node {n}: its record, its sweep, trackers: {:?}",
+                s.timers
+            );
             assert!(node.jobs.is_empty(), "seed {seed}: node {n}: {:?}", node.jobs);
         }
     }

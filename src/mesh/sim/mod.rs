@@ -10,6 +10,7 @@ mod hostile;
 mod ledger;
 mod links;
 mod node;
+mod parting;
 mod punch;
 mod stories;
 mod work;

@@ -8,7 +8,8 @@ use super::work::Job;
 use super::world::{Ended, N};
 use crate::identity::{Identity, NodeId};
 use crate::limits::Limits;
-use crate::mesh::{CallEvent, Config, ConnId, Now, State, TaskKey};
+use crate::mesh::redial::Redial;
+use crate::mesh::{CallEvent, Config, ConnId, DIALBACK, Now, State, TaskKey};
 use crate::node::TrackerRole;
 
 /// 2026-01-01, in milliseconds: when the virtual clock starts.
@@ -23,6 +24,8 @@ pub struct Spec {
     pub tracker: TrackerRole,
     pub allow: Option<HashSet<NodeId>>,
     pub listens: bool,
+    /// It listens, and nobody comes through to it.
+    pub nated: bool,
     pub limits: Limits,
     pub features: Vec<String>,
     /// How far its clock is off, in milliseconds.
@@ -38,6 +41,7 @@ impl Spec {
             tracker: TrackerRole::None,
             allow: None,
             listens: true,
+            nated: false,
             limits: Limits::default(),
             features: Vec::new(),
             offset_ms: 0,
@@ -65,9 +69,20 @@ impl Spec {
         self
     }
 
+    pub fn features(&self) -> Vec<String> {
+        let dialback = (self.tracker != TrackerRole::None).then(|| DIALBACK.to_owned());
+        self.features.iter().cloned().chain(dialback).collect()
+    }
+
     /// It can't be dialled.
     pub fn hidden(mut self) -> Self {
         self.listens = false;
+        self
+    }
+
+    /// It doesn't know that it can't be dialled.
+    pub fn nated(mut self) -> Self {
+        self.nated = true;
         self
     }
 
@@ -88,8 +103,12 @@ impl Spec {
 pub struct Configured {
     pub addr: SocketAddr,
     pub known: Option<NodeId>,
-    pub backoff: Duration,
+    pub redial: Redial,
+    /// Since when it is connected.
+    pub since: Option<Duration>,
     pub dialing: bool,
+    /// Whether the next dial is on its way to come.
+    pub waiting: bool,
 }
 
 /// A call as its owner sees it.
@@ -160,8 +179,8 @@ impl Node {
         self.calls.clear();
         self.jobs.clear();
         for peer in &mut self.configured {
-            peer.dialing = false;
-            peer.backoff = self.spec.limits.redial_min;
+            (peer.dialing, peer.waiting, peer.since) = (false, false, None);
+            peer.redial = Redial::new(&self.spec.limits);
         }
     }
 
@@ -170,12 +189,13 @@ impl Node {
             name: spec.name.clone(),
             version: "sim".into(),
             instance: format!("{n}-{run}"),
-            features: spec.features.clone(),
+            features: spec.features(),
             tracker: spec.tracker,
             allow: spec.allow.clone(),
             port: spec.listens.then_some(port),
             bound: Some(ip(n)),
             advertise: Vec::new(),
+            dht: false,
             limits: spec.limits.clone(),
         };
         let mut seed = [7; 32];
@@ -196,7 +216,7 @@ impl Node {
     }
 
     pub fn addr(&self, n: N) -> Option<SocketAddr> {
-        (self.up && self.spec.listens).then(|| SocketAddr::new(ip(n), self.port))
+        (self.up && self.spec.listens && !self.spec.nated).then(|| SocketAddr::new(ip(n), self.port))
     }
 
     /// News of a call; gives how many chunks are to be reported as taken.
@@ -222,6 +242,13 @@ impl Node {
 /// Every node has a host of its own.
 pub fn ip(n: N) -> IpAddr {
     IpAddr::from([10, (n >> 16) as u8, (n >> 8) as u8, n as u8])
+}
+
+/// Whose host that is.
+pub fn number(ip: IpAddr) -> Option<N> {
+    let IpAddr::V4(ip) = ip else { return None };
+    let [ten, a, b, c] = ip.octets();
+    (ten == 10).then(|| N::from(a) << 16 | N::from(b) << 8 | N::from(c))
 }
 
 /// The other end's ephemeral address, and what it is good for: nothing.
