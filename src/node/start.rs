@@ -140,6 +140,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         legacy: builder.legacy,
         limits: builder.limits,
         legacy_hello: Arc::new(legacy_hello),
+        port: Arc::default(),
         unix_now: Arc::new(|| (unix_ms() / 1000) as i64),
     });
     let mut dice = [0u8; 32];
