@@ -109,6 +109,42 @@ pub const MAX_RECORD_BYTES_PER_MESSAGE: usize = 512 * 1024;
 /// The longest time to live of a task: a day. A node remembers a task until its deadline, so it is bounded.
 pub const MAX_TTL_S: u64 = 86_400;
 
+/// How many dial-backs a tracker makes for one node at once; then one in [`DIAL_BACK_EVERY_S`]. A node asks when it connects,
+/// when its address or mapping changes, and then every ten minutes.
+pub const DIAL_BACK_BURST: u32 = 3;
+
+/// Seconds between dial-backs for one node.
+pub const DIAL_BACK_EVERY_S: u32 = 10;
+
+/// How many dial-backs a tracker makes to one address (IPv6: to one /64) at once; then one in [`DIAL_BACK_IP_EVERY_S`]. A
+/// hundred nodes behind one carrier's NAT ask once in 6 s together. Whoever wants to know all ports of an address it
+/// shares needs a day and a half.
+pub const DIAL_BACK_IP_BURST: u32 = 20;
+
+/// Seconds between dial-backs to one address.
+pub const DIAL_BACK_IP_EVERY_S: u32 = 2;
+
+/// How many dial-backs a tracker makes in a second for all: a thousand nodes that come back at once are through in 50 s.
+pub const DIAL_BACKS_PER_SECOND: u32 = 20;
+
+/// How many on top of that at once.
+pub const DIAL_BACK_TOTAL_BURST: u32 = 40;
+
+/// How many dial-backs of a tracker are under way at once. One that nobody answers takes 3 s, so five in a second, when a
+/// thousand nodes that can't be dialled ask for two in a second.
+pub const MAX_DIAL_BACKS: usize = 16;
+
+/// How many of them to one address.
+pub const MAX_DIAL_BACKS_PER_IP: usize = 4;
+
+/// How many nodes and addresses a tracker remembers to have dialled. At the rates above no more than 2880 entries tell
+/// something; 100 bytes each.
+pub const MAX_DIAL_BACK_BUCKETS: usize = 4096;
+
+/// How many trackers a node asks to dial it: it names four in its record, and needs no more views of itself than that;
+/// the rest is for those it changed from.
+pub const MAX_VIEWS: usize = 8;
+
 /// What a node's owner may change. The defaults are for a node on the open internet with a few hundred peers.
 ///
 /// ```

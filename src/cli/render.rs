@@ -147,6 +147,29 @@ pub(super) fn provided(terminal: bool, list: &Value) -> String {
     table(terminal, &["KIND", "NAME", "DETAILS"], rows)
 }
 
+/// Whether others can dial a node.
+fn reachable(reach: &Value) -> String {
+    let names = |list: &Value| -> String {
+        let names: Vec<String> = list.as_array().into_iter().flatten().map(|t| who(t, "node_id")).collect();
+        names.join(", ")
+    };
+    let via = match names(&reach["trackers"]) {
+        via if via.is_empty() => "not reached through any tracker".to_owned(),
+        via => format!("reached via {via}"),
+    };
+    match text_of(reach, "state") {
+        "dialable" => {
+            let addrs = reach["addrs"].as_array().into_iter().flatten();
+            let addrs = addrs.map(|a| format!("{} (verified by {})", text_of(a, "addr"), names(&a["by"])));
+            format!("dialable at {}", addrs.collect::<Vec<_>>().join(", "))
+        }
+        "nat" => format!("behind NAT, {via} ({})", text_of(reach, "why")),
+        "unknown" if names(&reach["trackers"]).is_empty() => format!("not known: {}", text_of(reach, "why")),
+        "unknown" => format!("not known: {}; {via}", text_of(reach, "why")),
+        _ => "-".to_owned(),
+    }
+}
+
 /// The state of a node.
 pub(super) fn status(status: &Value) -> String {
     let m = &status["metrics"];
@@ -161,6 +184,7 @@ pub(super) fn status(status: &Value) -> String {
         ("uptime", text::span(number(status, "uptime_s"))),
         ("listens", strings(&status["listen"])),
         ("published", strings(&status["addrs"])),
+        ("reachable", reachable(&status["reachability"])),
         ("tracker", text_of(status, "tracker").to_owned()),
         (
             "peers",
@@ -354,6 +378,31 @@ mod tests {
         let rows = [["a", "x\u{1b}y", ""], ["b", "z", "note"]].map(|row| row.map(str::to_owned).to_vec());
         let text = list(&["NAME", "PROVIDES", ""], rows);
         assert_eq!(text, "NAME      a\nPROVIDES  x\u{fffd}y\n\nNAME      b\nPROVIDES  z\n          note\n");
+    }
+
+    #[test]
+    fn a_status_tells_in_a_line_whether_the_node_is_reached() {
+        let box1 = json!({"node_id": "abcdefghijklmnop", "name": "box"});
+        let box2 = json!({"node_id": "qrstuvwxyzabcdef", "name": ""});
+        for (reach, told) in [
+            (
+                json!({"state": "dialable", "addrs": [{"addr": "192.0.2.1:7878", "by": [box1]}]}),
+                "reachable  dialable at 192.0.2.1:7878 (verified by box)\n",
+            ),
+            (
+                json!({"state": "nat", "trackers": [box1, box2], "why": "nobody answered within 3 s"}),
+                "reachable  behind NAT, reached via box, qrstuvwxyzab (nobody answered within 3 s)\n",
+            ),
+            (
+                json!({"state": "nat", "trackers": [], "why": "x\u{1b}[31m"}),
+                "reachable  behind NAT, not reached through any tracker (x\u{fffd}[31m)\n",
+            ),
+            (json!({"state": "unknown", "trackers": [], "why": "w"}), "reachable  not known: w\n"),
+            (json!({"state": "unknown", "trackers": [box1], "why": "w"}), "reachable  not known: w; reached via box\n"),
+        ] {
+            let text = status(&json!({"reachability": reach, "metrics": {}}));
+            assert!(text.contains(told), "{text}");
+        }
     }
 
     #[test]

@@ -202,6 +202,15 @@ mod tests {
     }
 
     #[test]
+    fn an_id_may_begin_with_a_hyphen() {
+        let id = (0..=u8::MAX).map(|n| crate::identity::Identity::from_seed([n; 32]).id());
+        let id = id.into_iter().find(|id| id.to_string().starts_with('-')).unwrap();
+        let s = merge(&format!("--tracker --private --allow {id} --peer {id}@box --legacy"), "").unwrap();
+        assert_eq!((s.tracker, s.peers), (Tracker::Private { allow: vec![id] }, vec![format!("{id}@box:7878")]));
+        assert!(s.legacy);
+    }
+
+    #[test]
     fn a_program_has_its_settings() {
         let s = merge("--exec cat --tool t --exec-stream --max-tasks 3", "exec-shell = true").unwrap();
         let answer = Answer::Exec { command: "cat".into(), shell: true, stream: true, max_tasks: Some(3) };

@@ -111,6 +111,14 @@ pub(super) fn name(text: &str) -> Result<String, String> {
     }
 }
 
+/// Names a node: its name, its id or the beginning of it. One id in 64 begins with a hyphen, as flags do.
+pub(super) fn node(text: &str) -> Result<String, String> {
+    if text.starts_with("--") && text.parse::<NodeId>().is_err() {
+        return Err(format!("{text:?} looks like a flag, not like a node"));
+    }
+    Ok(text.to_owned())
+}
+
 /// A node id in full.
 pub(super) fn node_id(text: &str) -> Result<NodeId, String> {
     NodeId::from_str(text).map_err(|e| format!("{e}; `elo id` prints a node's id"))

@@ -12,7 +12,7 @@ use super::peers::How;
 use crate::error::{CallError, CloseReason};
 use crate::identity::NodeId;
 use crate::node::{Activity, Event, Route};
-use crate::wire::{Draft, Object, Record, RecordDraft, Task};
+use crate::wire::{Draft, Object, ProbeNonce, Record, RecordDraft, Task};
 
 /// A task, anywhere in the mesh: who asks, and the id it chose.
 pub type TaskKey = (NodeId, String);
@@ -75,6 +75,18 @@ pub enum Action {
         addr: SocketAddr,
         /// Who must answer there, if that is known.
         node: Option<NodeId>,
+    },
+    /// Bring a peer's nonce to a port of its own address, one line and nothing else, and tell
+    /// [`super::State::dialled_back`] whether it was taken.
+    DialBack {
+        /// Who asked.
+        conn: ConnId,
+        /// The question's id.
+        id: String,
+        /// Where.
+        addr: SocketAddr,
+        /// What to bring.
+        nonce: ProbeNonce,
     },
     /// Sign this node's record, and give it to [`super::State::record_signed`].
     SignRecord(Box<RecordDraft>),

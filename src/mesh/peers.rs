@@ -311,6 +311,7 @@ impl State {
         }
         self.learn_local_addr(&arrival);
         self.refresh_trackers();
+        self.reach_look(now, out);
         let welcome = self.records_for_welcome(&node);
         if let Some(record) = &self.record {
             let announce = draft::announce(&record.object, crate::limits::FLOOD_TTL);
@@ -480,6 +481,7 @@ impl State {
         }
         self.relays_on_lost(&node, now, out);
         self.refresh_trackers();
+        self.reach_look(now, out);
         self.flush_record(now, out);
         self.calls_lost_node(&node, None, reason, now, out);
         self.calls_lost_tracker(&node, now, out);

@@ -12,9 +12,11 @@ use super::action::{Action, OnFull, TaskKey, What};
 use super::calls::Calls;
 use super::clock::{Now, Timers};
 use super::conn_id::ConnId;
+use super::dialback::DialBacks;
 use super::lookups::{LookupId, Lookups};
 use super::peers::{Arrival, Peers};
 use super::queries::Queries;
+use super::reachability::Reach;
 use super::relay::Relays;
 use super::seen::Seen;
 use super::table::{Learned, Table};
@@ -71,6 +73,8 @@ pub enum Timer {
     Probe(ConnId),
     /// A Python node may be sent messages again.
     Legacy(ConnId),
+    /// A tracker is asked whether it can dial this node, or has not answered.
+    Reach,
     /// This node's record is half its age.
     Record,
     /// Old things are forgotten.
@@ -96,6 +100,8 @@ pub struct State {
     pub(super) trackers: Vec<NodeId>,
     pub(super) local_ips: BTreeSet<IpAddr>,
     record_dirty: bool,
+    /// The addresses of the record that was last given to be signed.
+    drafted_addrs: Vec<SocketAddr>,
     last_seq: u64,
     pub(super) peers: Peers,
     pub(super) table: Table,
@@ -106,6 +112,8 @@ pub struct State {
     pub(super) calls: Calls,
     pub(super) tasks: Tasks,
     pub(super) relays: Relays,
+    pub(super) reach: Reach,
+    pub(super) dial_backs: DialBacks,
     pub(super) seen_events: Seen<(NodeId, String), ()>,
     pub(super) in_flight: HashMap<NodeId, usize>,
     /// Who is being dialled for calls, and when the news of it is no longer waited for.
@@ -132,6 +140,8 @@ pub struct Counters {
     pub relayed: u64,
     /// Queries, events and records passed on.
     pub flooded: u64,
+    /// Dials made by the tracker for peers that asked whether they can be dialled.
+    pub dial_backs: u64,
     /// What was refused or dropped, by reason.
     pub refused: BTreeMap<&'static str, u64>,
 }
@@ -151,6 +161,7 @@ impl State {
             trackers: Vec::new(),
             local_ips: BTreeSet::new(),
             record_dirty: true,
+            drafted_addrs: Vec::new(),
             last_seq: 0,
             peers: Peers::default(),
             table: Table::new(&limits),
@@ -160,6 +171,8 @@ impl State {
             calls: Calls::default(),
             tasks: Tasks::default(),
             relays: Relays::default(),
+            reach: Reach::default(),
+            dial_backs: DialBacks::default(),
             seen_events: Seen::new(limits.max_seen, seen_for),
             in_flight: HashMap::new(),
             dialing: BTreeMap::new(),
@@ -196,6 +209,8 @@ impl State {
             Message::QueryResp(resp) => self.on_query_resp(resp, conn, now, out),
             Message::Event(event) => self.on_event(event, conn, now, out),
             Message::Relay(relay) => self.on_relay(relay, conn, node, now, out),
+            Message::DialBack(ask) => self.on_dial_back(&ask, conn, now, out),
+            Message::DialBackResult(answer) => self.on_dial_back_result(answer, conn, now, out),
             Message::RelayError(error) => self.on_relay_error(error, node, now, out),
             Message::Bye(reason, message) => {
                 if let Some(peer) = self.peers.get_mut(conn) {
@@ -250,6 +265,7 @@ impl State {
                     self.drop_peer(conn, crate::error::CloseReason::Idle, message, now, out);
                 }
                 Timer::Legacy(conn) => self.legacy_due(conn, now, out),
+                Timer::Reach => self.reach_due(now, out),
                 Timer::Record => {
                     self.record_dirty = true;
                     self.flush_record(now, out);
@@ -385,8 +401,15 @@ impl State {
         // Never the same seq twice, also when the clock stands or goes back.
         self.last_seq = now.unix_ms.max(self.last_seq + 1);
         let draft = self.record_draft(self.last_seq);
+        self.drafted_addrs.clone_from(&draft.addrs);
         out.push(Action::SignRecord(Box::new(draft)));
         self.timers.set(Timer::Record, now.mono + self.config.limits.record_ttl / 2);
+    }
+
+    /// The addresses may have changed: then the record has.
+    pub(super) fn flush_addrs(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.record_dirty |= self.addrs() != self.drafted_addrs;
+        self.flush_record(now, out);
     }
 
     fn record_draft(&self, seq: u64) -> RecordDraft {
@@ -406,12 +429,25 @@ impl State {
         }
     }
 
-    /// The addresses to publish.
+    /// The addresses to publish: those the owner named, else those that trackers verified where there are some to ask,
+    /// else those found out.
     pub fn addrs(&self) -> Vec<SocketAddr> {
         if !self.config.advertise.is_empty() {
             return self.config.advertise.iter().copied().take(MAX_ADDRS).collect();
         }
         let Some(port) = self.config.port else { return Vec::new() };
+        // A tracker is found at its address or not at all: it stands by it.
+        if self.config.tracker == TrackerRole::None
+            && let Some(verified) = self.verified_addrs()
+        {
+            return verified;
+        }
+        let local = self.local_addrs(port);
+        let mapped = self.mapped_addr().filter(|addr| !local.contains(addr));
+        mapped.into_iter().chain(local).take(MAX_ADDRS).collect()
+    }
+
+    fn local_addrs(&self, port: u16) -> Vec<SocketAddr> {
         match self.config.bound {
             Some(ip) => vec![SocketAddr::new(ip, port)],
             None => {
@@ -522,6 +558,9 @@ impl State {
         let interesting = peer.told.as_ref() != Some(&record.interests);
         peer.told = Some(record.interests.clone());
         self.refresh_trackers();
+        if news {
+            self.reach_look(now, out);
+        }
         self.flush_record(now, out);
         if interesting {
             self.send_interesting(conn, record, out);

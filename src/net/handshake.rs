@@ -15,7 +15,8 @@ use super::stream::Stream;
 use crate::error::CloseReason;
 use crate::identity::NodeId;
 use crate::mesh::handshake::{Listener, Proven, Refusal, Welcome, read_legacy_hello};
-use crate::wire::Framing;
+use crate::wire::dialback::read_probe;
+use crate::wire::{Framing, ProbeNonce};
 
 /// A connection came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,9 @@ pub enum HandshakeError {
     /// What was dialled has proven who it is, and keeps another connection between the two nodes.
     #[error("{} keeps another connection", .0.short())]
     Duplicate(NodeId),
+    /// It is a tracker that brings a nonce, and wants no place.
+    #[error("a tracker brought a nonce")]
+    Probe(ProbeNonce),
     /// It took too long.
     #[error("no handshake within {0:?}")]
     Timeout(Duration),
@@ -136,6 +140,9 @@ async fn listen(stream: &mut Stream, cfg: &NetConfig) -> Result<Proven, Handshak
         }
     }
     let hello = stream.read().await?;
+    if let Some(nonce) = read_probe(&hello) {
+        return Err(nonce.map_or_else(|malformed| Refusal::from(malformed).into(), HandshakeError::Probe));
+    }
     let (listener, ack) = Listener::on_hello(&cfg.local(), &hello, fresh_nonce(), cfg.now())?;
     stream.write(&ack).await?;
     let auth = stream.read().await?;

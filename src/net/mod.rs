@@ -11,6 +11,7 @@ mod dial;
 mod handshake;
 mod hooks;
 mod outbox;
+mod probe;
 mod reader;
 mod stream;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use dial::{dial, dial_candidate};
 pub use handshake::{Established, HandshakeError, handshake_inbound};
 pub use hooks::{Hooks, Refused};
 pub use outbox::SendError;
+pub use probe::probe;
 
 /// What the connections of one node have in common.
 #[derive(Clone)]

@@ -320,6 +320,7 @@ impl Shared {
             Action::Dht { lookup, what } => return self.ask_dht(lookup, what),
             Action::DhtStop { lookup } => self.stop_dht(lookup),
             Action::DialUnknown { lookup, addr, node } => self.dial_candidate(lookup, addr, node),
+            Action::DialBack { conn, id, addr, nonce } => self.dial_back(conn, id, addr, nonce),
             Action::SignRecord(draft) => match draft.sign(&self.identity) {
                 Some(record) => {
                     let more = self.decide(|s, _, out| s.record_signed(record, out));

@@ -79,6 +79,52 @@ pub enum Way {
     Punched,
 }
 
+/// A tracker, as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct TrackerName {
+    /// Its id.
+    pub node_id: NodeId,
+    /// The name it gives itself; empty when that is not known.
+    pub name: String,
+}
+
+/// An address at which this node was dialled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct VerifiedAddr {
+    /// The address.
+    pub addr: SocketAddr,
+    /// The trackers that dialled it.
+    pub by: Vec<TrackerName>,
+}
+
+/// Whether others can dial this node, as trackers found out that it asked to try.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reachability {
+    /// They can.
+    Dialable {
+        /// Where; these are published, unless the owner named others.
+        addrs: Vec<VerifiedAddr>,
+    },
+    /// They can't: a tracker tried, and did not come through.
+    Nat {
+        /// The trackers through which it is reached.
+        trackers: Vec<TrackerName>,
+        /// What the tracker met with.
+        why: String,
+    },
+    /// Nobody has tried.
+    Unknown {
+        /// Why not.
+        why: String,
+        /// The trackers through which it is reached.
+        trackers: Vec<TrackerName>,
+    },
+}
+
 /// One capability in a listing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CapabilityInfo {
@@ -195,6 +241,8 @@ pub struct Metrics {
     pub relayed: u64,
     /// Queries and events passed on for others.
     pub flooded: u64,
+    /// Dials made as a tracker for peers that asked whether they can be dialled.
+    pub dial_backs: u64,
     /// What was refused or dropped, by reason.
     pub refused: BTreeMap<String, u64>,
     /// Connections closed, by reason.
@@ -252,6 +300,8 @@ pub struct Status {
     pub listen: Vec<SocketAddr>,
     /// The addresses its record publishes.
     pub addrs: Vec<String>,
+    /// Whether others can dial it.
+    pub reachability: Reachability,
     /// Its tracker role.
     pub tracker: TrackerRole,
     /// What it provides.

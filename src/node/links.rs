@@ -183,6 +183,7 @@ impl Shared {
                     };
                     match result {
                         Ok(established) => drop(task.established(established, Some(permit), How::INBOUND)),
+                        Err(HandshakeError::Probe(nonce)) => task.with(|s, now, out| s.probed(nonce, now, out)),
                         Err(error) => {
                             let Some(reason) = error.reason() else { return task.count_closed(None) };
                             task.count_closed(Some(reason));

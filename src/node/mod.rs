@@ -8,6 +8,7 @@ mod dht;
 #[cfg(not(feature = "dht"))]
 #[path = "nodht.rs"]
 mod dht;
+mod dialback;
 mod driver;
 mod hooks;
 mod info;
@@ -32,7 +33,8 @@ pub use call::{Call, CallHandle, Outcome, Route, Timings};
 pub use context::{ChunkError, Context};
 pub(crate) use info::millis;
 pub use info::{
-    Activity, CapabilityInfo, DhtHealth, Event, FoundNode, Metrics, PeerInfo, Source, Status, TrackerRole, Way,
+    Activity, CapabilityInfo, DhtHealth, Event, FoundNode, Metrics, PeerInfo, Reachability, Source, Status,
+    TrackerName, TrackerRole, VerifiedAddr, Way,
 };
 pub use subscriptions::{ActivityStream, Subscription};
 pub use task::{Payload, Task, TaskError, TaskResult};
@@ -328,6 +330,7 @@ impl Node {
             uptime_s: shared.start.elapsed().as_secs(),
             listen: shared.listen.clone(),
             addrs: state.addrs().iter().map(ToString::to_string).collect(),
+            reachability: state.reachability(),
             tracker: state.tracker_role(),
             capabilities: state.capabilities(),
             interests: state.interests(),

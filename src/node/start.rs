@@ -31,9 +31,10 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// How often a graceful stop looks whether it can go on.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Which features this node lists: none yet beyond the protocol's first version.
-fn features(legacy: bool) -> Vec<String> {
-    if legacy { vec!["legacy".to_owned()] } else { Vec::new() }
+/// Which features this node lists.
+fn features(legacy: bool, role: TrackerRole) -> Vec<String> {
+    let dialback = (role != TrackerRole::None).then(|| crate::mesh::DIALBACK.to_owned());
+    legacy.then(|| "legacy".to_owned()).into_iter().chain(dialback).collect()
 }
 
 pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
@@ -73,7 +74,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         name: name.clone(),
         version: version.clone(),
         instance: instance.clone(),
-        features: features(builder.legacy),
+        features: features(builder.legacy, role),
         tracker: role,
         allow,
         port: listen.first().map(SocketAddr::port),
@@ -123,7 +124,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let net = Arc::new(NetConfig {
         identity: identity.clone(),
         version,
-        features: features(builder.legacy),
+        features: features(builder.legacy, role),
         instance,
         legacy: builder.legacy,
         limits: builder.limits,
@@ -262,6 +263,7 @@ impl Shared {
             bytes_out: traffic.bytes_out.load(Ordering::Relaxed),
             relayed: view.counters.relayed,
             flooded: view.counters.flooded,
+            dial_backs: view.counters.dial_backs,
             refused,
             closed: lock(&traffic.closed).clone(),
             ..Metrics::default()

@@ -115,6 +115,8 @@ fn author(message: &Message, speaker: Speaker) -> Result<Option<Author<'_>>, Sig
         | Message::QueryResp(_)
         | Message::RelayError(_)
         | Message::Heartbeat(_)
+        | Message::DialBack(_)
+        | Message::DialBackResult(_)
         | Message::Bye(..)
         | Message::Unknown(_) => None,
     })

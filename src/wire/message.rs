@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::dialback::{DialBack, DialBackResult};
 use super::fields::Fields;
 use super::json::Object;
 use super::record::Record;
@@ -253,6 +254,10 @@ pub enum Message {
     RelayError(RelayError),
     /// See [`Heartbeat`].
     Heartbeat(Heartbeat),
+    /// See [`DialBack`].
+    DialBack(DialBack),
+    /// See [`DialBackResult`].
+    DialBackResult(DialBackResult),
     /// The other side closes, and why; `None` when it gave no code we know.
     Bye(Option<CloseReason>, String),
     /// A type this version doesn't know.
@@ -316,6 +321,8 @@ impl Message {
                 },
             }),
             "heartbeat" => Self::Heartbeat(Heartbeat { ask: f.opt_u64("ask")?, answer: f.opt_u64("answer")? }),
+            "dial_back" => Self::DialBack(DialBack::read(&f)?),
+            "dial_back_result" => Self::DialBackResult(DialBackResult::read(&f, || wire_error(&f))?),
             "bye" => Self::Bye(
                 f.opt_text("code")?.as_deref().and_then(CloseReason::from_wire),
                 f.opt_long_text("reason")?.unwrap_or_default(),
@@ -342,6 +349,8 @@ impl Message {
             Self::Relay(_) => "relay",
             Self::RelayError(_) => "relay_error",
             Self::Heartbeat(_) => "heartbeat",
+            Self::DialBack(_) => "dial_back",
+            Self::DialBackResult(_) => "dial_back_result",
             Self::Bye(..) => "bye",
             Self::Unknown(kind) => kind,
         }

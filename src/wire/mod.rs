@@ -10,6 +10,7 @@ pub mod json;
 mod caps;
 mod check;
 mod compact;
+pub(crate) mod dialback;
 pub(crate) mod draft;
 pub(crate) mod fields;
 mod message;
@@ -19,6 +20,7 @@ pub use caps::{Capability, CapabilityKind, Caps, is_name, matches_pattern};
 pub use check::{Checked, Speaker, check, check_records};
 pub use codec::{Codec, CodecError, Framing};
 pub use compact::{Compact, item_signing_bytes};
+pub use dialback::{DialBack, DialBackResult, ProbeNonce};
 pub use draft::{Draft, ResultDraft, TaskDraft};
 pub use fields::is_id;
 pub use json::{

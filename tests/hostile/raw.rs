@@ -114,9 +114,23 @@ impl Raw {
         raw
     }
 
+    /// A tracker that says it dials back.
+    pub async fn connect_as_tracker(node: &Node) -> Self {
+        let mut raw = Self::dial(node).await;
+        raw.shake_with("run", &["dialback"]).await;
+        let record = record(&raw.identity, "nothing").str("tracker", "public");
+        raw.send(&announce(&sign(record, &raw.identity))).await;
+        raw
+    }
+
     async fn shake(&mut self, instance: &str) {
+        self.shake_with(instance, &[]).await;
+    }
+
+    async fn shake_with(&mut self, instance: &str, features: &[&str]) {
         let nonce = nonce();
-        self.send(&sign(hello(&self.identity, &nonce, instance), &self.identity)).await;
+        let hello = hello(&self.identity, &nonce, instance).strings("features", features);
+        self.send(&sign(hello, &self.identity)).await;
         let ack = self.until("hello_ack", |m| m["type"] == "hello_ack").await;
         self.send(&sign(auth(&self.identity, &self.peer, &nonce, &ack), &self.identity)).await;
         self.until("welcome", |m| m["type"] == "welcome").await;

@@ -70,7 +70,8 @@ pub(super) struct ServeArgs {
     #[arg(long, env = "ELO_ADVERTISE", value_name = "IP[:PORT]", value_parser = values::advertised, value_delimiter = ',')]
     pub(super) advertise: Vec<SocketAddr>,
     /// Keep connected to this peer; may be repeated
-    #[arg(long, env = "ELO_PEER", value_name = "[ID@]HOST[:PORT]", value_parser = values::peer, value_delimiter = ',')]
+    #[arg(long, env = "ELO_PEER", value_name = "[ID@]HOST[:PORT]", value_parser = values::peer, value_delimiter = ',',
+        allow_hyphen_values = true)]
     pub(super) peer: Vec<String>,
     /// Provide an agent of this name; may be repeated
     #[arg(long, env = "ELO_AGENT", value_name = "NAME", value_parser = values::name, value_delimiter = ',')]
@@ -107,7 +108,8 @@ pub(super) struct ServeArgs {
         default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub(super) private: Option<bool>,
     /// Let this node connect to the private tracker; may be repeated
-    #[arg(long, env = "ELO_ALLOW", value_name = "ID", value_parser = values::node_id, value_delimiter = ',')]
+    #[arg(long, env = "ELO_ALLOW", value_name = "ID", value_parser = values::node_id, value_delimiter = ',',
+        allow_hyphen_values = true)]
     pub(super) allow: Vec<NodeId>,
     /// Admit nodes of the Python package elo-node, whose connections prove nothing
     #[arg(long, env = "ELO_LEGACY", value_name = "BOOL", num_args = 0..=1, require_equals = true,

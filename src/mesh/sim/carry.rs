@@ -43,6 +43,7 @@ impl World {
                 self.close(link, side, reason, &message);
             }
             Action::Dial { node, addrs, how } => self.dial(n, addrs, Why::Call(node, how)),
+            Action::DialBack { conn, id, addr, nonce } => self.dial_back(n, conn, id, addr, nonce),
             Action::SignRecord(draft) => {
                 let record = draft.sign(&self.nodes[n].identity).unwrap();
                 self.with(n, |s, _, out| s.record_signed(record, out));

@@ -101,7 +101,7 @@ impl World {
             let out: usize = s.in_flight.values().sum();
             assert!(out <= s.calls.len(), "seed {seed}: node {n} has {out} in flight in {} calls", s.calls.len());
             let conns = s.peers.iter().count();
-            let timers = 2 + s.calls.len() + 2 * s.tasks.len() + s.queries.len() + 2 * conns;
+            let timers = 3 + s.calls.len() + 2 * s.tasks.len() + s.queries.len() + 2 * conns;
             assert!(s.timers.len() <= timers, "seed {seed}: node {n} has {} alarms", s.timers.len());
         }
     }
@@ -114,7 +114,13 @@ impl World {
             assert_eq!(left, (0, 0, 0, 0, 0), "seed {seed}: node {n}: calls, tasks, relays, queries, events");
             assert!(s.in_flight.is_empty(), "seed {seed}: node {n}: {:?}", s.in_flight);
             assert!(s.dialing.is_empty(), "seed {seed}: node {n}: {:?}", s.dialing);
-            assert_eq!(s.timers.len(), 2, "seed {seed}: node {n}: its record and its sweep: {:?}", s.timers);
+            let alarms = 2 + usize::from(s.reach.waits());
+            assert_eq!(
+                s.timers.len(),
+                alarms,
+                "seed {seed}: node {n}: its record, its sweep, trackers: {:?}",
+                s.timers
+            );
             assert!(node.jobs.is_empty(), "seed {seed}: node {n}: {:?}", node.jobs);
         }
     }

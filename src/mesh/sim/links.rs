@@ -13,7 +13,7 @@ use crate::error::CloseReason;
 use crate::identity::NodeId;
 use crate::mesh::{Arrival, ConnId, How};
 use crate::node::TrackerRole;
-use crate::wire::{Caps, Message, Object, Speaker, draft};
+use crate::wire::{Caps, Message, Object, ProbeNonce, Speaker, draft};
 
 /// What a dial is for, and who is expected.
 #[derive(Clone, Debug)]
@@ -138,6 +138,25 @@ impl World {
         }
     }
 
+    /// A tracker brings a nonce to an address: it takes a way there, and as long back.
+    pub fn dial_back(&mut self, n: N, conn: ConnId, id: String, addr: SocketAddr, nonce: ProbeNonce) {
+        self.dials_back += 1;
+        let (wait, run) = (self.delay() * 2, self.nodes[n].run);
+        self.after(wait, Ev::DialledBack { n, run, conn, id, addr, nonce });
+    }
+
+    pub fn dialled_back(&mut self, n: N, conn: ConnId, id: &str, addr: SocketAddr, nonce: ProbeNonce) {
+        let m = (0..self.nodes.len()).find(|m| self.nodes[*m].addr(*m) == Some(addr));
+        let done = match m.filter(|m| !self.blocked.contains(&(n, *m))) {
+            Some(m) => {
+                self.with(m, |s, now, out| s.probed(nonce, now, out));
+                Ok(())
+            }
+            None => Err("nobody answered"),
+        };
+        self.with(n, |s, _, out| s.dialled_back(conn, id, addr, done, out));
+    }
+
     fn dial_refused(&mut self, link: usize, reason: CloseReason) {
         self.links[link].alive = false;
         let (n, run) = self.links[link].ends[0];
@@ -208,10 +227,10 @@ impl World {
             },
             instance: Some(format!("{}-{}", other.0, other.1)),
             version: "sim".into(),
-            features: Vec::new(),
+            features: peer.spec.features(),
             // The dialler's role is known from its record only.
             tracker: if inbound { TrackerRole::None } else { peer.spec.tracker },
-            observed: None,
+            observed: (!inbound).then_some(local),
             caps: Caps::default(),
         }
     }

@@ -8,7 +8,7 @@ use super::work::Job;
 use super::world::{Ended, N};
 use crate::identity::{Identity, NodeId};
 use crate::limits::Limits;
-use crate::mesh::{CallEvent, Config, ConnId, Now, State, TaskKey};
+use crate::mesh::{CallEvent, Config, ConnId, DIALBACK, Now, State, TaskKey};
 use crate::node::TrackerRole;
 
 /// 2026-01-01, in milliseconds: when the virtual clock starts.
@@ -23,6 +23,8 @@ pub struct Spec {
     pub tracker: TrackerRole,
     pub allow: Option<HashSet<NodeId>>,
     pub listens: bool,
+    /// It listens, and nobody comes through to it.
+    pub nated: bool,
     pub limits: Limits,
     /// How far its clock is off, in milliseconds.
     pub offset_ms: i64,
@@ -37,6 +39,7 @@ impl Spec {
             tracker: TrackerRole::None,
             allow: None,
             listens: true,
+            nated: false,
             limits: Limits::default(),
             offset_ms: 0,
         }
@@ -63,9 +66,19 @@ impl Spec {
         self
     }
 
+    pub fn features(&self) -> Vec<String> {
+        (self.tracker != TrackerRole::None).then(|| DIALBACK.to_owned()).into_iter().collect()
+    }
+
     /// It can't be dialled.
     pub fn hidden(mut self) -> Self {
         self.listens = false;
+        self
+    }
+
+    /// It doesn't know that it can't be dialled.
+    pub fn nated(mut self) -> Self {
+        self.nated = true;
         self
     }
 
@@ -162,7 +175,7 @@ impl Node {
             name: spec.name.clone(),
             version: "sim".into(),
             instance: format!("{n}-{run}"),
-            features: Vec::new(),
+            features: spec.features(),
             tracker: spec.tracker,
             allow: spec.allow.clone(),
             port: spec.listens.then_some(port),
@@ -189,7 +202,7 @@ impl Node {
     }
 
     pub fn addr(&self, n: N) -> Option<SocketAddr> {
-        (self.up && self.spec.listens).then(|| SocketAddr::new(ip(n), self.port))
+        (self.up && self.spec.listens && !self.spec.nated).then(|| SocketAddr::new(ip(n), self.port))
     }
 
     /// News of a call; gives how many chunks are to be reported as taken.

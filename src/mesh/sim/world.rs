@@ -15,8 +15,8 @@ use super::node::{Configured, Node, OwnCall, Spec, ip};
 use super::work::Plan;
 use crate::error::CallError;
 use crate::identity::NodeId;
-use crate::mesh::{CallDone, CallSpec, Purpose, TaskKey};
-use crate::wire::{Capability, Checked};
+use crate::mesh::{CallDone, CallSpec, ConnId, Purpose, TaskKey};
+use crate::wire::{Capability, Checked, ProbeNonce};
 
 /// A node's number.
 pub type N = usize;
@@ -51,6 +51,14 @@ pub enum Ev {
         run: u32,
         why: Why,
         problem: &'static str,
+    },
+    DialledBack {
+        n: N,
+        run: u32,
+        conn: ConnId,
+        id: String,
+        addr: SocketAddr,
+        nonce: ProbeNonce,
     },
     Redial {
         n: N,
@@ -149,6 +157,7 @@ pub struct World {
     pub rejected: u64,
     pub lost: u64,
     pub dials: u64,
+    pub dials_back: u64,
     pub refusals: BTreeMap<&'static str, u64>,
     pub tasks_received: u64,
     asked: u64,
@@ -209,6 +218,7 @@ impl World {
             rejected: 0,
             lost: 0,
             dials: 0,
+            dials_back: 0,
             refusals: BTreeMap::new(),
             tasks_received: 0,
             asked: 0,
@@ -271,6 +281,9 @@ impl World {
                 }
             }
             Ev::DialOver { n, run, why, problem } if live(self, n, run) => self.dial_over(n, &why, Some(problem)),
+            Ev::DialledBack { n, run, conn, id, addr, nonce } if live(self, n, run) => {
+                self.dialled_back(n, conn, &id, addr, nonce);
+            }
             Ev::Redial { n, run, i } if live(self, n, run) => self.redial(n, i),
             Ev::Work { n, run, key } if live(self, n, run) => self.work(n, key),
             Ev::Cancel { n, run, id } if live(self, n, run) => {

@@ -2,5 +2,6 @@
 
 mod calls;
 mod links;
+mod reachability;
 mod relay;
 mod spread;
