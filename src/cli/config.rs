@@ -31,6 +31,8 @@ const KEYS: &[&str] = &[
     "private",
     "allow",
     "legacy",
+    "dht",
+    "dht-port",
     "timeout",
 ];
 

@@ -14,8 +14,10 @@ mod dialback;
 mod events;
 pub mod handshake;
 mod legacy;
+#[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "nobody answers its questions"))]
 mod lookups;
 pub mod peers;
+#[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "there is nowhere to publish"))]
 mod publish;
 pub mod queries;
 mod reachability;
@@ -34,8 +36,11 @@ pub use calls::CallSpec;
 pub use clock::Now;
 pub use conn_id::ConnId;
 pub use dialback::FEATURE as DIALBACK;
-pub use lookups::{LookupId, Scope, Wanted};
+#[cfg(feature = "dht")]
+pub use lookups::Scope;
+pub use lookups::{LookupId, Wanted};
 pub use peers::{Arrival, How};
+#[cfg(feature = "dht")]
 pub use publish::Publication;
 pub use queries::Purpose;
 pub use state::{Config, State};
