@@ -282,8 +282,9 @@ impl Node {
     pub fn status(&self) -> Status {
         let shared = &self.inner.shared;
         let metrics = shared.metrics();
-        let discovery = shared.discovery.health();
         let dht = shared.dht_health();
+        let mut discovery = shared.discovery.health();
+        discovery.insert(0, DiscoveryHealth::from(&dht));
         shared.read(|state, _| Status {
             node_id: shared.me,
             name: shared.name.clone(),
