@@ -159,6 +159,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     // Before anybody is met: that would not be remembered.
     keeper::start(
         shared,
+        !peers.is_empty(),
         builder.remember,
         #[cfg(feature = "lan")]
         builder.lan,
