@@ -11,6 +11,7 @@ mod dial;
 mod handshake;
 mod hooks;
 mod outbox;
+mod port;
 mod probe;
 mod punch;
 mod reader;
@@ -32,6 +33,7 @@ pub use dial::{dial, dial_candidate};
 pub use handshake::{Established, HandshakeError, handshake_inbound};
 pub use hooks::{Hooks, Refused};
 pub use outbox::SendError;
+pub use port::SharedPort;
 pub use probe::probe;
 pub use punch::{Punch, punch};
 
@@ -52,6 +54,8 @@ pub struct NetConfig {
     pub legacy: bool,
     /// What to tell a node of the Python package when dialling it.
     pub legacy_hello: Arc<dyn Fn() -> LegacyHello + Send + Sync>,
+    /// The local port of outgoing connections.
+    pub port: Arc<SharedPort>,
     /// The time, in UNIX seconds.
     pub unix_now: Arc<dyn Fn() -> i64 + Send + Sync>,
 }
