@@ -22,10 +22,10 @@ fn meet(row: &str, hosts: [&Host; 2], args: &[&str]) {
     let [one, two] = ["one", "two"];
     let one = Elo::start_with(hosts[0], one, &[&["--agent", "first"], args].concat(), &LAN);
     let two = Elo::start_with(hosts[1], two, &[&["--agent", "second"], args].concat(), &LAN);
-    let (there, _) = until("the LAN's first call", PROMISED * SLOW, || one.call("second", &json!("hi")));
+    let (there, _) = until("the LAN's first call", PROMISED * SLOW, || one.elo_call("second", "hi"));
     let took = start.elapsed();
     assert_eq!((&there["payload"], &there["responder"]), (&json!("hi"), &json!(two.id())));
-    let (back, _) = until("the call back", PROMISED * SLOW, || two.call("first", &json!("ho")));
+    let (back, _) = until("the call back", PROMISED * SLOW, || two.elo_call("first", "ho"));
     assert_eq!((&back["payload"], &back["responder"]), (&json!("ho"), &json!(one.id())));
     let both = start.elapsed();
     // One of the two dialled the other; how it found it is told.

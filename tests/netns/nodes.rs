@@ -118,7 +118,13 @@ impl Elo {
         self.peers().into_iter().find(|peer| peer["node_id"] == id)
     }
 
-    /// Calls a capability; the outcome, or what went wrong.
+    /// `elo call` on this machine, as a person types it; the outcome, or what went wrong.
+    pub fn elo_call(&self, capability: &str, payload: &str) -> Result<Value, String> {
+        let ran = self.run(&["call", capability, payload, "--json"]);
+        if ran.code == 0 { Ok(serde_json::from_str(&ran.stdout).unwrap()) } else { Err(ran.stderr) }
+    }
+
+    /// Calls a capability over the control socket, as `elo call` does; the outcome, or what went wrong.
     pub fn call(&self, capability: &str, payload: &Value) -> Result<Value, String> {
         self.door().call(capability, payload, Duration::from_secs(20)).map_err(|error| error.to_string())
     }
