@@ -68,8 +68,8 @@ pub use identity::{Identity, IdentityError, InvalidNodeId, NodeId, verify};
 pub use limits::Limits;
 pub use node::{
     Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo, ChunkError, Context, Event, FoundNode,
-    Metrics, Node, Outcome, Payload, PeerInfo, Reachability, Route, Source, Status, Subscription, Task, TaskError,
-    TaskResult, Timings, Tracker, TrackerName, TrackerRole, VerifiedAddr, Way,
+    Metrics, Node, Outcome, Payload, PeerInfo, PortMapping, Reachability, Route, Source, Status, Subscription, Task,
+    TaskError, TaskResult, Timings, Tracker, TrackerName, TrackerRole, VerifiedAddr, Way,
 };
 pub use wire::{Capability, CapabilityKind};
 

@@ -2,3 +2,6 @@
 //!
 //! What is learned here is a *candidate*: somebody may be there. It is believed only when a handshake has proven who
 //! answers.
+
+#[cfg(feature = "port-map")]
+pub(crate) mod portmap;

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Inner;
-use super::info::{Activity, FoundNode};
+use super::info::{Activity, FoundNode, PortMapping};
 use super::run::RunningTask;
 use super::subscriptions::Subscribers;
 use super::task::BoxHandler;
@@ -117,6 +117,8 @@ pub(crate) struct Shared {
     pub(crate) runtime: Handle,
     pub(crate) spawned: TaskTracker,
     pub(crate) traffic: Traffic,
+    /// The port on the gateway, if one was asked for.
+    pub(crate) port_map: Mutex<Option<PortMapping>>,
     /// What the owner's handles share.
     pub(crate) owner: OnceLock<Weak<Inner>>,
     me_weak: Weak<Shared>,
@@ -187,6 +189,7 @@ impl Shared {
             runtime: Handle::current(),
             spawned: TaskTracker::new(),
             traffic: Traffic::default(),
+            port_map: Mutex::default(),
             owner: OnceLock::new(),
             me_weak: weak.clone(),
         })

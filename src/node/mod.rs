@@ -28,8 +28,8 @@ pub use call::{Call, CallHandle, Outcome, Route, Timings};
 pub use context::{ChunkError, Context};
 pub(crate) use info::millis;
 pub use info::{
-    Activity, CapabilityInfo, Event, FoundNode, Metrics, PeerInfo, Reachability, Source, Status, TrackerName,
-    TrackerRole, VerifiedAddr, Way,
+    Activity, CapabilityInfo, Event, FoundNode, Metrics, PeerInfo, PortMapping, Reachability, Source, Status,
+    TrackerName, TrackerRole, VerifiedAddr, Way,
 };
 pub use subscriptions::{ActivityStream, Subscription};
 pub use task::{Payload, Task, TaskError, TaskResult};
@@ -321,6 +321,7 @@ impl Node {
             listen: shared.listen.clone(),
             addrs: state.addrs().iter().map(ToString::to_string).collect(),
             reachability: state.reachability(),
+            port_map: lock(&shared.port_map).clone(),
             tracker: state.tracker_role(),
             capabilities: state.capabilities(),
             interests: state.interests(),

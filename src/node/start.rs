@@ -135,6 +135,9 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     if let Some(listener) = listener {
         shared.spawn(Arc::clone(&shared).run_listener(listener));
     }
+    if builder.port_map {
+        shared.keep_port_mapped();
+    }
     for peer in peers {
         shared.spawn(Arc::clone(&shared).keep_connected(peer));
     }
