@@ -58,6 +58,7 @@ fn wrong_usage_is_told_with_exit_code_2() {
         (&["call", &long], "1 to 128 characters"),
         (&["call", "a\u{1b}b"], "control characters"),
         (&["call", "x", "y", "z"], "unexpected argument 'z'"),
+        (&["call", "x", "--to", "--trace"], "looks like a flag"),
         (&["call", "x", "--timeout", "0"], "at least 1ms"),
         (&["call", "x", "--timeout", "soon"], "500ms"),
         (&["call", "x", "--timeout", "25h"], "at most 24h"),

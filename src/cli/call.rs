@@ -43,13 +43,14 @@ pub(super) struct CallArgs {
     #[arg(allow_negative_numbers = true)]
     payload: Option<String>,
     /// Ask this node and no other: its name, its id or the beginning of it
-    #[arg(long, value_name = "NODE")]
+    #[arg(long, value_name = "NODE", value_parser = values::node, allow_hyphen_values = true)]
     to: Option<String>,
     /// Send through this tracker: its name, its id or the beginning of it
-    #[arg(long, value_name = "TRACKER")]
+    #[arg(long, value_name = "TRACKER", value_parser = values::node, allow_hyphen_values = true)]
     via: Option<String>,
     /// Go through a short-lived node connected to this peer; may be repeated
-    #[arg(long, value_name = "[ID@]HOST[:PORT]", value_parser = values::peer, value_delimiter = ',')]
+    #[arg(long, value_name = "[ID@]HOST[:PORT]", value_parser = values::peer, value_delimiter = ',',
+        allow_hyphen_values = true)]
     peer: Vec<String>,
     /// How long the answer may take: 500ms, 10s, 2m or seconds [default: 60s]
     #[arg(long, env = "ELO_TIMEOUT", value_name = "TIME", value_parser = values::duration)]

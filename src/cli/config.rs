@@ -31,6 +31,9 @@ const KEYS: &[&str] = &[
     "private",
     "allow",
     "legacy",
+    "no-lan",
+    "lan-interface",
+    "no-remember",
     "timeout",
 ];
 

@@ -31,7 +31,8 @@ pub(super) struct FindArgs {
     #[arg(value_parser = values::name)]
     capability: Option<String>,
     /// Go through a short-lived node connected to this peer; may be repeated
-    #[arg(long, value_name = "[ID@]HOST[:PORT]", value_parser = values::peer, value_delimiter = ',')]
+    #[arg(long, value_name = "[ID@]HOST[:PORT]", value_parser = values::peer, value_delimiter = ',',
+        allow_hyphen_values = true)]
     peer: Vec<String>,
     /// How long to ask the mesh: 500ms, 2s (at most 30s)
     #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "2s")]

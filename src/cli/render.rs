@@ -81,7 +81,23 @@ fn strings(list: &Value) -> String {
     if texts.is_empty() { "-".to_owned() } else { texts.join(", ") }
 }
 
-/// The connected peers.
+/// How a peer is connected, or reached, and where.
+fn way(peer: &Value) -> String {
+    let addr = text_of(peer, "addr");
+    match text_of(peer, "way") {
+        "relay" => {
+            let tracker = match text_of(peer, "via_name") {
+                "" => short(text_of(peer, "via")),
+                name => name.to_owned(),
+            };
+            let note = text_of(peer, "note");
+            format!("relay via {tracker}{}{note}", if note.is_empty() { "" } else { ", " })
+        }
+        way => format!("{way} {addr}"),
+    }
+}
+
+/// The connected peers, and the nodes reached through trackers.
 pub(super) fn peers(terminal: bool, peers: &[Value]) -> String {
     let rows = peers.iter().map(|peer| {
         let mut notes = Vec::new();
@@ -94,14 +110,15 @@ pub(super) fn peers(terminal: bool, peers: &[Value]) -> String {
         vec![
             who(peer, "node_id"),
             short(text_of(peer, "node_id")),
-            format!("{} {}", if peer["inbound"] == true { "from" } else { "to" }, text_of(peer, "addr")),
+            text_of(peer, "found").to_owned(),
+            way(peer),
             peer["rtt_ms"].as_f64().map_or_else(|| "-".to_owned(), text::millis),
             text::span(number(peer, "connected_s")),
             capabilities(&peer["capabilities"]),
             notes.join(", "),
         ]
     });
-    table(terminal, &["NAME", "ID", "ADDRESS", "RTT", "SINCE", "PROVIDES", ""], rows)
+    table(terminal, &["NAME", "ID", "FOUND", "WAY", "RTT", "SINCE", "PROVIDES", ""], rows)
 }
 
 /// Nodes found.
@@ -226,11 +243,33 @@ pub(super) fn status(status: &Value) -> String {
                 text::bytes(number(m, "bytes_out"))
             ),
         ),
+        ("discovery", discovery(&status["discovery"])),
         ("for others", format!("{} frames relayed, {} floods passed on", number(m, "relayed"), number(m, "flooded"))),
         ("refused", counts("refused")),
         ("closed", counts("closed")),
     ];
     rows.iter().map(|(name, value)| format!("{name:<11}{}\n", text::line(value))).collect()
+}
+
+/// How each way of finding nodes is doing; those that are not in use are named last.
+fn discovery(list: &Value) -> String {
+    let all = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    let off = |one: &&Value| text_of(one, "state") == "off";
+    let shown = |one: &Value| {
+        let detail = match text_of(one, "detail") {
+            "" => String::new(),
+            detail => format!(", {detail}"),
+        };
+        let (name, state) = (text_of(one, "name"), text_of(one, "state"));
+        if state == "off" {
+            return format!("{name} {state}{detail}");
+        }
+        let [known, dialled, proven] = ["candidates", "dialled", "proven"].map(|member| number(one, member));
+        format!("{name} {state}{detail} ({known} known, {dialled} dialled, {proven} proven)")
+    };
+    let used = all.iter().filter(|one| !off(one)).chain(all.iter().filter(off)).map(shown);
+    let used: Vec<String> = used.collect();
+    if used.is_empty() { "-".to_owned() } else { used.join("; ") }
 }
 
 /// A node by its name and id, or by its id alone when its name is not known yet.
@@ -403,6 +442,16 @@ mod tests {
             let text = status(&json!({"reachability": reach, "metrics": {}}));
             assert!(text.contains(told), "{text}");
         }
+    }
+
+    #[test]
+    fn a_status_tells_how_discovery_is_doing() {
+        let text = status(&json!({"discovery": [
+            {"name": "dht", "state": "off", "detail": ""},
+            {"name": "lan", "state": "failing", "detail": "no\u{1b} multicast", "candidates": 3, "dialled": 2, "proven": 1},
+        ]}));
+        let line = "discovery  lan failing, no\u{fffd} multicast (3 known, 2 dialled, 1 proven); dht off\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

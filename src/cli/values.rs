@@ -102,6 +102,16 @@ pub(super) fn advertised(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
+/// A network interface: its name or its address.
+pub(super) fn interface(text: &str) -> Result<String, String> {
+    let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '/';
+    if !text.is_empty() && text.len() <= 64 && text.chars().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("say an interface's name or address: eth0, lo, 192.168.1.5".to_owned())
+    }
+}
+
 /// A name: of a capability, an interest, an event type or a node.
 pub(super) fn name(text: &str) -> Result<String, String> {
     if is_name(text) {
@@ -109,6 +119,14 @@ pub(super) fn name(text: &str) -> Result<String, String> {
     } else {
         Err(format!("a name has 1 to {MAX_NAME} characters, and no control characters"))
     }
+}
+
+/// Names a node: its name, its id or the beginning of it. One id in 64 begins with a hyphen, as flags do.
+pub(super) fn node(text: &str) -> Result<String, String> {
+    if text.starts_with("--") && text.parse::<NodeId>().is_err() {
+        return Err(format!("{text:?} looks like a flag, not like a node"));
+    }
+    Ok(text.to_owned())
 }
 
 /// A node id in full.

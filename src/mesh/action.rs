@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::conn_id::ConnId;
+use super::lookups::{LookupId, Wanted};
 use super::peers::How;
 use crate::error::{CallError, CloseReason};
 use crate::identity::NodeId;
@@ -65,6 +66,42 @@ pub enum Action {
         /// What to bring.
         nonce: ProbeNonce,
     },
+    /// Ask the DHT; [`super::State::dht_addrs`], [`dht_record`](super::State::dht_record) and at the end
+    /// [`dht_over`](super::State::dht_over) tell what it says.
+    Dht {
+        /// For which lookup.
+        lookup: LookupId,
+        /// What it is asked for.
+        what: Wanted,
+    },
+    /// Nobody waits for a lookup any more: end what is under way for it, dials included.
+    DhtStop {
+        /// Which.
+        lookup: LookupId,
+    },
+    /// Connect to whoever is at an address that the DHT named; [`super::State::candidate_over`] tells how it went.
+    DialUnknown {
+        /// For which lookup.
+        lookup: LookupId,
+        /// Where.
+        addr: SocketAddr,
+        /// Who must answer there, if that is known.
+        node: Option<NodeId>,
+    },
+    /// Connect to a node at one of these addresses at the moment when it connects to us, through both NATs;
+    /// [`super::State::punch_failed`] tells when none worked.
+    Punch {
+        /// Who must be there.
+        node: NodeId,
+        /// Where from: this end of the connection to the tracker that helps.
+        local: SocketAddr,
+        /// Where to.
+        addrs: Vec<SocketAddr>,
+        /// When to begin.
+        wait: Duration,
+        /// Whether this side plays the dialler in the handshake.
+        dialler: bool,
+    },
     /// Sign this node's record, and give it to [`super::State::record_signed`].
     SignRecord(Box<RecordDraft>),
     /// Hand a task to its handler.
@@ -91,12 +128,14 @@ pub enum Action {
         /// The news.
         event: CallEvent,
     },
-    /// A query of ours found somebody.
+    /// A query of ours, or the DHT, found somebody.
     Found {
         /// The query's id.
         id: String,
         /// Who.
         record: Arc<Record>,
+        /// How: see [`crate::FoundNode::found`].
+        how: &'static str,
         /// How many links away.
         hops: u32,
     },

@@ -299,6 +299,7 @@ mod tests {
             port: None,
             bound: None,
             advertise: Vec::new(),
+            dht: false,
             limits: Limits::default(),
         };
         let mut state = State::new(NodeId::from_bytes([1; 32]), config, [0; 32], at(0));

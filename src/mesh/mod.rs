@@ -12,11 +12,17 @@ pub mod clock;
 pub mod conn_id;
 mod dialback;
 mod events;
+mod federation;
+mod forward;
 pub mod handshake;
 mod legacy;
+mod lookups;
 pub mod peers;
+mod publish;
+mod punch;
 pub mod queries;
 mod reachability;
+pub mod redial;
 mod relay;
 mod seen;
 #[cfg(test)]
@@ -25,14 +31,20 @@ mod state;
 mod table;
 mod tasks;
 pub mod throttle;
+mod trackers;
 mod view;
+#[cfg(test)]
+pub mod weight;
 
 pub use action::{Action, CallDone, CallEvent, OnFull, TaskKey, TaskToRun, What};
 pub use calls::CallSpec;
 pub use clock::Now;
 pub use conn_id::ConnId;
 pub use dialback::FEATURE as DIALBACK;
+pub use lookups::{LookupId, Scope, Wanted};
 pub use peers::{Arrival, How};
+pub use publish::Publication;
+pub use punch::FEATURE as PUNCH;
 pub use queries::Purpose;
 pub use state::{Config, State};
 pub use tasks::ChunkRefused;

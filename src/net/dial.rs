@@ -1,8 +1,9 @@
 //! Connecting to an address.
 
 use std::io;
+use std::net::SocketAddr;
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::NetConfig;
@@ -36,6 +37,20 @@ pub async fn dial(addr: &str, expected: Option<NodeId>, cfg: &NetConfig) -> Resu
     }
 }
 
+/// The same for an address that nobody vouches for: in the native framing only, so that whoever answers has to prove
+/// who it is.
+///
+/// # Errors
+///
+/// When nobody answers, or not as it must.
+pub async fn dial_candidate(
+    addr: std::net::SocketAddr,
+    expected: Option<NodeId>,
+    cfg: &NetConfig,
+) -> Result<Established, HandshakeError> {
+    shake(connect(&addr.to_string(), cfg).await?, Framing::Line, expected, cfg).await
+}
+
 /// Whether the other side closed the stream without a word: the Python package takes our first bytes for a length that
 /// is too large.
 fn hung_up(error: &HandshakeError) -> bool {
@@ -49,7 +64,7 @@ async fn connect(addr: &str, cfg: &NetConfig) -> Result<TcpStream, HandshakeErro
     let resolved = timeout(patience, lookup_host(addr)).await.map_err(|_| resolve(late()))?.map_err(resolve)?;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for resolved in resolved.take(MAX_RESOLVED) {
-        match timeout(patience, TcpStream::connect(resolved)).await {
+        match timeout(patience, open(resolved)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => last = error,
             Err(_) => last = late(),
@@ -58,13 +73,38 @@ async fn connect(addr: &str, cfg: &NetConfig) -> Result<TcpStream, HandshakeErro
     Err(HandshakeError::Connect { addr: addr.to_owned(), source: last })
 }
 
-async fn shake(
+/// Connects so that further sockets may be bound to the same local port while this one is in use: with several of them
+/// hole punching keeps the one public port that a NAT has given it. On Linux the kernel's own choice of the port will do;
+/// that one may be shared by connections to different ends, where a port bound beforehand may not.
+async fn open(addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    share(&socket)?;
+    socket.connect(addr).await
+}
+
+/// Lets others have this socket's local port too, one that listens included; only such that ask for it as well, and only
+/// of the same user.
+#[cfg(unix)]
+pub(super) fn share(socket: &TcpSocket) -> io::Result<()> {
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)
+}
+
+/// Elsewhere that means something else.
+#[cfg(not(unix))]
+pub(super) fn share(_socket: &TcpSocket) -> io::Result<()> {
+    Ok(())
+}
+
+/// The dialler's side of the handshake on a stream.
+pub(super) async fn shake(
     tcp: TcpStream,
     framing: Framing,
     expected: Option<NodeId>,
     cfg: &NetConfig,
 ) -> Result<Established, HandshakeError> {
     let mut stream = Stream::new(tcp, framing);
+    stream.give_up_after(cfg.limits.unacked_timeout);
     let patience = cfg.limits.handshake_timeout;
     let speak = async {
         match framing {

@@ -12,6 +12,7 @@ mod handshake;
 mod hooks;
 mod outbox;
 mod probe;
+mod punch;
 mod reader;
 mod stream;
 #[cfg(test)]
@@ -27,11 +28,12 @@ use crate::mesh::handshake::{LegacyHello, Local};
 
 pub use accept::accept_loop;
 pub use connection::Connection;
-pub use dial::dial;
+pub use dial::{dial, dial_candidate};
 pub use handshake::{Established, HandshakeError, handshake_inbound};
 pub use hooks::{Hooks, Refused};
 pub use outbox::SendError;
 pub use probe::probe;
+pub use punch::{Punch, punch};
 
 /// What the connections of one node have in common.
 #[derive(Clone)]

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::error::Error;
 use crate::identity::{Identity, NodeId};
@@ -27,6 +28,47 @@ pub enum Tracker {
     },
 }
 
+/// How a node finds others on the local network, and is found there.
+#[cfg(feature = "lan")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lan {
+    pub(crate) interfaces: Vec<String>,
+}
+
+#[cfg(feature = "lan")]
+impl Lan {
+    /// On every interface but loopback; if the node listens on one address, on the interface that has it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// On this interface, named or by its address, and on no others than those said so. Loopback counts only when it is
+    /// said.
+    pub fn interface(mut self, name_or_ip: impl Into<String>) -> Self {
+        self.interfaces.push(name_or_ip.into());
+        self
+    }
+}
+
+/// Which Kademlia DHT the node takes part in. Over IPv4 only; it needs the cargo feature `dht`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Dht {
+    /// None.
+    #[default]
+    Off,
+    /// The mesh's own: joined through the DHT servers that connected peers say they run. A node that can be dialled runs
+    /// one as well.
+    Mesh,
+    /// The one that these nodes are in, each `HOST:PORT` of a DHT server (UDP). With none the node is the first of a new
+    /// one. Its own address among them is passed over, so all nodes may have the same list.
+    Bootstrap(Vec<String>),
+    /// The BitTorrent network's, which anybody can read and write: that this node runs, its IP address and, to who guesses
+    /// their names, what it provides become public.
+    Public,
+}
+
 /// Collects a node's settings; made by [`Node::builder`].
 #[derive(Default)]
 #[must_use = "a node runs when it is started"]
@@ -43,7 +85,12 @@ pub struct Builder {
     pub(crate) tracker: Tracker,
     pub(crate) legacy: bool,
     pub(crate) port_map: bool,
+    pub(crate) dht: Dht,
+    pub(crate) dht_port: Option<u16>,
     pub(crate) limits: Limits,
+    pub(crate) remember: Option<PathBuf>,
+    #[cfg(feature = "lan")]
+    pub(crate) lan: Option<Lan>,
 }
 
 impl Builder {
@@ -156,9 +203,39 @@ impl Builder {
         self
     }
 
+    /// Takes part in a DHT, in which this node finds others and is found. Default: [`Dht::Off`].
+    pub fn dht(mut self, dht: Dht) -> Self {
+        self.dht = dht;
+        self
+    }
+
+    /// The DHT's UDP port; 0 is any. Default: the number of the TCP port, or any if that is taken.
+    pub fn dht_port(mut self, port: u16) -> Self {
+        self.dht_port = Some(port);
+        self
+    }
+
     /// Other bounds than the default ones: `Limits::default().with(|l| l.max_tasks = 4)`.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Remembers peers from one run to the next in this file: addresses at which this node met somebody are dialled
+    /// while fewer than three peers are connected. At most 256 nodes with 4 addresses each. A file that is damaged is put
+    /// aside (`.damaged`), one that can't be written is done without. Default: nobody is remembered.
+    pub fn remember(mut self, path: impl Into<PathBuf>) -> Self {
+        self.remember = Some(path.into());
+        self
+    }
+
+    /// Announces the node on the local network by multicast DNS, and connects to up to 8 nodes that are announced there.
+    /// A node that doesn't listen is not announced; one that listens on loopback only does without, unless that
+    /// interface is named. Where there is no multicast the node starts all the same, and [`Status`](super::Status) tells.
+    /// Default: it doesn't.
+    #[cfg(feature = "lan")]
+    pub fn lan(mut self, lan: Lan) -> Self {
+        self.lan = Some(lan);
         self
     }
 

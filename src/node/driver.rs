@@ -11,20 +11,22 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit, broadcast, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Inner;
+use super::dht::DhtPart;
 use super::info::{Activity, FoundNode, PortMapping};
+use super::keeper::Discovery;
 use super::run::RunningTask;
 use super::subscriptions::Subscribers;
 use super::task::BoxHandler;
 use crate::error::CloseReason;
 use crate::identity::{Identity, NodeId};
 use crate::mesh::{Action, CallEvent, ConnId, How, Now, OnFull, State, TaskKey, What};
-use crate::net::{Connection, NetConfig, SendError};
+use crate::net::{Connection, NetConfig, Punch, SendError};
 use crate::wire::draft;
 
 /// How many things that happened wait for an owner who doesn't look.
@@ -119,6 +121,12 @@ pub(crate) struct Shared {
     pub(crate) traffic: Traffic,
     /// The port on the gateway, if one was asked for.
     pub(crate) port_map: Mutex<Option<PortMapping>>,
+    /// Whom it may find by itself.
+    pub(crate) discovery: Discovery,
+    /// The part in the DHT, if the node takes any.
+    pub(crate) dht: Option<DhtPart>,
+    /// Why it takes none.
+    pub(crate) dht_note: String,
     /// What the owner's handles share.
     pub(crate) owner: OnceLock<Weak<Inner>>,
     me_weak: Weak<Shared>,
@@ -156,6 +164,8 @@ impl Shared {
         state: State,
         handlers: Handlers,
         max_connections: usize,
+        discovery: Discovery,
+        (dht, dht_note): (Option<DhtPart>, String),
     ) -> Arc<Self> {
         let places = max_connections.min(Semaphore::MAX_PERMITS);
         Arc::new_cyclic(|weak| Self {
@@ -190,6 +200,9 @@ impl Shared {
             spawned: TaskTracker::new(),
             traffic: Traffic::default(),
             port_map: Mutex::default(),
+            dht,
+            dht_note,
+            discovery,
             owner: OnceLock::new(),
             me_weak: weak.clone(),
         })
@@ -287,7 +300,7 @@ impl Shared {
         }
     }
 
-    fn decide(&self, decide: impl FnOnce(&mut State, Now, &mut Vec<Action>)) -> Vec<Action> {
+    pub(crate) fn decide(&self, decide: impl FnOnce(&mut State, Now, &mut Vec<Action>)) -> Vec<Action> {
         let mut out = Vec::new();
         let now = self.now();
         let mut state = lock(&self.state);
@@ -313,8 +326,18 @@ impl Shared {
             }
             Action::Dial { node, addrs, how } => self.dial_for_calls(node, addrs, how),
             Action::DialBack { conn, id, addr, nonce } => self.dial_back(conn, id, addr, nonce),
+            Action::Dht { lookup, what } => return self.ask_dht(lookup, what),
+            Action::DhtStop { lookup } => self.stop_dht(lookup),
+            Action::DialUnknown { lookup, addr, node } => self.dial_unknown(lookup, addr, node),
+            Action::Punch { node, local, addrs, wait, dialler } => {
+                self.punch(node, Punch { local, addrs, wait, dialler });
+            }
             Action::SignRecord(draft) => match draft.sign(&self.identity) {
-                Some(record) => return self.decide(|s, _, out| s.record_signed(record, out)),
+                Some(record) => {
+                    let more = self.decide(|s, _, out| s.record_signed(record, out));
+                    self.dht_may_change();
+                    return more;
+                }
                 None => tracing::error!("this node's record is too large to be published: register less"),
             },
             Action::RunTask { key, task } => self.run_task(key, *task),
@@ -330,8 +353,8 @@ impl Shared {
             }
             // Told already, under the lock.
             Action::Call { .. } => {}
-            Action::Found { id, record, hops } => {
-                let found = self.read(|state, _| state.found(&record, "flood", Some(hops)));
+            Action::Found { id, record, how, hops } => {
+                let found = self.read(|state, _| state.found(&record, how, Some(hops)));
                 if let Some(sender) = lock(&self.finds).get(&id) {
                     // A listing that nobody reads fast enough is cut short.
                     let _ = sender.try_send(found);
@@ -345,6 +368,7 @@ impl Shared {
             Action::Activity(activity) => {
                 if matches!(activity, Activity::PeerConnected { .. } | Activity::PeerLost { .. }) {
                     self.peers_changed.send_modify(|n| *n += 1);
+                    self.dht_may_change();
                 }
                 self.tell(activity);
             }
@@ -450,6 +474,45 @@ impl Shared {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = dial => {}
+            }
+        });
+    }
+
+    /// What the node has in the DHT may have changed, or whom it could join it through.
+    fn dht_may_change(&self) {
+        if let Some(dht) = &self.dht {
+            dht.changed().send_modify(|n| *n += 1);
+        }
+    }
+
+    /// A place among the dials under way, and one among the connections made for calls.
+    #[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "only what discovery names is dialled so"))]
+    pub(crate) async fn place_for_dial(&self) -> Option<(SemaphorePermit<'_>, OwnedSemaphorePermit)> {
+        let permit = self.dials.acquire().await.ok()?;
+        Some((permit, Arc::clone(&self.dialled).try_acquire_owned().ok()?))
+    }
+
+    /// Connects to a node through both NATs, while it connects to us.
+    fn punch(&self, node: NodeId, punch: Punch) {
+        let Some(shared) = self.strong() else { return };
+        self.spawn(async move {
+            let attempt = async {
+                let place = Arc::clone(&shared.dialled).try_acquire_owned();
+                let why = match place {
+                    Err(_) => format!("this node has made all the connections it may ({})", shared.places),
+                    Ok(place) => match crate::net::punch(punch, node, &shared.net).await {
+                        Ok(established) => match shared.established(established, Some(place), How::PUNCHED) {
+                            Ok(_) => return,
+                            Err((reason, message)) => format!("{reason}: {message}"),
+                        },
+                        Err(why) => why,
+                    },
+                };
+                shared.with(|s, now, _| s.punch_failed(&node, &why, now));
+            };
+            tokio::select! {
+                () = shared.stop.cancelled() => {}
+                () = attempt => {}
             }
         });
     }

@@ -77,6 +77,8 @@ pub enum Way {
     Inbound,
     /// Both dialled at once, through their NATs.
     Punched,
+    /// Not at all: it is reached through a tracker's relay.
+    Relay,
 }
 
 /// A tracker, as it is shown.
@@ -146,6 +148,38 @@ pub enum PortMapping {
     },
 }
 
+/// Whether a way of finding nodes is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DiscoveryState {
+    /// It is not in use.
+    #[default]
+    Off,
+    /// It works, as far as can be told.
+    On,
+    /// It is wanted and does not work.
+    Failing,
+}
+
+/// How one way of finding nodes is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DiscoveryHealth {
+    /// Which: `lan`, `remembered`, …
+    pub name: &'static str,
+    /// Whether it is in use.
+    pub state: DiscoveryState,
+    /// Details in words: why it is off or failing, what it uses.
+    pub detail: String,
+    /// Addresses known from it now that may be dialled.
+    pub candidates: usize,
+    /// Dials made because of it since the start.
+    pub dialled: u64,
+    /// Those of the dials at whose end the expected node was.
+    pub proven: u64,
+}
+
 /// One capability in a listing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CapabilityInfo {
@@ -164,7 +198,7 @@ impl From<Capability> for CapabilityInfo {
     }
 }
 
-/// A connected peer.
+/// A connected peer, or a node reached through a tracker.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct PeerInfo {
@@ -182,6 +216,15 @@ pub struct PeerInfo {
     pub found: Source,
     /// How it is connected.
     pub way: Way,
+    /// The tracker it is reached through, if it is not connected: [`addr`](Self::addr) is that tracker's then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<NodeId>,
+    /// That tracker's name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub via_name: String,
+    /// What is to be said of the way: "punching", "punching failed: …".
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub note: String,
     /// Its tracker role.
     pub tracker: TrackerRole,
     /// What it provides.
@@ -220,7 +263,7 @@ pub struct FoundNode {
     pub connected: bool,
     /// Whether its id is proven: by its signed record, or by its connection.
     pub proven: bool,
-    /// How it was found: `self`, `peer`, `table`, `flood`.
+    /// How it was found: `self`, `peer`, `table`, `flood`, `dht`.
     pub found: &'static str,
     /// How many links away it is, when known.
     pub hops: Option<u32>,
@@ -270,6 +313,41 @@ pub struct Metrics {
     pub closed: BTreeMap<String, u64>,
 }
 
+/// How a node's part in the Kademlia DHT is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct DhtHealth {
+    /// `dht`.
+    pub source: &'static str,
+    /// `off`, `starting` (not joined yet), `client` (it asks others) or `server` (it keeps things for others too).
+    pub state: &'static str,
+    /// Why it is so, in words.
+    pub detail: String,
+    /// Its UDP port.
+    pub port: Option<u16>,
+    /// Nodes in its routing table.
+    pub nodes: usize,
+    /// How many things of this node others keep in it: its capabilities, and what it says of itself.
+    pub announced: usize,
+    /// How many of them its own server keeps.
+    pub kept_here: usize,
+    /// When others last took one of them, in seconds ago.
+    pub last_announce_s: Option<u64>,
+    /// Lookups under way.
+    pub lookups: usize,
+    /// Lookups that led to somebody.
+    pub lookups_found: u64,
+    /// Lookups that led to nobody.
+    pub lookups_failed: u64,
+}
+
+impl DhtHealth {
+    /// Of a node that takes part in none.
+    pub(crate) fn off(detail: &str) -> Self {
+        Self { source: "dht", state: "off", detail: detail.to_owned(), ..Self::default() }
+    }
+}
+
 /// A node's own state, for a person or a monitor.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -296,6 +374,10 @@ pub struct Status {
     pub capabilities: Vec<CapabilityInfo>,
     /// What it is interested in.
     pub interests: Vec<String>,
+    /// How each way of finding nodes is doing, by name.
+    pub discovery: Vec<DiscoveryHealth>,
+    /// Its part in the Kademlia DHT.
+    pub dht: DhtHealth,
     /// Counters and gauges.
     pub metrics: Metrics,
 }

@@ -3,10 +3,16 @@
 mod builder;
 mod call;
 mod context;
+#[cfg(feature = "dht")]
+mod dht;
+#[cfg(not(feature = "dht"))]
+#[path = "nodht.rs"]
+mod dht;
 mod dialback;
 mod driver;
 mod hooks;
 mod info;
+mod keeper;
 mod links;
 mod payload;
 mod run;
@@ -23,13 +29,15 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-pub use builder::{Builder, Tracker};
+#[cfg(feature = "lan")]
+pub use builder::Lan;
+pub use builder::{Builder, Dht, Tracker};
 pub use call::{Call, CallHandle, Outcome, Route, Timings};
 pub use context::{ChunkError, Context};
 pub(crate) use info::millis;
 pub use info::{
-    Activity, CapabilityInfo, Event, FoundNode, Metrics, PeerInfo, PortMapping, Reachability, Source, Status,
-    TrackerName, TrackerRole, VerifiedAddr, Way,
+    Activity, CapabilityInfo, DhtHealth, DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics, PeerInfo,
+    PortMapping, Reachability, Source, Status, TrackerName, TrackerRole, VerifiedAddr, Way,
 };
 pub use subscriptions::{ActivityStream, Subscription};
 pub use task::{Payload, Task, TaskError, TaskResult};
@@ -241,8 +249,14 @@ impl Node {
         self.inner.shared.read(|state, now| state.peer_infos(now))
     }
 
+    /// The nodes that are not connected and reached through a tracker: those there were tasks with in the last 10 minutes,
+    /// at most 256.
+    pub fn contacts(&self) -> Vec<PeerInfo> {
+        self.inner.shared.read(|state, now| state.contact_infos(now))
+    }
+
     /// Who provides a capability (`""`: everybody): what is known here, this node included, and who answers a query of
-    /// the mesh within `wait` (at most 30 s). `None`: only what is known here.
+    /// the mesh, or is named by the DHT where the node takes part in one, within `wait` (at most 30 s). `None`: only what is known here.
     ///
     /// # Errors
     ///
@@ -260,6 +274,7 @@ impl Node {
                 lock(&shared.finds).insert(id.clone(), sender);
                 let until = now.mono + wait.min(Duration::from_secs(30));
                 state.ask_mesh(id.clone(), Purpose::Find, capability, "", 64, until, now, out);
+                state.find_in_dht(&id, capability, now, out);
                 id
             });
             let _guard = FindGuard { shared: Arc::clone(shared), query };
@@ -270,13 +285,16 @@ impl Node {
                     () = shared.stop.cancelled() => None,
                 };
                 let Some(node) = answer else { break };
-                found.insert(node.node_id, node);
+                // The flood may find it as well, through whom the DHT named.
+                if found.get(&node.node_id).is_none_or(|known| known.found != "dht") {
+                    found.insert(node.node_id, node);
+                }
             }
         }
         // What is known by itself tells more than that somebody else knew it.
         for node in shared.read(|state, now| state.known(capability, now)) {
             let entry = found.entry(node.node_id).or_insert_with(|| node.clone());
-            if node.found != "table" {
+            if node.found != "table" && entry.found != "dht" {
                 *entry = node;
             }
         }
@@ -313,6 +331,8 @@ impl Node {
     pub fn status(&self) -> Status {
         let shared = &self.inner.shared;
         let metrics = shared.metrics();
+        let discovery = shared.discovery.health();
+        let dht = shared.dht_health();
         shared.read(|state, _| Status {
             node_id: shared.me,
             name: shared.name.clone(),
@@ -325,6 +345,8 @@ impl Node {
             tracker: state.tracker_role(),
             capabilities: state.capabilities(),
             interests: state.interests(),
+            dht,
+            discovery,
             metrics,
         })
     }
@@ -355,6 +377,9 @@ struct FindGuard {
 impl Drop for FindGuard {
     fn drop(&mut self) {
         lock(&self.shared.finds).remove(&self.query);
-        self.shared.with(|state, _, _| state.stop_query(&self.query));
+        self.shared.with(|state, _, out| {
+            state.stop_query(&self.query);
+            state.stop_find(&self.query, out);
+        });
     }
 }

@@ -11,8 +11,10 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::builder::{Builder, Tracker, check_name};
+use super::dht::DhtPart;
 use super::driver::{Handlers, Shared, lock, unix_ms};
 use super::info::{Metrics, TrackerRole};
+use super::keeper::{self, Discovery};
 use super::links::PeerAddr;
 use super::{Inner, Node};
 use crate::error::{CloseReason, Error};
@@ -32,8 +34,18 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Which features this node lists.
 fn features(legacy: bool, role: TrackerRole) -> Vec<String> {
-    let dialback = (role != TrackerRole::None).then(|| crate::mesh::DIALBACK.to_owned());
-    legacy.then(|| "legacy".to_owned()).into_iter().chain(dialback).collect()
+    let mut features = Vec::new();
+    if legacy {
+        features.push("legacy".to_owned());
+    }
+    if role != TrackerRole::None {
+        features.push(crate::mesh::DIALBACK.to_owned());
+    }
+    // Several sockets at one port mean something else on Windows.
+    if cfg!(unix) {
+        features.push(crate::mesh::PUNCH.to_owned());
+    }
+    features
 }
 
 pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
@@ -56,6 +68,8 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     };
     let listen: Vec<SocketAddr> = listener.iter().filter_map(|l| l.local_addr().ok()).collect();
 
+    let (dht, dht_note) = DhtPart::new(builder.dht, builder.dht_port, listen.first().copied())?;
+
     let mut seed = [0u8; 32];
     rand::rng().fill_bytes(&mut seed);
     let mut run = [0u8; 8];
@@ -77,6 +91,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         port: listen.first().map(SocketAddr::port),
         bound: listen.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()),
         advertise: builder.advertise,
+        dht: dht.is_some(),
         limits: builder.limits.clone(),
     };
     let start = Instant::now();
@@ -127,22 +142,39 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         legacy_hello: Arc::new(legacy_hello),
         unix_now: Arc::new(|| (unix_ms() / 1000) as i64),
     });
-    let shared = Shared::new(identity, name, net, start, listen, state, handlers, max_connections);
+    let mut dice = [0u8; 32];
+    rand::rng().fill_bytes(&mut dice);
+    let discovery = Discovery::new(me, dice);
+    let shared =
+        Shared::new(identity, name, net, start, listen, state, handlers, max_connections, discovery, (dht, dht_note));
     let _ = own.set(Arc::downgrade(&shared));
     // The changes made so far asked for signatures one by one; one is enough.
     shared.with(|state, now, out| state.publish_record(now, out));
     shared.spawn(Arc::clone(&shared).run_alarms());
+    // From here on its end is the node's end, also when nobody waits for the start any more.
+    let inner = Arc::new(Inner { shared });
+    let shared = &inner.shared;
+    let _ = shared.owner.set(Arc::downgrade(&inner));
+    // Before anybody is met: that would not be remembered.
+    keeper::start(
+        shared,
+        builder.remember,
+        #[cfg(feature = "lan")]
+        builder.lan,
+    )
+    .await;
     if let Some(listener) = listener {
-        shared.spawn(Arc::clone(&shared).run_listener(listener));
+        shared.spawn(Arc::clone(shared).run_listener(listener));
+    }
+    if shared.dht.is_some() {
+        shared.spawn(Arc::clone(shared).run_dht());
     }
     if builder.port_map {
         shared.keep_port_mapped();
     }
     for peer in peers {
-        shared.spawn(Arc::clone(&shared).keep_connected(peer));
+        shared.spawn(Arc::clone(shared).keep_connected(peer));
     }
-    let inner = Arc::new(Inner { shared });
-    let _ = inner.shared.owner.set(Arc::downgrade(&inner));
     Ok(Node { inner })
 }
 
@@ -214,6 +246,15 @@ impl Shared {
         let connections: Vec<_> = lock(&self.conns).drain().collect();
         for (_, link) in connections {
             link.connection.abort();
+        }
+        if let (Some(dht), Some(shared)) = (&self.dht, self.strong()) {
+            let port = dht.bound_port();
+            dht.end();
+            self.spawn(async move {
+                if let Some(dht) = &shared.dht {
+                    dht.ended(port).await;
+                }
+            });
         }
         lock(&self.calls).clear();
         lock(&self.finds).clear();

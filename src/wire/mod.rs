@@ -9,6 +9,7 @@ pub mod json;
 
 mod caps;
 mod check;
+mod compact;
 pub(crate) mod dialback;
 pub(crate) mod draft;
 pub(crate) mod fields;
@@ -18,6 +19,7 @@ mod record;
 pub use caps::{Capability, CapabilityKind, Caps, is_name, matches_pattern};
 pub use check::{Checked, Speaker, check, check_records};
 pub use codec::{Codec, CodecError, Framing};
+pub use compact::{Compact, item_signing_bytes};
 pub use dialback::{DialBack, DialBackResult, ProbeNonce};
 pub use draft::{Draft, ResultDraft, TaskDraft};
 pub use fields::is_id;
@@ -25,7 +27,7 @@ pub use json::{
     Builder, FieldError, JsonError, Object, SignatureError, canonicalize_json, canonicalize_value, verify_object,
 };
 pub use message::{
-    Accepted, Cancel, Chunk, ChunkAck, Event, Heartbeat, Malformed, Message, Query, QueryResp, Relay, RelayError, Task,
-    TaskAnswer, WireError,
+    Accepted, Cancel, Chunk, ChunkAck, Event, Heartbeat, Malformed, Message, Punch, PunchError, PunchStart, Query,
+    QueryResp, Relay, RelayError, Task, TaskAnswer, WireError,
 };
 pub use record::{MAX_RECORD_TTL_S, Record, RecordDraft};

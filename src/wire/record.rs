@@ -36,6 +36,8 @@ pub struct Record {
     pub version: String,
     /// Which run of the node wrote it.
     pub instance: Option<String>,
+    /// The UDP port of its DHT server, on its IPv4 addresses; `None`: it serves none.
+    pub dht: Option<u16>,
     /// UNIX milliseconds when it was written; the highest wins.
     pub seq: u64,
     /// How long it is valid from then, in seconds.
@@ -75,6 +77,7 @@ impl Record {
             features: f.names("features")?,
             version: f.opt_short("version")?.unwrap_or_default(),
             instance: f.opt_short("instance")?,
+            dht: dht(&f)?,
             seq: f.u64("seq")?,
             ttl_s,
             object: object.clone(),
@@ -86,6 +89,17 @@ impl Record {
         Fields::new(&self.object).and_then(|f| caps(&f)).unwrap_or_default()
     }
 
+    /// What it holds, in bytes, with the counters of who shares it.
+    #[cfg(test)]
+    pub(crate) fn weight(&self) -> usize {
+        let texts = [&self.name, &self.version].into_iter().chain(&self.instance);
+        let texts = texts.chain(&self.interests).chain(&self.features).map(String::capacity).sum::<usize>();
+        let lists = (self.interests.capacity() + self.features.capacity()) * size_of::<String>()
+            + self.addrs.capacity() * size_of::<SocketAddr>()
+            + self.trackers.capacity() * size_of::<NodeId>();
+        size_of::<Self>() + 16 + texts + lists + self.caps.weight() + self.object.weight()
+    }
+
     /// Whether one of its interests covers a name.
     pub fn is_interested(&self, name: &str) -> bool {
         self.interests.iter().any(|p| super::matches_pattern(p, name))
@@ -95,6 +109,13 @@ impl Record {
     pub fn is_interested_in(&self, caps: &Caps) -> bool {
         self.interests.iter().any(|pattern| caps.matches(pattern))
     }
+}
+
+/// A port, if one is named: 0 is none that anybody listens on.
+fn dht(f: &Fields<'_>) -> Result<Option<u16>, Malformed> {
+    let port = f.opt_u64("dht")?;
+    port.map(|port| u16::try_from(port).ok().filter(|p| *p != 0).ok_or_else(|| f.malformed("dht: a port, 1 to 65535")))
+        .transpose()
 }
 
 fn caps(f: &Fields<'_>) -> Result<Caps, Malformed> {
@@ -124,6 +145,8 @@ pub struct RecordDraft {
     pub version: String,
     /// See [`Record::instance`].
     pub instance: String,
+    /// See [`Record::dht`].
+    pub dht: Option<u16>,
     /// See [`Record::seq`].
     pub seq: u64,
     /// See [`Record::ttl_s`].
@@ -152,6 +175,34 @@ impl RecordDraft {
             TrackerRole::Public => builder.str("tracker", "public"),
             TrackerRole::Private => builder.str("tracker", "private"),
         };
+        let builder = match self.dht {
+            Some(port) => builder.u64("dht", port.into()),
+            None => builder,
+        };
         Record::parse(&builder.sign(identity, &[])).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Object;
+
+    fn record(dht: &str) -> Result<Record, Malformed> {
+        let id = Identity::from_seed([1; 32]).id();
+        let text = format!(r#"{{"type":"record","node_id":"{id}","caps":{{}},"seq":1,"ttl_s":1{dht}}}"#);
+        Record::parse(&Object::parse(text.into_bytes().into()).unwrap())
+    }
+
+    #[test]
+    fn the_port_of_the_dht_is_a_port_or_nothing() {
+        for (text, port) in
+            [("", None), (",\"dht\":null", None), (",\"dht\":1", Some(1)), (",\"dht\":65535", Some(65535))]
+        {
+            assert_eq!(record(text).unwrap().dht, port, "{text}");
+        }
+        for text in ["0", "65536", "-1", "1.0", "\"7878\"", "[1]", "true", "1e3"] {
+            assert!(record(&format!(",\"dht\":{text}")).is_err(), "{text}");
+        }
     }
 }

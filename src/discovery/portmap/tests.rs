@@ -326,7 +326,8 @@ async fn garbage_and_lies_map_nothing_and_do_no_harm() {
         }),
     )
     .await;
-    let mut kept = keep(PortMap { retry: [Duration::ZERO, Duration::from_millis(1)], search: SOON, ..map(at, nobody()) });
+    let mut kept =
+        keep(PortMap { retry: [Duration::ZERO, Duration::from_millis(1)], search: SOON, ..map(at, nobody()) });
     for _ in 0..10 {
         kept.failed().await;
     }

@@ -5,6 +5,7 @@
 //! restarted node, which remembers nothing, refuses it instead of running it again.
 
 mod answers;
+mod dht;
 mod lost;
 mod news;
 mod route;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::dht::Dht;
 use super::action::{Action, CallDone, CallEvent, OnFull, TaskToRun};
 use super::clock::Now;
 use super::state::{State, Timer};
@@ -98,6 +100,11 @@ struct Call {
     phase: Phase,
     flood: Flood,
     query: Option<String>,
+    dht: Dht,
+    /// When the DHT is asked, the flood still being under way.
+    dht_at: Option<Duration>,
+    /// Who the DHT says relays to the node that is called.
+    dht_tracker: Option<NodeId>,
     /// Nodes that did not run it, and won't be asked again.
     failed: HashSet<NodeId>,
     /// Nodes that could not be dialled, and where: at another address they may be.
@@ -192,6 +199,9 @@ impl State {
             phase: Phase::Searching,
             flood: Flood::NotYet,
             query: None,
+            dht: if self.config.dht { Dht::NotYet } else { Dht::Over },
+            dht_at: None,
+            dht_tracker: None,
             failed,
             undialable: BTreeMap::new(),
             dialing: None,
@@ -363,15 +373,29 @@ impl State {
             call.flood = Flood::NotYet;
             self.stop_query(&query);
         }
+        let dht = self.calls.entries.get_mut(id).map_or(Dht::Over, |call| match call.dht {
+            Dht::Asking(_) => std::mem::replace(&mut call.dht, Dht::NotYet),
+            other => other,
+        });
+        self.leave_dht(dht, out);
         self.set_call_timer(id);
         self.used(&node, now);
+        if let Path::Relay(tracker) = path {
+            self.used(&tracker, now);
+        }
         let on_full = if first { OnFull::FailCall(id.to_owned()) } else { OnFull::Drop };
         match legacy {
             Some(conn) => out.push(Action::Send { to: conn, what: super::action::What::Sign(draft), on_full }),
             None => {
                 let via = if let Path::Relay(tracker) = path { Some(tracker) } else { None };
                 if !self.send_to(&node, via.as_ref(), draft, on_full, out) {
-                    self.lose_way(id, now, out);
+                    return self.lose_way(id, now, out);
+                }
+                let Some(tracker) = via else { return };
+                self.note_contact(node, tracker, now);
+                // Who names the tracker wants it to go there. The task goes first: the other end then knows who asks.
+                if self.calls.entries.get(id).is_some_and(|c| c.spec.via.is_none()) {
+                    self.want_direct(node, tracker, now, out);
                 }
             }
         }
@@ -470,6 +494,8 @@ impl State {
         if let Some(query) = &call.query {
             self.stop_query(query);
         }
+        self.timers.cancel(&Timer::Dht(id.to_owned()));
+        self.leave_dht(call.dht, out);
         let responder = call.responder();
         if let Some(node) = &responder {
             self.release(node);

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::dht::Dht;
 use super::{Call, Flood, Path, Phase};
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
@@ -14,6 +15,7 @@ enum Step {
     Send(NodeId, Path),
     Dial(NodeId, Vec<SocketAddr>),
     Ask,
+    AskDht,
     Wait,
     Fail(ErrorCode, String),
 }
@@ -63,8 +65,12 @@ impl State {
             }
             Step::Ask => {
                 self.start_flood(id, now, out);
+                if self.plan_dht(id, now) {
+                    return self.advance(id, now, out);
+                }
                 self.set_call_timer(id);
             }
+            Step::AskDht => self.ask_dht(id, now, out),
             Step::Wait => self.set_call_timer(id),
             Step::Fail(code, message) => self.give_up(id, code, message, now, out),
         }
@@ -127,11 +133,8 @@ impl State {
                 let unknown = self.peers.conn_of(&node).is_none()
                     && self.peers.legacy_conn_of(&node).is_none()
                     && self.table.get(&node).is_none();
-                if unknown && call.flood == Flood::NotYet && call.spec.via.is_none() {
-                    return Step::Ask;
-                }
-                if unknown && call.flood == Flood::Asking && call.spec.via.is_none() {
-                    return Step::Wait;
+                if unknown && call.spec.via.is_none() && call.dht_tracker.is_none() && self.may_search(call) {
+                    return self.search_on(call, now);
                 }
                 match self.reach(call, &node) {
                     Reach::Now(path) => Step::Send(node, path),
@@ -140,11 +143,11 @@ impl State {
                         if call.unreachable.insert(node) {
                             call.tried("connect", Some(node), why, now);
                         }
-                        self.search_on(call)
+                        self.search_on(call, now)
                     }
                 }
             }
-            [] => self.search_on(call),
+            [] => self.search_on(call, now),
             _ => {
                 let names: Vec<String> = nodes.iter().take(4).map(NodeId::short).collect();
                 let message =
@@ -167,14 +170,20 @@ impl State {
                 }
             }
         }
-        self.search_on(call)
+        self.search_on(call, now)
     }
 
-    fn search_on(&self, call: &Call) -> Step {
-        match call.flood {
-            Flood::NotYet => Step::Ask,
-            Flood::Asking => Step::Wait,
-            Flood::Over => self.nobody(call),
+    /// Whether there is anybody left to be asked, or an answer to be waited for.
+    fn may_search(&self, call: &Call) -> bool {
+        call.flood != Flood::Over || call.dht != Dht::Over
+    }
+
+    fn search_on(&self, call: &Call, now: Now) -> Step {
+        match (call.flood, call.dht) {
+            (Flood::NotYet, _) => Step::Ask,
+            _ if call.is_dht_due(now) => Step::AskDht,
+            (Flood::Over, Dht::Over) => self.nobody(call),
+            _ => Step::Wait,
         }
     }
 
@@ -236,6 +245,7 @@ impl State {
         // Whoever told us may be a tracker that knows it; so may any other.
         let told = call.found.get(node).and_then(|(_, via)| *via);
         let is_tracker = |t: &NodeId| self.peers.trackers().any(|(_, p)| p.arrival.node == *t);
+        let told = told.or(call.dht_tracker);
         if let Some(tracker) = told.filter(|t| is_tracker(t) && relays(t)) {
             return Reach::Now(Path::Relay(tracker));
         }

@@ -371,6 +371,7 @@ fn a_flood_of_everything_stays_within_bounds() {
             features: Vec::new(),
             version: String::new(),
             instance: "x".into(),
+            dht: None,
             seq: other.now(w.now).unix_ms,
             ttl_s: 300,
         };

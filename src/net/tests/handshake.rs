@@ -271,6 +271,7 @@ async fn a_welcome_names_others_but_no_forged_ones() {
             features: vec![],
             version: "1".into(),
             instance: "i".into(),
+            dht: None,
             seq: 1,
             ttl_s: 300,
         };

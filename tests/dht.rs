@@ -1,0 +1,310 @@
+//! Finding through the Kademlia DHT: nodes of this process, on loopback, each with a DHT node of its own.
+#![cfg(feature = "dht")]
+#![allow(clippy::unwrap_used, reason = "a test stops where one fails")]
+
+mod mesh;
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use elo::{Builder, Dht, Node, Task};
+use mesh::{addr_of, eventually, node};
+use serde_json::json;
+
+/// A node that others join the DHT through.
+fn first(name: &str) -> Builder {
+    node(name).dht(Dht::Bootstrap(Vec::new()))
+}
+
+/// A node that joins through these.
+fn joined(name: &str, through: &[&Node]) -> Builder {
+    node(name).dht(Dht::Bootstrap(through.iter().map(|n| dht_addr(n)).collect()))
+}
+
+fn answering(builder: Builder, capability: &str) -> Builder {
+    builder.agent(capability).default_handler(|_: Task, context: elo::Context| async move {
+        let name = context.node().map(|n| n.name()).unwrap_or_default();
+        Ok(json!(name))
+    })
+}
+
+/// Where a node's DHT server is.
+fn dht_addr(node: &Node) -> String {
+    format!("127.0.0.1:{}", node.status().dht.port.unwrap())
+}
+
+/// Waits until others keep all that a node says and provides.
+async fn published(node: &Node) {
+    let all = 1 + if node.listen_addrs().is_empty() { 0 } else { node.status().capabilities.len() };
+    eventually("others keep what it announces", || node.status().dht.announced == all).await;
+}
+
+async fn serving(node: &Node) {
+    eventually("the DHT runs", || node.status().dht.port.is_some()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_nodes_without_a_common_peer_find_each_other() {
+    let mut nodes = vec![answering(first("n0"), "cap0").start().await.unwrap()];
+    serving(&nodes[0]).await;
+    for n in 1..20 {
+        // One or two to join through, and not the same for all.
+        let through: Vec<&Node> = if n < 3 { vec![&nodes[0]] } else { vec![&nodes[n / 2], &nodes[n - 1]] };
+        let builder = joined(&format!("n{n}"), &through);
+        let builder = answering(builder, &format!("cap{n}"));
+        let node = builder.start().await.unwrap();
+        serving(&node).await;
+        nodes.push(node);
+    }
+    for node in &nodes {
+        published(node).await;
+        assert!(node.peers().is_empty(), "nobody is connected");
+    }
+    let mut slowest = Duration::ZERO;
+    for (from, to) in [(19, 7), (3, 18), (11, 0), (8, 15), (0, 12)] {
+        // A node that has asked nothing yet has everything to learn.
+        let began = Instant::now();
+        let outcome = nodes[from].call(format!("cap{to}"), json!(null)).await.unwrap();
+        let took = began.elapsed();
+        assert_eq!(outcome.responder, nodes[to].id());
+        assert_eq!(outcome.route, elo::Route::Direct);
+        assert!(outcome.tried.iter().any(|a| a.step == "dht" && a.node == Some(nodes[to].id())), "{:?}", outcome.tried);
+        println!("cold lookup by capability, 20 nodes: first answer in {took:?}");
+        slowest = slowest.max(took);
+    }
+    for (from, to) in [(1, 9), (14, 2), (6, 17)] {
+        let began = Instant::now();
+        let outcome = nodes[from].call("ping", json!(null)).to(nodes[to].id().to_string()).await.unwrap();
+        println!("cold lookup by id, 20 nodes: first answer in {:?}", began.elapsed());
+        assert_eq!(outcome.responder, nodes[to].id());
+        let found = nodes[from].peers().into_iter().find(|p| p.node_id == nodes[to].id()).unwrap();
+        assert_eq!(found.found, elo::Source::Dht);
+        slowest = slowest.max(began.elapsed());
+    }
+    println!("slowest of all: {slowest:?}");
+    for node in nodes {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_left_is_no_longer_used_and_one_that_came_is() {
+    let a = first("a").start().await.unwrap();
+    serving(&a).await;
+    let gone = answering(joined("gone", &[&a]), "work").start().await.unwrap();
+    let stays = answering(joined("stays", &[&a]), "work").start().await.unwrap();
+    published(&gone).await;
+    published(&stays).await;
+    gone.shutdown().await;
+    // Its address still stands in the DHT; whoever asks now is never led astray by it.
+    for n in 0..3 {
+        let caller = joined(&format!("caller{n}"), &[&a]).no_listen().start().await.unwrap();
+        published(&caller).await;
+        let outcome = caller.call("work", json!(null)).await.unwrap();
+        assert_eq!(outcome.payload, json!("stays"));
+        caller.shutdown().await;
+    }
+    // One that provides it no longer is still named too, and not asked.
+    let withdraws = answering(joined("withdraws", &[&a]), "other").start().await.unwrap();
+    published(&withdraws).await;
+    withdraws.unregister("other").unwrap();
+    let caller = joined("asks", &[&a]).start().await.unwrap();
+    published(&caller).await;
+    let began = Instant::now();
+    let error = caller.call("other", json!(null)).await.unwrap_err();
+    assert_eq!(error.code, elo::ErrorCode::NoPeer);
+    assert!(began.elapsed() < Duration::from_secs(10));
+    for node in [a, stays, withdraws, caller] {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_mesh_mode_the_dht_is_joined_through_what_peers_say_of_themselves() {
+    let tracker = node("tracker").tracker(elo::Tracker::Public).dht(Dht::Mesh).start().await.unwrap();
+    serving(&tracker).await;
+    let builder = |name: &str| node(name).dht(Dht::Mesh).peer(addr_of(&tracker));
+    let provider = answering(builder("provider"), "work").start().await.unwrap();
+    // A client: it can't be dialled, so it serves nothing.
+    let client = builder("client").no_listen().start().await.unwrap();
+    published(&provider).await;
+    published(&client).await;
+    assert_eq!(provider.status().dht.state, "server");
+    assert_eq!(client.status().dht.state, "client");
+    eventually("the client has come to know the provider's server", || client.status().dht.nodes == 2).await;
+    // Everybody who introduced them is gone; the DHT alone is left.
+    tracker.shutdown().await;
+    eventually("the tracker is gone", || client.peers().is_empty() && provider.peers().is_empty()).await;
+    let outcome = client.call("work", json!(null)).await.unwrap();
+    assert_eq!(outcome.responder, provider.id());
+    let found = client.find("work", Some(Duration::from_millis(500))).await.unwrap();
+    assert_eq!(found.iter().map(|f| f.node_id).collect::<Vec<_>>(), [provider.id()]);
+    for node in [provider, client] {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_nobody_can_dial_is_found_through_its_tracker_by_id_and_by_capability() {
+    let a = first("a").start().await.unwrap();
+    serving(&a).await;
+    let tracker = joined("tracker", &[&a]).tracker(elo::Tracker::Public).start().await.unwrap();
+    published(&tracker).await;
+    let hidden = answering(joined("hidden", &[&a]).no_listen().peer(addr_of(&tracker)), "work");
+    let hidden = hidden.start().await.unwrap();
+    eventually("the hidden node is registered", || tracker.peers().iter().any(|p| !p.capabilities.is_empty())).await;
+    published(&hidden).await;
+    eventually("its tracker announces for it", || tracker.status().dht.announced == 2).await;
+
+    let by_capability = joined("by_capability", &[&a]).no_listen().start().await.unwrap();
+    published(&by_capability).await;
+    let outcome = by_capability.call("work", json!(null)).await.unwrap();
+    assert_eq!((outcome.responder, outcome.route), (hidden.id(), elo::Route::Relay));
+    assert_eq!(outcome.via, Some(tracker.id()));
+
+    let by_id = joined("by_id", &[&a]).no_listen().start().await.unwrap();
+    published(&by_id).await;
+    eventually("its item names its tracker", || hidden.status().dht.last_announce_s.is_some()).await;
+    let outcome = by_id.call("ping", json!(null)).to(hidden.id().to_string()).await.unwrap();
+    assert_eq!((outcome.responder, outcome.route), (hidden.id(), elo::Route::Relay));
+
+    let finds = joined("finds", &[&a]).no_listen().start().await.unwrap();
+    published(&finds).await;
+    let found = finds.find("work", Some(Duration::from_secs(2))).await.unwrap();
+    assert_eq!(found.iter().map(|f| (f.node_id, f.found)).collect::<Vec<_>>(), [(hidden.id(), "dht")]);
+    for node in [a, tracker, hidden, by_capability, by_id, finds] {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_are_a_dht() {
+    let a = answering(first("a"), "work").start().await.unwrap();
+    serving(&a).await;
+    let b = answering(joined("b", &[&a]), "play").start().await.unwrap();
+    published(&a).await;
+    published(&b).await;
+    assert_eq!(b.call("work", json!(null)).await.unwrap().responder, a.id());
+    let c = joined("c", &[&a]).no_listen().start().await.unwrap();
+    published(&c).await;
+    assert_eq!(c.call("play", json!(null)).await.unwrap().responder, b.id());
+    assert_eq!(c.call("work", json!(null)).await.unwrap().responder, a.id());
+    for node in [a, b, c] {
+        node.shutdown().await;
+    }
+}
+
+/// Threads of this process that are mainline's.
+fn dht_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let name = |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.ok()?.path().join("comm")).ok();
+    // The system cuts the name at 15 bytes.
+    tasks.filter_map(name).filter(|name| name.starts_with("Mainline Dht")).count()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_thread_ends_with_the_node() {
+    // In a process of its own: other tests' nodes have threads of that name too.
+    let test = "the_thread_ends_with_the_node_alone";
+    let me = std::env::current_exe().unwrap();
+    let run = std::process::Command::new(me).args(["--exact", test, "--ignored", "--nocapture"]).output().unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success() && said.contains("1 passed"), "{said}\n{}", String::from_utf8_lossy(&run.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by the_thread_ends_with_the_node"]
+async fn the_thread_ends_with_the_node_alone() {
+    assert_eq!(dht_threads(), 0);
+    let a = answering(first("a"), "work").start().await.unwrap();
+    serving(&a).await;
+    let b = joined("b", &[&a]).start().await.unwrap();
+    published(&b).await;
+    assert_eq!(dht_threads(), 2);
+    // In the middle of a lookup that finds nobody.
+    let call = b.call("nobody", json!(null)).start().await.unwrap();
+    let port = b.status().dht.port.unwrap();
+    b.shutdown().await;
+    assert!(call.outcome().await.is_err());
+    // The port is free when the shutdown is done.
+    drop(UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).unwrap());
+    eventually("one thread is left", || dht_threads() == 1).await;
+    drop(a);
+    eventually("none is left", || dht_threads() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_bound_to_an_ipv6_address_does_without_and_says_so() {
+    let Ok(a) = Node::builder().listen("[::1]:0".parse().unwrap()).dht(Dht::Mesh).start().await else {
+        println!("no IPv6 here");
+        return;
+    };
+    let health = a.status().dht;
+    assert_eq!(health.state, "off");
+    assert!(health.detail.contains("IPv4 only"), "{health:?}");
+    let began = Instant::now();
+    let error = a.call("work", json!(null)).await.unwrap_err();
+    assert_eq!(error.code, elo::ErrorCode::NoPeer);
+    assert!(error.tried.iter().all(|t| t.step != "dht"), "{:?}", error.tried);
+    assert!(began.elapsed() < Duration::from_secs(10));
+    a.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_looked_up_is_said() {
+    let a = first("a").start().await.unwrap();
+    serving(&a).await;
+    let said = |error: &elo::CallError| -> String {
+        error.tried.iter().filter(|t| t.step == "dht").map(|t| t.result.clone()).collect()
+    };
+    let error = a.call("work", json!(null)).to("somebody").await.unwrap_err();
+    assert!(said(&error).contains("whole ids only"), "{error:?}");
+    let error = a.call("work", json!(null)).await.unwrap_err();
+    assert_eq!(said(&error), "it names nobody");
+    // In a mesh of one there is no DHT to be joined: the call ends at once with what is known.
+    let alone = node("alone").no_listen().dht(Dht::Mesh).start().await.unwrap();
+    let error = alone.call("work", json!(null)).await.unwrap_err();
+    assert!(said(&error).contains("not joined: no connected peer runs a DHT server yet"), "{error:?}");
+    a.shutdown().await;
+    alone.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_takes_any_datagram_and_goes_on() {
+    let a = answering(first("a"), "work").start().await.unwrap();
+    serving(&a).await;
+    eventually("its own server keeps it", || a.status().dht.kept_here == 2).await;
+    let at: SocketAddr = dht_addr(&a).parse().unwrap();
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let ping = b"d1:ad2:id20:aaaaaaaaaaaaaaaaaaaae1:q4:ping1:t2:aa1:y1:qe".to_vec();
+    let mut datagrams: Vec<Vec<u8>> = vec![
+        vec![],
+        vec![0; 5],
+        vec![b'l'; 2048],
+        b"d1:a".repeat(500),
+        b"l".repeat(1000).into_iter().chain(b"e".repeat(1000)).collect(),
+        b"99999999999999999999:".to_vec(),
+        b"i99999999999999999999e".to_vec(),
+        b"d1:ad2:id20:aaaaaaaaaaaaaaaaaaaa9:info_hash20:bbbbbbbbbbbbbbbbbbbbe1:q9:get_peers1:t0:1:y1:qe".to_vec(),
+        b"d1:ad2:id0:6:target0:e1:q9:find_node1:t2:aa1:y1:qe".to_vec(),
+        vec![0xff; 2048],
+    ];
+    // Every byte of a good one wrong in turn, and every length of it.
+    for n in 0..ping.len() {
+        for byte in [0, b'0', b'9', b'd', b'e', b'i', b'l', b':', 0xff] {
+            let mut bad = ping.clone();
+            bad[n] = byte;
+            datagrams.push(bad);
+        }
+        datagrams.push(ping[..n].to_vec());
+    }
+    for datagram in &datagrams {
+        socket.send_to(datagram, at).unwrap();
+    }
+    let b = joined("b", &[&a]).no_listen().start().await.unwrap();
+    published(&b).await;
+    assert_eq!(b.call("work", json!(null)).await.unwrap().responder, a.id());
+    a.shutdown().await;
+    b.shutdown().await;
+}
