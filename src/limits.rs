@@ -216,8 +216,9 @@ pub const CANDIDATE_BACKOFF_MIN: Duration = Duration::from_secs(2);
 /// The longest wait before a candidate is dialled again.
 pub const CANDIDATE_BACKOFF_MAX: Duration = Duration::from_secs(600);
 
-/// The longest wait while nobody is connected: the same as for a configured peer.
-pub const CANDIDATE_BACKOFF_ALONE: Duration = Duration::from_secs(60);
+/// The longest wait while nobody is connected, and for two minutes or so for whoever was met in this run: after a cut the
+/// mesh is to be whole again within ten seconds. [`CANDIDATE_DIALS_PER_SECOND`] bounds what that costs.
+pub const CANDIDATE_BACKOFF_SOON: Duration = Duration::from_secs(8);
 
 /// The longest that failures of one address of a node hold back its others.
 pub const CANDIDATE_BACKOFF_NODE: Duration = Duration::from_secs(30);

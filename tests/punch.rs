@@ -19,6 +19,10 @@ const CONE: &str = "masquerade";
 /// A NAT that takes a new port for each destination.
 const SYMMETRIC: &str = "masquerade random,fully-random";
 
+/// A NAT that keeps ports and lets in whatever comes for one: full cone, to the first host behind it.
+const FULL_CONE: &str = "masquerade; }\nchain into { type nat hook prerouting priority dstnat; iifname \"wan\" tcp dport \
+                         1024-65535 dnat to 192.168.1.2";
+
 /// Where the tracker is.
 const TRACKER: &str = "198.51.100.1";
 
@@ -105,7 +109,7 @@ impl Net {
             "table ip nat {{\n\
              chain out {{ type nat hook postrouting priority srcnat; oifname \"wan\" {masquerade}; }}\n\
              chain own {{ type filter hook input priority 0; policy drop; ct state established,related accept; iifname \"lan\" accept; }}\n\
-             chain through {{ type filter hook forward priority 0; policy drop; ct state established,related accept; iifname \"lan\" accept; }}\n\
+             chain through {{ type filter hook forward priority 0; policy drop; ct state established,related accept; ct status dnat accept; iifname \"lan\" accept; }}\n\
              }}\n"
         );
         sh("ip", &["netns", "exec", &nat, "nft", "-f", "-"], &rules);
@@ -289,5 +293,55 @@ fn behind_one_nat_two_nodes_meet_in_their_own_network() {
     eventually("it is punched", || way(&two.caller.0, &two.provider_id) == "punched");
     let peer = listed(&two.caller.0, &two.provider_id).unwrap();
     assert!(peer["addr"].as_str().unwrap().starts_with("192.168.1."), "{peer}");
+    assert_eq!((two.call(2), two.ran()), (Value::from("direct"), 2));
+}
+
+#[test]
+fn two_trackers_show_a_node_that_its_nat_is_symmetric() {
+    if !able() {
+        return;
+    }
+    const OTHER: &str = "198.51.100.200";
+    let mut net = Net::new();
+    net.ip(&net.public(), &format!("addr add {OTHER}/24 dev br0"));
+    let (a, b) = (net.nat(SYMMETRIC, 1), net.nat(CONE, 1));
+    let (boxes, caller, provider) = ([Home::new(), Home::new()], Home::new(), Home::new());
+    let _one = tracker(&boxes[0], &net);
+    let _two = serve(&boxes[1], &net.public(), &["--tracker", "--name", "two", "--bind", OTHER, "--port", "7878"]);
+    let serving = hidden(&provider, &b[0], &["--peer", OTHER, "--agent", "echo"]);
+    let asking = hidden(&caller, &a[0], &["--peer", OTHER]);
+    for home in [&caller, &provider] {
+        eventually("both trackers are there", || home.run(["peers", "--json"]).json_lines().len() == 2);
+    }
+    let seen = |home: &Home| -> Vec<String> {
+        let peers = home.run(["peers", "--json"]).json_lines();
+        peers.iter().map(|p| p["observed"].as_str().unwrap().to_owned()).collect()
+    };
+    let (symmetric, cone) = (seen(&caller), seen(&provider));
+    assert_eq!(cone[0], cone[1], "one port for both, which the NAT keeps");
+    assert_ne!(symmetric[0], symmetric[1]);
+    // The record names the trackers as soon as both are known.
+    eventually("it is known", || {
+        let found = caller.run(["find", "echo", "--json"]).json_lines();
+        found.iter().any(|node| node["trackers"].as_array().is_some_and(|t| t.len() == 2))
+    });
+    assert_eq!(call(&caller, &a[0], &["echo", "1"])["route"], "relay");
+    let peer = listed(&caller, &serving.id()).unwrap();
+    assert_eq!((&peer["way"], &peer["note"]), (&"relay".into(), &"punching failed: symmetric NAT".into()), "{peer}");
+    println!("the NAT is seen as {symmetric:?}: it is not tried");
+    drop((serving, asking));
+}
+
+#[test]
+fn a_full_cone_lets_in_what_a_symmetric_nat_sends_from_another_port() {
+    if !able() {
+        return;
+    }
+    let mut net = Net::new();
+    // The first NAT: its rules name the host.
+    let (a, b) = (net.nat(FULL_CONE, 1), net.nat(SYMMETRIC, 1));
+    let (two, _nodes) = two(&net, &a[0], &b[0]);
+    assert_eq!(two.call(1), "relay");
+    eventually("it is punched", || way(&two.caller.0, &two.provider_id) == "punched");
     assert_eq!((two.call(2), two.ran()), (Value::from("direct"), 2));
 }

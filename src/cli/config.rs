@@ -35,6 +35,8 @@ const KEYS: &[&str] = &[
     "no-lan",
     "lan-interface",
     "no-remember",
+    "dht",
+    "dht-port",
     "timeout",
 ];
 

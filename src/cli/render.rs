@@ -197,6 +197,23 @@ fn router(map: &Value) -> String {
     }
 }
 
+/// The part in the DHT, in a line.
+fn dht(dht: &Value) -> String {
+    let state = text_of(dht, "state");
+    let detail = text_of(dht, "detail");
+    if state == "off" {
+        return if detail.is_empty() { state.to_owned() } else { detail.to_owned() };
+    }
+    let port = dht["port"].as_u64().map_or_else(String::new, |port| format!(" on UDP port {port}"));
+    let last = dht["last_announce_s"].as_u64().map_or_else(String::new, |s| format!(", last {} ago", text::span(s)));
+    format!(
+        "{state}{port}: {detail}; {} announced{last}; {} lookups found somebody, {} nobody",
+        number(dht, "announced"),
+        number(dht, "lookups_found"),
+        number(dht, "lookups_failed")
+    )
+}
+
 /// The state of a node.
 pub(super) fn status(status: &Value) -> String {
     let m = &status["metrics"];
@@ -226,6 +243,7 @@ pub(super) fn status(status: &Value) -> String {
         ("known", format!("{} records of other nodes", number(m, "records"))),
         ("provides", capabilities(&status["capabilities"])),
         ("interests", strings(&status["interests"])),
+        ("dht", dht(&status["dht"])),
         (
             "tasks",
             format!(
@@ -254,33 +272,31 @@ pub(super) fn status(status: &Value) -> String {
                 text::bytes(number(m, "bytes_out"))
             ),
         ),
-        ("discovery", discovery(&status["discovery"])),
         ("for others", format!("{} frames relayed, {} floods passed on", number(m, "relayed"), number(m, "flooded"))),
         ("refused", counts("refused")),
         ("closed", counts("closed")),
     ];
-    rows.iter().map(|(name, value)| format!("{name:<11}{}\n", text::line(value))).collect()
+    let discovery = discovery(&status["discovery"]).into_iter().enumerate();
+    let discovery = discovery.map(|(n, line)| (if n == 0 { "discovery" } else { "" }, line));
+    rows.into_iter().chain(discovery).map(|(name, value)| format!("{name:<11}{}\n", text::line(&value))).collect()
 }
 
-/// How each way of finding nodes is doing; those that are not in use are named last.
-fn discovery(list: &Value) -> String {
+/// How each way of finding nodes is doing, one a line; those that are not in use come last.
+fn discovery(list: &Value) -> Vec<String> {
     let all = list.as_array().map(Vec::as_slice).unwrap_or_default();
     let off = |one: &&Value| text_of(one, "state") == "off";
     let shown = |one: &Value| {
-        let detail = match text_of(one, "detail") {
-            "" => String::new(),
-            detail => format!(", {detail}"),
-        };
-        let (name, state) = (text_of(one, "name"), text_of(one, "state"));
-        if state == "off" {
-            return format!("{name} {state}{detail}");
+        let mut line = format!("{} {}", text_of(one, "name"), text_of(one, "state"));
+        if !text_of(one, "detail").is_empty() {
+            line.push_str(&format!(": {}", text_of(one, "detail")));
         }
-        let [known, dialled, proven] = ["candidates", "dialled", "proven"].map(|member| number(one, member));
-        format!("{name} {state}{detail} ({known} known, {dialled} dialled, {proven} proven)")
+        if !off(&one) {
+            let [known, dialled, proven] = ["candidates", "dialled", "proven"].map(|member| number(one, member));
+            line.push_str(&format!(" ({known} known, {dialled} dialled, {proven} proven)"));
+        }
+        line
     };
-    let used = all.iter().filter(|one| !off(one)).chain(all.iter().filter(off)).map(shown);
-    let used: Vec<String> = used.collect();
-    if used.is_empty() { "-".to_owned() } else { used.join("; ") }
+    all.iter().filter(|one| !off(one)).chain(all.iter().filter(off)).map(shown).collect()
 }
 
 /// A node by its name and id, or by its id alone when its name is not known yet.
@@ -461,7 +477,7 @@ mod tests {
             {"name": "dht", "state": "off", "detail": ""},
             {"name": "lan", "state": "failing", "detail": "no\u{1b} multicast", "candidates": 3, "dialled": 2, "proven": 1},
         ]}));
-        let line = "discovery  lan failing, no\u{fffd} multicast (3 known, 2 dialled, 1 proven); dht off\n";
+        let line = "discovery  lan failing: no\u{fffd} multicast (3 known, 2 dialled, 1 proven)\n           dht off\n";
         assert!(text.contains(line), "{text}");
     }
 

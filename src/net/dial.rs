@@ -1,9 +1,8 @@
 //! Connecting to an address.
 
 use std::io;
-use std::net::SocketAddr;
 
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::NetConfig;
@@ -43,6 +42,7 @@ pub async fn dial(addr: &str, expected: Option<NodeId>, cfg: &NetConfig) -> Resu
 /// # Errors
 ///
 /// When nobody answers, or not as it must.
+#[cfg(feature = "dht")]
 pub async fn dial_candidate(
     addr: std::net::SocketAddr,
     expected: Option<NodeId>,
@@ -64,36 +64,13 @@ async fn connect(addr: &str, cfg: &NetConfig) -> Result<TcpStream, HandshakeErro
     let resolved = timeout(patience, lookup_host(addr)).await.map_err(|_| resolve(late()))?.map_err(resolve)?;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for resolved in resolved.take(MAX_RESOLVED) {
-        match timeout(patience, open(resolved)).await {
+        match timeout(patience, cfg.port.connect(resolved)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => last = error,
             Err(_) => last = late(),
         }
     }
     Err(HandshakeError::Connect { addr: addr.to_owned(), source: last })
-}
-
-/// Connects so that further sockets may be bound to the same local port while this one is in use: with several of them
-/// hole punching keeps the one public port that a NAT has given it. On Linux the kernel's own choice of the port will do;
-/// that one may be shared by connections to different ends, where a port bound beforehand may not.
-async fn open(addr: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    share(&socket)?;
-    socket.connect(addr).await
-}
-
-/// Lets others have this socket's local port too, one that listens included; only such that ask for it as well, and only
-/// of the same user.
-#[cfg(unix)]
-pub(super) fn share(socket: &TcpSocket) -> io::Result<()> {
-    socket.set_reuseaddr(true)?;
-    socket.set_reuseport(true)
-}
-
-/// Elsewhere that means something else.
-#[cfg(not(unix))]
-pub(super) fn share(_socket: &TcpSocket) -> io::Result<()> {
-    Ok(())
 }
 
 /// The dialler's side of the handshake on a stream.

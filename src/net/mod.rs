@@ -11,6 +11,7 @@ mod dial;
 mod handshake;
 mod hooks;
 mod outbox;
+mod port;
 mod probe;
 mod punch;
 mod reader;
@@ -28,10 +29,13 @@ use crate::mesh::handshake::{LegacyHello, Local};
 
 pub use accept::accept_loop;
 pub use connection::Connection;
-pub use dial::{dial, dial_candidate};
+pub use dial::dial;
+#[cfg(feature = "dht")]
+pub use dial::dial_candidate;
 pub use handshake::{Established, HandshakeError, handshake_inbound};
 pub use hooks::{Hooks, Refused};
 pub use outbox::SendError;
+pub use port::SharedPort;
 pub use probe::probe;
 pub use punch::{Punch, punch};
 
@@ -52,6 +56,8 @@ pub struct NetConfig {
     pub legacy: bool,
     /// What to tell a node of the Python package when dialling it.
     pub legacy_hello: Arc<dyn Fn() -> LegacyHello + Send + Sync>,
+    /// The local port of outgoing connections.
+    pub port: Arc<SharedPort>,
     /// The time, in UNIX seconds.
     pub unix_now: Arc<dyn Fn() -> i64 + Send + Sync>,
 }

@@ -1,18 +1,18 @@
 //! Connecting to a node while it connects to us: TCP simultaneous open, through both sides' NATs.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::NetConfig;
-use super::dial::{shake, share};
+use super::dial::shake;
 use super::handshake::{Established, HandshakeError, handshake_inbound};
+use super::port::at;
 use crate::error::CloseReason;
 use crate::identity::NodeId;
 use crate::wire::Framing;
@@ -67,7 +67,9 @@ pub async fn punch(punch: Punch, node: NodeId, cfg: &Arc<NetConfig>) -> Result<E
     for any in [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))] {
         let ips: BTreeSet<IpAddr> = ips.iter().filter(|ip| ip.is_ipv4() == any.is_ipv4()).copied().collect();
         // Without it a SYN that is early is refused; that may still end well.
-        if let Some(Ok(listener)) = (!ips.is_empty()).then(|| listener(any, punch.local.port())) {
+        if let Some(Ok(listener)) =
+            (!ips.is_empty()).then(|| at(punch.local.port(), any).and_then(|s| s.listen(BACKLOG)))
+        {
             let (cfg, dialler) = (Arc::clone(cfg), punch.dialler);
             attempts.spawn(async move { accept(listener, &ips, dialler, node, until, &cfg).await });
         }
@@ -101,7 +103,7 @@ async fn one(
         if Instant::now() >= until {
             break;
         }
-        let socket = socket(addr, port).map_err(|error| Some(format!("can't use local port {port} again: {error}")))?;
+        let socket = at(port, addr).map_err(|error| Some(format!("can't use local port {port} again: {error}")))?;
         let patience = (Instant::now() + if attempt == 0 { FIRST } else { LATER }).min(until);
         let connected = timeout_at(patience, socket.connect(addr)).await;
         tracing::debug!(%addr, port, attempt, ?connected, "punching");
@@ -148,22 +150,6 @@ async fn accept(
         }
     }
     Err(last)
-}
-
-fn listener(any: SocketAddr, port: u16) -> io::Result<TcpListener> {
-    socket(any, port)?.listen(BACKLOG)
-}
-
-/// A socket at a local port that others are connected from.
-fn socket(to: SocketAddr, port: u16) -> io::Result<TcpSocket> {
-    let (socket, any) = if to.is_ipv4() {
-        (TcpSocket::new_v4()?, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
-    } else {
-        (TcpSocket::new_v6()?, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
-    };
-    share(&socket)?;
-    socket.bind(any)?;
-    Ok(socket)
 }
 
 /// The handshake on a stream that both sides opened.

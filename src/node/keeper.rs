@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,6 +24,10 @@ use crate::net::HandshakeError;
 /// How long changes wait to be written down: those of a start or of a lost tracker come together.
 const SAVE_DELAY: Duration = Duration::from_secs(2);
 
+/// How long a node with configured peers waits before it dials others: most likely they are the same, and two connections
+/// to one node would replace each other.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// How often a node that has too few peers is reminded of more of those it met before.
 const RECALL: Duration = Duration::from_secs(20);
 
@@ -34,7 +39,7 @@ pub(crate) struct Discovery {
     news: Notify,
     remembered: Mutex<Remembered>,
     /// Whether anybody is remembered at all.
-    remembers: std::sync::atomic::AtomicBool,
+    remembers: AtomicBool,
     /// Rung when there is something to write down.
     met: Notify,
     health: Mutex<BTreeMap<&'static str, (Source, DiscoveryState, String)>>,
@@ -78,7 +83,7 @@ impl Discovery {
 
     /// A dial of this node has ended with a proof of who is there.
     pub(crate) fn met(&self, node: NodeId, addr: SocketAddr, tracker: bool) {
-        if self.remembers.load(std::sync::atomic::Ordering::Acquire) {
+        if self.remembers.load(Ordering::Acquire) {
             lock(&self.remembered).worked(node, addr, tracker, unix_ms() / 1000);
             self.met.notify_one();
         }
@@ -88,6 +93,7 @@ impl Discovery {
 /// Starts what was asked for.
 pub(crate) async fn start(
     shared: &Arc<Shared>,
+    has_peers: bool,
     remember: Option<PathBuf>,
     #[cfg(feature = "lan")] lan: Option<super::Lan>,
 ) {
@@ -101,7 +107,8 @@ pub(crate) async fn start(
         keeps |= shared.start_lan(lan);
     }
     if keeps {
-        shared.spawn(Arc::clone(shared).run_keeper());
+        let grace = if has_peers { GRACE } else { Duration::ZERO };
+        shared.spawn(Arc::clone(shared).run_keeper(grace));
     }
 }
 
@@ -119,13 +126,20 @@ impl Shared {
     }
 
     /// Dials candidates while more peers are wanted, until the node closes.
-    async fn run_keeper(self: Arc<Self>) {
+    async fn run_keeper(self: Arc<Self>, grace: Duration) {
+        tokio::select! {
+            () = self.closing.cancelled() => return,
+            () = tokio::time::sleep(grace) => {}
+        }
         let mut dials: JoinSet<(Ticket, Sighting, Outcome)> = JoinSet::new();
         let mut changed = self.peers_changed.subscribe();
         let mut before = HashSet::new();
         let mut recall = Recall::default();
         loop {
             let present = self.present();
+            if !before.is_subset(&present.peers) {
+                recall = Recall::default();
+            }
             let recall_in = recall.look(&self, &present);
             let now = self.start.elapsed();
             let mut wait = recall_in.map(|wait| now + wait);
@@ -246,7 +260,7 @@ impl Shared {
             self.remembering(DiscoveryState::On, format!("{} nodes in {shown}", known.len()));
         }
         *lock(&self.discovery.remembered) = known;
-        self.discovery.remembers.store(true, std::sync::atomic::Ordering::Release);
+        self.discovery.remembers.store(true, Ordering::Release);
         if writable {
             self.spawn(Arc::clone(self).run_memory(path));
         }

@@ -97,7 +97,10 @@ impl Shared {
         let known: Vec<_> = established.welcome.as_ref().map(|w| w.peers.clone()).unwrap_or_default();
         let (addr, inbound, legacy) = (arrival.addr, arrival.inbound, matches!(arrival.speaker, Speaker::Legacy(_)));
         let (from, hooks) = (arrival.node, self.hooks());
-        let proven_there = !inbound && !legacy;
+        if !inbound && !legacy && from != self.me {
+            // Before anybody hears that it is connected: who stops the node then finds it remembered.
+            self.discovery.met(from, addr, tracker != TrackerRole::None);
+        }
         let mut established = Some(established);
         let mut tasks = None;
         let result = self.with(|state, now, out| {
@@ -130,9 +133,6 @@ impl Shared {
         // Outside of it: a runtime that is shutting down drops them here and now, and their end wants the lock.
         if let Some(tasks) = tasks {
             tasks.run();
-        }
-        if proven_there && matches!(result, Ok(()) | Err((CloseReason::Duplicate, _))) {
-            self.discovery.met(from, addr, tracker != TrackerRole::None);
         }
         match result {
             Ok(()) => Ok(conn),

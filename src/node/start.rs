@@ -140,6 +140,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         legacy: builder.legacy,
         limits: builder.limits,
         legacy_hello: Arc::new(legacy_hello),
+        port: Arc::default(),
         unix_now: Arc::new(|| (unix_ms() / 1000) as i64),
     });
     let mut dice = [0u8; 32];
@@ -158,6 +159,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     // Before anybody is met: that would not be remembered.
     keeper::start(
         shared,
+        !peers.is_empty(),
         builder.remember,
         #[cfg(feature = "lan")]
         builder.lan,

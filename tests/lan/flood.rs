@@ -108,6 +108,11 @@ fn sender() {
             }
             println!("> {n} packets in {seconds} s");
         }
+        ["hold", seconds] => {
+            // Without the options that let others have it too.
+            let _sockets = ["0.0.0.0:5353", "[::]:5353"].map(UdpSocket::bind);
+            std::thread::sleep(std::time::Duration::from_secs(u64::from(count(seconds))));
+        }
         _ => panic!("{args:?}"),
     }
 }

@@ -86,7 +86,7 @@ fn two_machines_on_a_cable_meet_with_the_default_settings() {
         println!("two machines, {case}: first call answered {took:.2?} after the start of the second");
         assert_eq!(outcome["responder"], json!(provider.id()));
         assert!(took <= TARGET, "{took:?}");
-        assert_eq!(lan(&two)["detail"], "on eth0");
+        assert_eq!(lan(&two)["detail"], "eth0");
         let addr = two.run(["peers", "--json"]).json()["addr"].as_str().unwrap().to_owned();
         assert!(addr.starts_with(if bind == "::" { "[fe80::" } else { "10.99.0." }), "{addr}");
     }
@@ -104,7 +104,7 @@ fn a_cable_plugged_in_later_is_used() {
     let start = Instant::now();
     assert_eq!(b.event("peer_connected")["node_id"], a.id());
     println!("a cable plugged in later: connected after {:.2?}", start.elapsed());
-    eventually("both use it", || [&one, &two].iter().all(|h| lan(h)["detail"] == "on eth0"));
+    eventually("both use it", || [&one, &two].iter().all(|h| lan(h)["detail"] == "eth0"));
 }
 
 #[test]
@@ -145,6 +145,59 @@ fn with_no_lan_or_on_loopback_unasked_nothing_is_sent_or_heard() {
 }
 
 #[test]
+fn a_node_that_listens_on_one_address_is_announced_with_that_one() {
+    let Some([left, right]) = Space::two() else { return };
+    let (one, two) = (Home::new(), Home::new());
+    let args = ["serve", "--json", "--port", "0", "--bind", "10.99.0.1"];
+    let a = Serve::start(left.command(&one, &args));
+    let b = Serve::start(right.command(&two, &args[..4]));
+    assert_eq!(b.event("peer_connected")["node_id"], a.id());
+    assert_eq!((&lan(&one)["detail"], &lan(&one)["state"]), (&json!("eth0"), &json!("on")));
+    // Where it has no such address it says so.
+    drop(a);
+    let args = ["serve", "--json", "--port", "0", "--bind", "127.0.0.1", "--lan-interface", "eth0"];
+    let _a = Serve::start(left.command(&one, &args));
+    eventually("it is told", || lan(&one)["detail"].as_str().unwrap().contains("127.0.0.1, is not"));
+    assert_eq!(lan(&one)["state"], "failing");
+}
+
+#[test]
+fn a_private_tracker_meets_those_it_allows() {
+    let Some(space) = Space::new() else { return };
+    let (box_, friend, stranger) = (Home::new(), Home::new(), Home::new());
+    friend.run(["init"]).ok();
+    let id = friend.run(["id"]).ok().trim().to_owned();
+    let tracker = serve(&space, &box_, &["--tracker", "--private", "--allow", &id]);
+    let other = serve(&space, &stranger, &[]);
+    let allowed = serve(&space, &friend, &[]);
+    let mut met =
+        vec![allowed.event("peer_connected")["node_id"].clone(), allowed.event("peer_connected")["node_id"].clone()];
+    met.sort_by_key(Value::to_string);
+    let mut both = vec![json!(tracker.id()), json!(other.id())];
+    both.sort_by_key(Value::to_string);
+    assert_eq!(met, both);
+    assert_eq!(peer_ids(&box_), [id], "nobody else");
+    let now = lan(&box_);
+    assert!(now["dialled"].as_u64() <= Some(1) && now["candidates"] == 1, "the stranger is not even dialled: {now}");
+}
+
+#[test]
+fn where_the_port_is_taken_it_is_told_and_tried_again() {
+    let Some(space) = Space::new() else { return };
+    let home = Home::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| space.flood(&["hold", "12"]));
+        eventually("the port is taken", || space.listens_on_mdns());
+        let node = serve(&space, &home, &["--agent", "echo"]);
+        eventually("it is failing", || lan(&home)["state"] == "failing");
+        assert!(lan(&home)["detail"].as_str().unwrap().contains("5353"), "{}", lan(&home));
+        assert_eq!(home.run(["call", "echo", "1"]).ok(), "1\n");
+        eventually("it is free again, and used", || lan(&home)["state"] == "on" && lan(&home)["detail"] == "lo");
+        drop(node);
+    });
+}
+
+#[test]
 fn an_interface_that_is_not_there_is_told_and_stops_nothing() {
     let Some(space) = Space::new() else { return };
     let home = Home::new();
@@ -153,7 +206,7 @@ fn an_interface_that_is_not_there_is_told_and_stops_nothing() {
     eventually("it is failing", || lan(&home)["state"] == "failing");
     assert!(lan(&home)["detail"].as_str().unwrap().contains("eth77"), "{}", lan(&home));
     let text = home.run(["status"]).ok();
-    assert!(text.contains("lan failing, there is no interface eth77"), "{text}");
+    assert!(text.contains("lan failing: there is no interface eth77"), "{text}");
     assert_eq!(home.run(["call", "echo", "1"]).ok(), "1\n");
     node.signal(Signal::TERM);
     let (code, log) = node.ended();

@@ -126,7 +126,9 @@ impl Space {
         command.args([test, "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
         command.env("ELO_TEST_ARGS", args).stdin(Stdio::null());
         let ran = run(command);
-        print!("{}", ran.stdout.lines().filter(|l| l.starts_with("> ")).map(|l| format!("{l}\n")).collect::<String>());
+        for line in ran.stdout.lines().filter_map(|line| line.split_once("> ")) {
+            println!("{}", line.1);
+        }
         assert!(ran.code == 0 && ran.stdout.contains("1 passed"), "{test} {args}: {ran:?}");
     }
 }

@@ -8,6 +8,7 @@ use super::harness::{figure, internet, seconds, until};
 use super::net::{Net, Switch};
 use super::nodes::Elo;
 use super::router::{Nat, block_udp};
+use super::wire::Worse;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -23,22 +24,17 @@ struct Pair {
 
 impl Pair {
     fn new(net: Net, caller: Option<Nat>, provider: Option<Nat>) -> Self {
-        Self::with(net, caller, provider, |_| {})
+        let world = net.internet();
+        let home = |nat| net.home(&world, nat);
+        let (caller, provider) = (caller.map(home), provider.map(home));
+        Self::at(net, &world, caller.as_ref(), provider.as_ref())
     }
 
-    /// The same with something done to each home.
-    fn with(net: Net, caller: Option<Nat>, provider: Option<Nat>, change: impl Fn(&Switch)) -> Self {
-        let world = net.internet();
-        let at = |nat: Option<Nat>, name: &str| match nat {
-            Some(nat) => {
-                let home = net.home(&world, nat);
-                change(&home);
-                net.host(&home, name)
-            }
-            None => net.host(&world, name),
-        };
-        let tracker = net.host(&world, "tracker");
-        let (calls, provides) = (at(caller, "caller"), at(provider, "provider"));
+    /// In these homes, or on the internet.
+    fn at(net: Net, world: &Switch, caller: Option<&Switch>, provider: Option<&Switch>) -> Self {
+        let calls = net.host(caller.unwrap_or(world), "caller");
+        let provides = net.host(provider.unwrap_or(world), "provider");
+        let tracker = net.host(world, "tracker");
         let peer = tracker.addr();
         let started = Instant::now();
         let tracker = Elo::start(&tracker, "tracker", &["--tracker"]);
@@ -98,7 +94,20 @@ fn cone_to_cone_is_punched() {
 fn where_udp_is_blocked_cone_to_cone_is_punched() {
     let row = "cone to cone NAT, UDP blocked";
     let Some(net) = internet(row) else { return };
-    punched(row, &Pair::with(net, Some(Nat::Cone), Some(Nat::Cone), block_udp));
+    let world = net.internet();
+    let homes = [(); 2].map(|()| net.home(&world, Nat::Cone));
+    homes.iter().for_each(block_udp);
+    punched(row, &Pair::at(net, &world, Some(&homes[0]), Some(&homes[1])));
+}
+
+#[test]
+fn far_apart_cone_to_cone_is_punched() {
+    let row = "cone to cone NAT, 20 ms ± 5 ms and 1 % loss at each";
+    let Some(net) = internet(row) else { return };
+    let world = net.internet();
+    let worse = Worse { delay_ms: 20, jitter_ms: 5, loss_percent: 1 };
+    let homes = [(); 2].map(|()| net.home_far_away(&world, Nat::Cone, worse));
+    punched(row, &Pair::at(net, &world, Some(&homes[0]), Some(&homes[1])));
 }
 
 /// Who lets everybody in can be dialled: a tracker's dial-back proves it, and no hole is needed.

@@ -24,6 +24,8 @@ const INTERNET: [u8; 3] = [198, 18, 0];
 pub struct Net {
     tag: String,
     spaces: Mutex<Vec<String>>,
+    /// What makes routers' cables bad.
+    wires: Mutex<Vec<Wire>>,
     /// Numbers for devices and networks.
     count: AtomicU32,
 }
@@ -32,7 +34,7 @@ impl Net {
     pub fn new() -> Self {
         static NETS: AtomicU32 = AtomicU32::new(0);
         let tag = format!("{PREFIX}{}n{}-", std::process::id(), NETS.fetch_add(1, Ordering::Relaxed));
-        Self { tag, spaces: Mutex::default(), count: AtomicU32::new(1) }
+        Self { tag, spaces: Mutex::default(), wires: Mutex::default(), count: AtomicU32::new(1) }
     }
 
     /// What the names of its namespaces begin with.
@@ -143,11 +145,15 @@ impl Net {
     /// A machine whose cable delays and loses, both ways.
     pub fn host_far_away(&self, switch: &Switch, name: &str, worse: Worse) -> Host {
         let space = self.space(name);
-        let port = format!("p{}", self.number());
-        let wire = Wire::new(&switch.space, &port, &space, "eth0", worse);
-        must(&["ip", "-n", &switch.space, "link", "set", &port, "master", "br0", "up"]);
-        let cable = Cable { space: switch.space.clone(), port };
+        let (cable, wire) = self.bad_cable(switch, &space, "eth0", worse);
         self.host_at(switch, space, Some(cable), Some(wire))
+    }
+
+    fn bad_cable(&self, switch: &Switch, space: &str, end: &str, worse: Worse) -> (Cable, Wire) {
+        let port = format!("p{}", self.number());
+        let wire = Wire::new(&switch.space, &port, space, end, worse);
+        must(&["ip", "-n", &switch.space, "link", "set", &port, "master", "br0", "up"]);
+        (Cable { space: switch.space.clone(), port }, wire)
     }
 
     fn host_at(&self, switch: &Switch, space: String, cable: Option<Cable>, wire: Option<Wire>) -> Host {
@@ -158,12 +164,14 @@ impl Net {
         Host { space, ip, cable, wire }
     }
 
-    /// A router's way out: its device `wan` on a switch; its address there.
-    pub fn uplink(&self, switch: &Switch, space: &str) -> Ipv4Addr {
-        self.cable(&switch.space, space, "wan");
-        let ip = switch.attach(space, "wan");
+    /// A router's way out: its device `wan` on a switch, over a bad cable or a good one.
+    pub fn uplink(&self, switch: &Switch, space: &str, worse: Option<Worse>) {
+        match worse {
+            Some(worse) => self.wires.lock().unwrap().push(self.bad_cable(switch, space, "wan", worse).1),
+            None => drop(self.cable(&switch.space, space, "wan")),
+        }
+        switch.attach(space, "wan");
         must(&["ip", "-n", space, "route", "add", "default", "via", &address(switch.prefix, 1).to_string()]);
-        ip
     }
 }
 

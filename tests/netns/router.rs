@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
 use super::net::{Net, Switch, sysctl};
+use super::wire::Worse;
 
 /// How a router maps what its machines send, and what it lets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +48,18 @@ impl Nat {
 impl Net {
     /// A home behind a router: the switch that its machines are on.
     pub fn home(&self, internet: &Switch, nat: Nat) -> Switch {
+        self.home_with(internet, nat, None)
+    }
+
+    /// The same at the end of a bad cable.
+    pub fn home_far_away(&self, internet: &Switch, nat: Nat, worse: Worse) -> Switch {
+        self.home_with(internet, nat, Some(worse))
+    }
+
+    fn home_with(&self, internet: &Switch, nat: Nat, worse: Option<Worse>) -> Switch {
         let space = self.space(&format!("router{}", self.number()));
         let lan = self.switch_of_router(&space);
-        self.uplink(internet, &space);
+        self.uplink(internet, &space, worse);
         nft(&space, &nat.rules(lan.first()));
         sysctl(&space, "net/ipv4/ip_forward", "1");
         lan

@@ -4,12 +4,17 @@
 //! sender's time to live is over; so its caches are watched from here, and when they hold more than any local network
 //! has to say it is started anew after a pause, without them.
 
+mod links;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use mdns_sd::{IfKind, IfPredicate, Receiver, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo};
 use tokio::time::Instant;
+
+use links::Link;
+pub(crate) use links::Settings;
 
 use crate::identity::NodeId;
 use crate::limits::{MAX_CANDIDATE_ADDRS, MAX_LAN_RECORDS, MAX_LAN_TIMERS};
@@ -37,6 +42,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 const INTERFACES_S: u32 = 2;
 const INTERFACES: Duration = Duration::from_secs(INTERFACES_S as u64);
 
+/// How long the daemon may use no interface though there are some.
+const UNUSED: Duration = Duration::from_secs(5);
+
 /// How old it may be when an announcement is about none of them: who announces nonsense must not cost much.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -49,43 +57,6 @@ const CALM: Duration = Duration::from_secs(600);
 /// How long the goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-/// What is to be done on the local network.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    /// This node.
-    pub(crate) me: NodeId,
-    /// Where it listens. A node that doesn't is not announced.
-    pub(crate) listen: Option<SocketAddr>,
-    /// Names or addresses of the interfaces to use. Empty: all but loopback; of a node that listens on one address, the
-    /// one that has it.
-    pub(crate) interfaces: Vec<String>,
-}
-
-impl Settings {
-    /// Whether there is nobody who could use it: a node that listens on loopback only, when that was not asked for.
-    pub(crate) fn is_senseless(&self) -> bool {
-        self.interfaces.is_empty() && self.listen.is_some_and(|addr| addr.ip().is_loopback())
-    }
-
-    /// Whether an interface's address is one to be used.
-    fn selects(&self, name: &str, ip: IpAddr, loopback: bool) -> bool {
-        let bound = self.listen.map(|addr| addr.ip());
-        // Nobody reaches a listener for IPv4 by IPv6.
-        if bound
-            .is_some_and(|bound| if bound.is_ipv4() { ip.is_ipv6() } else { !bound.is_unspecified() && ip.is_ipv4() })
-        {
-            return false;
-        }
-        if !self.interfaces.is_empty() {
-            return self.interfaces.iter().any(|wanted| wanted == name || wanted.parse() == Ok(ip));
-        }
-        match bound.filter(|bound| !bound.is_unspecified()) {
-            Some(bound) => ip == bound,
-            None => !loopback,
-        }
-    }
-}
-
 /// What the local network tells.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -97,32 +68,6 @@ pub(crate) enum Event {
     Restarted,
     /// How it is doing: whether it works, and details in words.
     Health(bool, String),
-}
-
-/// An address on an interface that is used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Link {
-    name: String,
-    index: u32,
-    ip: IpAddr,
-    prefix: u8,
-}
-
-impl Link {
-    /// Whether an address is reached over this interface without a router.
-    fn has(&self, ip: IpAddr) -> bool {
-        match (self.ip, ip) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0);
-                u32::from(own) & mask == u32::from(other) & mask
-            }
-            (IpAddr::V6(own), IpAddr::V6(other)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix.min(128))).unwrap_or(0);
-                u128::from(own) & mask == u128::from(other) & mask
-            }
-            _ => false,
-        }
-    }
 }
 
 /// The daemon at work.
@@ -153,6 +98,8 @@ pub(crate) struct Lan {
     told: Option<(bool, String)>,
     /// How many interfaces the daemon says that it uses.
     used: Option<usize>,
+    /// Since when it uses none though there are some.
+    unused_since: Option<Instant>,
     waiting: VecDeque<Event>,
 }
 
@@ -177,6 +124,7 @@ impl Lan {
             links_at: None,
             told: None,
             used: None,
+            unused_since: None,
             waiting: VecDeque::new(),
         }
     }
@@ -221,7 +169,7 @@ impl Lan {
 
     fn start(&mut self) {
         self.look_at = Instant::now() + LOOK;
-        self.used = None;
+        (self.used, self.unused_since) = (None, None);
         match self.try_start() {
             Ok(running) => {
                 self.running = Some(running);
@@ -307,16 +255,22 @@ impl Lan {
             return self.health(false, detail);
         }
         if self.used == Some(0) {
-            return self.health(false, format!("multicast DNS can't be used on {names}"));
+            // It may not have looked at the interfaces yet, or not be able to use them: it gets its sockets when it starts.
+            let since = *self.unused_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= UNUSED {
+                self.trouble(&format!("it can't be used on {names} (is its port, 5353, another program's alone?)"));
+            }
+            return;
         }
+        self.unused_since = None;
         let bound = self.settings.listen.map(|addr| addr.ip()).filter(|ip| !ip.is_unspecified());
         let detail = match bound {
-            _ if self.settings.listen.is_none() => format!("on {names}; this node doesn't listen and is not announced"),
+            _ if self.settings.listen.is_none() => format!("{names}; this node doesn't listen and is not announced"),
             Some(ip) if !self.links.iter().any(|link| link.ip == ip) => {
                 return self
-                    .health(false, format!("on {names}, where {ip}, on which this node listens, is not announced"));
+                    .health(false, format!("{names}, where the only address this node listens on, {ip}, is not"));
             }
-            _ => format!("on {names}"),
+            _ => names,
         };
         self.health(true, detail);
     }
@@ -425,41 +379,6 @@ mod tests {
             listen: listen.map(|addr| addr.parse().unwrap()),
             interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
         }
-    }
-
-    /// Which of a machine's addresses are used.
-    fn used(listen: Option<&str>, interfaces: &[&str]) -> Vec<&'static str> {
-        let all =
-            [("lo", "127.0.0.1"), ("lo", "::1"), ("eth0", "10.0.0.5"), ("eth0", "fe80::5"), ("wlan0", "10.1.0.5")];
-        let settings = settings(listen, interfaces);
-        let selected = all.into_iter().filter(|(name, ip)| settings.selects(name, ip.parse().unwrap(), *name == "lo"));
-        selected.map(|(_, ip)| ip).collect()
-    }
-
-    #[test]
-    fn which_interfaces_are_used() {
-        assert_eq!(used(None, &[]), ["10.0.0.5", "fe80::5", "10.1.0.5"]);
-        assert_eq!(used(Some("0.0.0.0:1"), &[]), ["10.0.0.5", "10.1.0.5"], "nobody reaches it by IPv6");
-        assert_eq!(used(Some("[::]:1"), &[]), ["10.0.0.5", "fe80::5", "10.1.0.5"]);
-        assert_eq!(used(Some("10.1.0.5:1"), &[]), ["10.1.0.5"]);
-        assert_eq!(used(Some("127.0.0.1:1"), &["lo"]), ["127.0.0.1"]);
-        assert_eq!(used(Some("0.0.0.0:1"), &["lo", "10.0.0.5"]), ["127.0.0.1", "10.0.0.5"]);
-        assert_eq!(used(Some("0.0.0.0:1"), &["eth7"]), [""; 0]);
-        assert!(settings(Some("127.0.0.1:1"), &[]).is_senseless());
-        assert!(!settings(Some("127.0.0.1:1"), &["lo"]).is_senseless());
-        assert!(!settings(None, &[]).is_senseless());
-    }
-
-    #[test]
-    fn an_announcement_is_about_the_links_it_came_to() {
-        let link = |ip: &str, prefix| Link { name: "eth0".into(), index: 2, ip: ip.parse().unwrap(), prefix };
-        let has = |link: &Link, ip: &str| link.has(ip.parse().unwrap());
-        let four = link("192.168.1.5", 24);
-        assert!(has(&four, "192.168.1.200") && !has(&four, "192.168.2.1") && !has(&four, "::1"));
-        let six = link("2001:db8::5", 64);
-        assert!(has(&six, "2001:db8::1:2") && !has(&six, "2001:db8:1::1"));
-        assert!(has(&link("10.0.0.1", 0), "1.2.3.4") && !has(&link("10.0.0.1", 32), "10.0.0.2"));
-        assert!(has(&link("::1", 0), "::7"));
     }
 
     fn service(host: &str, ip: &str, port: u16, members: &[(&str, &str)]) -> ResolvedService {
