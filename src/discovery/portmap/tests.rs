@@ -54,6 +54,9 @@ impl Book {
 
 type Answer = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
 
+/// How a gateway answers a packet.
+type Speak = fn(&[u8], &mut Book) -> Option<Vec<u8>>;
+
 /// Something that answers where gateways do. Each test has an address of its own.
 async fn speaks(at: Ipv4Addr, mut answer: Answer) -> JoinHandle<()> {
     let socket = UdpSocket::bind((at, crab_nat::GATEWAY_PORT)).await.unwrap();
@@ -185,7 +188,7 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 async fn made_renewed_moved_forgotten_and_given_back(
     at: Ipv4Addr,
-    speak: fn(&[u8], &mut Book) -> Option<Vec<u8>>,
+    speak: Speak,
     protocol: &'static str,
 ) {
     let book = Book::new();
@@ -248,7 +251,7 @@ async fn a_gateway_that_goes_silent_is_told_and_asked_again() {
 #[tokio::test]
 async fn garbage_and_lies_map_nothing_and_do_no_harm() {
     let at = Ipv4Addr::new(127, 53, 1, 4);
-    let lies: Vec<fn(&[u8], &mut Book) -> Option<Vec<u8>>> = vec![
+    let lies: Vec<Speak> = vec![
         |_, _| Some(Vec::new()),
         |_, _| Some(vec![0; 2000]),
         |_, _| Some(vec![255; 60]),
