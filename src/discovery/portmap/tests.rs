@@ -186,11 +186,7 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     assert!(timeout(Duration::from_secs(30), looking).await.is_ok(), "waited in vain: {what}");
 }
 
-async fn made_renewed_moved_forgotten_and_given_back(
-    at: Ipv4Addr,
-    speak: Speak,
-    protocol: &'static str,
-) {
+async fn made_renewed_moved_forgotten_and_given_back(at: Ipv4Addr, speak: Speak, protocol: &'static str) {
     let book = Book::new();
     let own = Arc::clone(&book);
     let gateway = speaks(at, Box::new(move |ask| speak(ask, &mut own.lock().unwrap()))).await;
