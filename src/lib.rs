@@ -71,8 +71,8 @@ pub use node::Lan;
 pub use node::{
     Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo, ChunkError, Context, Dht, DhtHealth,
     DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics, Node, Outcome, Payload, PeerInfo, PortMapping,
-    Reachability, Route, Source, Status, Subscription, Task, TaskError, TaskResult, Timings, Tracker, TrackerName,
-    TrackerRole, VerifiedAddr, Way,
+    Reachability, Route, Search, Source, Status, Subscription, Task, TaskError, TaskResult, Timings, Tracker,
+    TrackerName, TrackerRole, VerifiedAddr, Way,
 };
 pub use wire::{Capability, CapabilityKind};
 
