@@ -293,7 +293,7 @@ impl Node {
             listen: shared.listen.clone(),
             addrs: state.addrs().iter().map(ToString::to_string).collect(),
             reachability: state.reachability(),
-            port_map: lock(&shared.port_map).clone(),
+            port_map: driver::lock(&shared.port_map).clone(),
             tracker: state.tracker_role(),
             capabilities: state.capabilities(),
             interests: state.interests(),
