@@ -311,3 +311,23 @@ fn contacts_and_attempts_are_bounded() {
     assert_eq!(state.contact_infos(now).len(), crate::limits::MAX_CONTACTS);
     assert_eq!(state.punches.len(), crate::limits::MAX_PUNCHES);
 }
+
+#[test]
+fn only_so_many_are_under_way_at_once() {
+    let mut w = behind_nats(14);
+    let most = crate::limits::MAX_PUNCHING;
+    let others: Vec<N> = (0..most + 9)
+        .map(|i| {
+            let n = w.add(Spec::new(&format!("p{i}")).hidden().punches());
+            w.join(n, TRACKER);
+            n
+        })
+        .collect();
+    w.symmetric.insert(CALLER);
+    w.run(secs(2));
+    let before = w.received["punch"];
+    let calls: Vec<_> = others.iter().map(|n| w.call(CALLER, Ask::new("ping").to(w.id(*n)))).collect();
+    w.run(secs(4));
+    assert_eq!(w.received["punch"] - before, most as u64);
+    assert!(calls.iter().all(|c| w.result(c).is_ok()));
+}
