@@ -11,7 +11,7 @@
 mod addrs;
 mod contacts;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod tracker;
 
 use std::collections::BTreeMap;
@@ -278,7 +278,7 @@ impl State {
 
     /// Whether this node's NAT is known to give one local port several public ones: two trackers, to which the same local
     /// port is connected, see it at one address with different ports. With a single tracker nobody can tell.
-    fn is_symmetric(&self) -> bool {
+    pub(super) fn is_symmetric(&self) -> bool {
         let seen: Vec<&Arrival> =
             self.peers.trackers().map(|(_, p)| &p.arrival).filter(|a| !a.inbound && a.observed.is_some()).collect();
         seen.iter().enumerate().any(|(i, a)| {
