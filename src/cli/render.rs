@@ -279,8 +279,9 @@ fn discovery(list: &Value) -> Vec<String> {
         if !text_of(one, "detail").is_empty() {
             line.push_str(&format!(": {}", text_of(one, "detail")));
         }
-        if !off(&one) {
-            let [known, dialled, proven] = ["candidates", "dialled", "proven"].map(|member| number(one, member));
+        let counts = ["candidates", "dialled", "proven"].map(|member| number(one, member));
+        if counts != [0; 3] {
+            let [known, dialled, proven] = counts;
             line.push_str(&format!(" ({known} known, {dialled} dialled, {proven} proven)"));
         }
         line
