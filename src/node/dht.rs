@@ -44,6 +44,9 @@ const REFRESH_MAX: Duration = Duration::from_secs(60);
 /// and go ask anew whether it can be dialled.
 const ROLE: Duration = Duration::from_secs(3);
 
+/// How long the addresses of names are good for.
+const RESOLVED: Duration = Duration::from_secs(60);
+
 /// How many announces are under way at once: each asks some dozens of servers.
 const ANNOUNCES: usize = 4;
 
@@ -227,6 +230,24 @@ struct Keeper {
     refreshing: Option<AbortOnDropHandle<()>>,
     /// Since when it serves and should not, or should and doesn't.
     odd_since: Option<Instant>,
+    /// Since when it knows nobody, and has heard of somebody.
+    alone_since: Option<Instant>,
+    /// The addresses of the nodes named to join through, and when they were looked up.
+    resolved: Option<(Instant, Vec<SocketAddrV4>)>,
+}
+
+impl Keeper {
+    /// Their addresses as of a while ago, or of now.
+    async fn resolve(&mut self, nodes: &[String]) -> Vec<SocketAddrV4> {
+        if let Some((at, found)) = &self.resolved
+            && at.elapsed() < if found.is_empty() { REJOIN } else { RESOLVED }
+        {
+            return found.clone();
+        }
+        let found = resolve(nodes).await;
+        self.resolved = Some((Instant::now(), found.clone()));
+        found
+    }
 }
 
 impl Shared {
@@ -253,6 +274,8 @@ impl Shared {
             refresh: (Instant::now(), REFRESH),
             refreshing: None,
             odd_since: None,
+            alone_since: None,
+            resolved: None,
         };
         let mut changed = part.changed.subscribe();
         loop {
@@ -316,7 +339,14 @@ impl Shared {
             keeper.odd_since.get_or_insert_with(Instant::now);
         }
         let role = keeper.odd_since.is_some_and(|since| since.elapsed() >= ROLE);
-        if (look.contacts.is_empty() && news) || role {
+        if !look.contacts.is_empty() || !news {
+            keeper.alone_since = None;
+        } else {
+            keeper.alone_since.get_or_insert_with(Instant::now);
+        }
+        // Whoever it learned of may be about to ask it, and then it knows them.
+        let alone = keeper.alone_since.is_some_and(|since| since.elapsed() >= ROLE);
+        if alone || role {
             drop(engine);
             drop(lock(&part.engine).take());
             self.join_dht(part, keeper, &join).await;
@@ -324,15 +354,21 @@ impl Shared {
     }
 
     /// Whom the DHT would be joined through now, and as what. `None`: there is no way yet.
-    async fn how_to_join(&self, part: &DhtPart, keeper: &Keeper) -> Option<Join> {
-        let known = keeper.known.iter().copied();
-        let mut bootstrap: Vec<SocketAddrV4> = match &part.mode {
+    async fn how_to_join(&self, part: &DhtPart, keeper: &mut Keeper) -> Option<Join> {
+        let mut named: Vec<SocketAddrV4> = match &part.mode {
             Dht::Off => return None,
-            Dht::Mesh => known.collect(),
-            Dht::Bootstrap(nodes) => resolve(nodes).await.into_iter().chain(known).collect(),
-            Dht::Public => resolve(&public_bootstrap()).await.into_iter().chain(known).collect(),
+            Dht::Mesh => Vec::new(),
+            Dht::Bootstrap(nodes) => keeper.resolve(nodes).await,
+            Dht::Public => keeper.resolve(&public_bootstrap()).await,
         };
-        let own: Vec<SocketAddrV4> = bootstrap.extract_if(.., |a| part.is_own(*a)).collect();
+        let own = named.iter().position(|a| part.is_own(*a)).map(|at| named.drain(at..).next());
+        let own = own.flatten();
+        let mut bootstrap = named;
+        if own.is_none() {
+            bootstrap.extend(keeper.known.iter().filter(|a| !part.is_own(**a)));
+        }
+        // Else: one of those that all join through joins through those before it, the first through nobody. mainline takes
+        // note of who asks it only while it has nobody to join through itself, and somebody has to.
         let mut unique = Vec::new();
         bootstrap.retain(|a| {
             !unique.contains(a) && {
@@ -344,7 +380,7 @@ impl Shared {
         if part.listens && part.bind.is_unspecified() && part.mode != Dht::Mesh {
             // Without a connection a node that listens everywhere knows no address of its own yet.
             let towards = bootstrap.first().and_then(|a| own_ip_towards(*a));
-            if let Some(ip) = own.first().map(|a| IpAddr::V4(*a.ip())).or(towards) {
+            if let Some(ip) = own.map(|a| IpAddr::V4(*a.ip())).or(towards) {
                 self.with(|state, now, out| state.learn_local_ip(ip, now, out));
             }
         }
@@ -374,7 +410,7 @@ impl Shared {
         if keeper.joined.is_some_and(|at| at.elapsed() < keeper.wait) {
             return;
         }
-        keeper.odd_since = None;
+        (keeper.odd_since, keeper.alone_since) = (None, None);
         if keeper.joined.replace(Instant::now()).is_some() {
             keeper.wait = (keeper.wait * 2).min(REJOIN_MAX);
         }

@@ -413,7 +413,7 @@ fn a_node_is_dialled_where_it_says_and_nobody_else_is_taken_for_it() {
     node.call("c", "work", Some(id(5).to_string()));
     assert_eq!(node.asked(), [(1, Wanted::Node(id(5)))]);
     // What is old, or of the future, is not what it says now.
-    node.says(1, 5, compact(&[1], &[], START_MS - 1800_000 - 300_001));
+    node.says(1, 5, compact(&[1], &[], START_MS - 1_800_000 - 300_001));
     node.says(1, 5, compact(&[2], &[], START_MS + 300_001));
     assert_eq!((node.dialled(), node.state.refused()["stale_dht_item"]), (vec![], 2));
     node.says(1, 5, compact(&[3], &[], START_MS));
