@@ -66,10 +66,13 @@ pub mod cli;
 pub use error::{Attempt, CallError, CloseReason, Delivery, Error, ErrorCode};
 pub use identity::{Identity, IdentityError, InvalidNodeId, NodeId, verify};
 pub use limits::Limits;
+#[cfg(feature = "lan")]
+pub use node::Lan;
 pub use node::{
-    Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo, ChunkError, Context, Dht, DhtHealth, Event,
-    FoundNode, Metrics, Node, Outcome, Payload, PeerInfo, Reachability, Route, Source, Status, Subscription, Task,
-    TaskError, TaskResult, Timings, Tracker, TrackerName, TrackerRole, VerifiedAddr, Way,
+    Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo, ChunkError, Context, Dht, DhtHealth,
+    DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics, Node, Outcome, Payload, PeerInfo, Reachability, Route,
+    Source, Status, Subscription, Task, TaskError, TaskResult, Timings, Tracker, TrackerName, TrackerRole,
+    VerifiedAddr, Way,
 };
 pub use wire::{Capability, CapabilityKind};
 

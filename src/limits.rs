@@ -100,6 +100,37 @@ pub const DHT_UNUSED: Duration = Duration::from_secs(10);
 /// The most DHT contacts remembered to join with again: 64, the newest staying.
 pub const MAX_DHT_CONTACTS: usize = 64;
 
+/// To how many others a public tracker connects by itself. With 8 links chosen at random a mesh of trackers holds together
+/// when most of them are lost, and a record crosses it in 2 or 3 links.
+pub const MAX_FEDERATED: usize = 8;
+
+/// The most trackers remembered to register with: several times what is needed, when many of them are gone.
+pub const MAX_TRACKER_CANDIDATES: usize = 32;
+
+/// The most of them that one peer told of: a peer that makes trackers up does not crowd out what others know.
+pub const MAX_TRACKER_CANDIDATES_OF_ONE: usize = 8;
+
+/// How many other nodes' records a tracker puts into a `welcome` beyond those of trackers and those that are wanted: a few
+/// to begin with. Everybody else is found by asking.
+pub const MAX_WELCOME_SAMPLE: usize = 2;
+
+/// The most trackers' records in a `welcome`: twice what a node registers with.
+pub const MAX_WELCOME_TRACKERS: usize = 8;
+
+/// Records a second that a tracker sends another one: half of what a peer takes by default, so that queries and events
+/// have room beside them.
+pub const SHARE_PER_SECOND: u32 = 50;
+
+/// Records that a tracker sends another one at once: a quarter of what a peer takes by default.
+pub const SHARE_BURST: u32 = 100;
+
+/// The most queries that wait for a moment before they are passed on; further ones are passed on at once.
+pub const MAX_WAITING_QUERIES: usize = 1024;
+
+/// The longest query that waits before it is passed on, in bytes: with [`MAX_WAITING_QUERIES`] it bounds what waits to
+/// 2 MiB. An honest one has some 500.
+pub const MAX_WAITING_QUERY: usize = 2048;
+
 /// The most records in one `welcome` or `query_resp`: 64 of 8 KiB fit in half a message.
 pub const MAX_RECORDS_PER_MESSAGE: usize = 64;
 
@@ -144,6 +175,94 @@ pub const MAX_DIAL_BACK_BUCKETS: usize = 4096;
 /// How many trackers a node asks to dial it: it names four in its record, and needs no more views of itself than that;
 /// the rest is for those it changed from.
 pub const MAX_VIEWS: usize = 8;
+
+/// The most candidates kept: addresses at which somebody may be, of whom nothing is proven yet. 256 of some hundred
+/// bytes; [`LAN_CANDIDATES`] and [`REMEMBERED_CANDIDATES`] are the shares that one source can't take from another.
+pub const MAX_CANDIDATES: usize = 256;
+
+/// The share of [`MAX_CANDIDATES`] for what the local network announces: more nodes than a LAN has as a rule. Whoever
+/// announces ten thousand fills this share and no other.
+pub const LAN_CANDIDATES: usize = 128;
+
+/// The share of [`MAX_CANDIDATES`] for peers of earlier runs. They are taken from the file as places become free.
+pub const REMEMBERED_CANDIDATES: usize = 64;
+
+/// The most candidates of one node id from one source. A host has a handful of interfaces, and somebody who announces
+/// another's id at wrong addresses gets no more room than that.
+pub const MAX_CANDIDATE_ADDRS: usize = 4;
+
+/// The most candidates from one source at one IP address: several nodes may share a machine, but a hundred ports of one
+/// machine are a scan.
+pub const MAX_CANDIDATES_PER_IP: usize = 32;
+
+/// The most dials of candidates under way at once. Somebody who accepts and says nothing holds one for
+/// [`Limits::handshake_timeout`].
+pub const CANDIDATE_DIALS: usize = 8;
+
+/// How many of [`CANDIDATE_DIALS`] one source may take: what the local network announces can't keep a node from the peers
+/// it remembers.
+pub const CANDIDATE_DIALS_PER_SOURCE: usize = 6;
+
+/// How many candidates are dialled at once after a quiet time: the peers wanted, in one go.
+pub const CANDIDATE_DIAL_BURST: u32 = 8;
+
+/// How many candidates a second are dialled for good: enough to come through a share of bogus ones within a minute or
+/// two, too few to be a scan or a flood of anybody.
+pub const CANDIDATE_DIALS_PER_SECOND: u32 = 2;
+
+/// The least wait before a candidate that failed is dialled again; it doubles with each failure.
+pub const CANDIDATE_BACKOFF_MIN: Duration = Duration::from_secs(2);
+
+/// The longest wait before a candidate is dialled again.
+pub const CANDIDATE_BACKOFF_MAX: Duration = Duration::from_secs(600);
+
+/// The longest wait while nobody is connected, and for two minutes or so for whoever was met in this run: after a cut the
+/// mesh is to be whole again within ten seconds. [`CANDIDATE_DIALS_PER_SECOND`] bounds what that costs.
+pub const CANDIDATE_BACKOFF_SOON: Duration = Duration::from_secs(8);
+
+/// The longest that failures of one address of a node hold back its others.
+pub const CANDIDATE_BACKOFF_NODE: Duration = Duration::from_secs(30);
+
+/// How many peers found on the local network a node connects to by itself. The others are a hop or two away, or are
+/// connected to when a call wants them.
+pub const LAN_PEERS: usize = 8;
+
+/// Remembered peers are dialled while fewer than this are connected: enough that losing one doesn't cut a node off.
+pub const ENOUGH_PEERS: usize = 3;
+
+/// The most nodes remembered from one run to the next: with [`MAX_REMEMBERED_ADDRS`] addresses each, 100 kB.
+pub const MAX_REMEMBERED: usize = 256;
+
+/// The most addresses remembered of one node.
+pub const MAX_REMEMBERED_ADDRS: usize = 4;
+
+/// The most bytes read of the file of remembered peers: ten times what a full one has.
+pub const MAX_REMEMBERED_FILE: u64 = 1024 * 1024;
+
+/// The most records that the multicast DNS daemon may have cached before it is started anew without them: a LAN of two
+/// hundred nodes has a thousand. Somebody can fill it with records of 9 kB, the most that a datagram holds.
+pub const MAX_LAN_RECORDS: usize = 2048;
+
+/// The most times that the multicast DNS daemon may have noted for its records before it is started anew. It notes two
+/// each time a record is heard again, until the record's time to live is over; 4 MiB of them.
+pub const MAX_LAN_TIMERS: usize = 256 * 1024;
+
+/// The most addresses in its own network that a node tells a tracker for hole punching: a host has a handful of them.
+pub const MAX_PUNCH_CANDIDATES: usize = 4;
+
+/// The most holes a node punches at once. Each holds five sockets for some seconds.
+pub const MAX_PUNCHING: usize = 16;
+
+/// The most nodes a node remembers attempts to punch through to. What is forgotten may be tried again early, which a
+/// tracker's own bound covers.
+pub const MAX_PUNCHES: usize = 256;
+
+/// The most nodes remembered as reached only through a tracker: what a person reads in a listing.
+pub const MAX_CONTACTS: usize = 256;
+
+/// The most nodes and pairs of nodes whose rate of punching a tracker remembers, of about 100 bytes each; past that it
+/// helps nobody new for a minute.
+pub const MAX_PUNCH_PAIRS: usize = 4096;
 
 /// What a node's owner may change. The defaults are for a node on the open internet with a few hundred peers.
 ///
@@ -217,6 +336,20 @@ pub struct Limits {
     pub redial_min: Duration,
     /// The longest wait before a configured peer is dialled again. Default 60 s.
     pub redial_max: Duration,
+    /// The longest wait before a peer is dialled again that was connected less than [`redial_soon_for`](Self::redial_soon_for)
+    /// ago. Default 4 s: when a cut network heals, the mesh is whole again within seconds.
+    pub redial_soon: Duration,
+    /// For how long a lost peer is believed to come back soon. Default 120 s; then the waits double up to
+    /// [`redial_max`](Self::redial_max).
+    pub redial_soon_for: Duration,
+    /// With how many trackers the node is registered: the configured ones, and public ones that it hears of until
+    /// there are that many. Default 4, which is what a record names. 0: only with those configured; a public tracker then
+    /// connects to no other tracker by itself either.
+    pub max_trackers: usize,
+    /// How long what was sent may stay unacknowledged by the other side's system before the connection is given up.
+    /// Default 15 s. Without it TCP tries for a quarter of an hour, with pauses of up to two minutes: longer than the cut that
+    /// caused it. Linux only (`TCP_USER_TIMEOUT`); elsewhere the system decides.
+    pub unacked_timeout: Duration,
     /// How long `shutdown` lets tasks and calls in flight finish. Default 5 s.
     pub drain_timeout: Duration,
 }
@@ -247,6 +380,9 @@ impl Limits {
             ("dht_wait", self.dht_wait, Duration::ZERO),
             ("redial_min", self.redial_min, least),
             ("redial_max", self.redial_max, self.redial_min),
+            ("redial_soon", self.redial_soon, least),
+            ("redial_soon_for", self.redial_soon_for, Duration::ZERO),
+            ("unacked_timeout", self.unacked_timeout, least),
             ("drain_timeout", self.drain_timeout, Duration::ZERO),
         ];
         match durations.into_iter().find(|(_, value, least)| value < least || *value > year) {
@@ -288,6 +424,10 @@ impl Default for Limits {
             dht_wait: Duration::from_secs(3),
             redial_min: Duration::from_secs(1),
             redial_max: Duration::from_secs(60),
+            redial_soon: Duration::from_secs(4),
+            redial_soon_for: Duration::from_secs(120),
+            max_trackers: 4,
+            unacked_timeout: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(5),
         }
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use elo::{Context, Delivery, Error, ErrorCode, Limits, Node, Task, TaskError, TaskResult};
-use mesh::{addr_of, eventually, node, peered, port_of};
+use mesh::{addr_of, eventually, meets, node, peered, port_of};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder as RuntimeBuilder, Runtime};
 use tokio::sync::Notify;
@@ -400,4 +400,31 @@ async fn a_call_given_up_at_the_very_end_is_still_taken_back() {
         dropped.await.unwrap();
         eventually("the handler was told", || stopped.load(Ordering::SeqCst) == round).await;
     }
+}
+
+/// A file of remembered peers that can be read, and then not be written any more.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_memory_that_cannot_be_written_stops_nothing() {
+    use elo::DiscoveryState;
+
+    let folder = tempfile::tempdir().unwrap();
+    let gone = folder.path().join("gone");
+    let remembered = |node: &Node| node.status().discovery.into_iter().find(|d| d.name == "remembered").unwrap();
+    let one = node("one").start().await.unwrap();
+    assert_eq!(remembered(&one).state, DiscoveryState::Off, "nothing is found unless it is asked for");
+    let two = node("two").remember(gone.join("peers.json")).peer(addr_of(&one)).start().await.unwrap();
+    assert_eq!(remembered(&two).state, DiscoveryState::On);
+    meets(&two, &[&one]).await;
+    eventually("it is told", || remembered(&two).state == DiscoveryState::Failing).await;
+    two.shutdown().await;
+    // With the folder there, the next one remembers.
+    std::fs::create_dir(&gone).unwrap();
+    let two = node("two").remember(gone.join("peers.json")).peer(addr_of(&one)).start().await.unwrap();
+    meets(&two, &[&one]).await;
+    two.shutdown().await;
+    let three = node("three").remember(gone.join("peers.json")).start().await.unwrap();
+    meets(&three, &[&one]).await;
+    assert_eq!(three.peers()[0].found, elo::Source::Remembered);
+    three.shutdown().await;
 }

@@ -1,8 +1,9 @@
 //! The way into the mesh: the node that runs in this home, or one that lives as long as the command.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use clap::builder::{BoolishValueParser, TypedValueParser};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::control::{Client, ControlError, DoorError, Progress, Reply, Shared, attach, connect};
+use crate::discovery::remembered::{self, Remembered};
 use crate::identity::{Identity, IdentityError};
 use crate::node::{Activity, ActivityStream, Node};
 
@@ -20,6 +22,9 @@ use super::values;
 
 /// How long further peers are waited for once one is connected.
 const MORE_PEERS: Duration = Duration::from_secs(2);
+
+/// How many remembered peers a command tries: the best few, as a person waits.
+const REMEMBERED: usize = 4;
 
 impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Self {
@@ -81,8 +86,8 @@ pub(super) fn inside(shared: &Shared) -> Way {
     Way { client, _session: Some(session), own: None }
 }
 
-/// Goes to the running node; or, with peers named, or none running and peers in the settings, through a short-lived
-/// node connected to them.
+/// Goes to the running node; or, with peers named, or none running and peers in the settings or remembered from an
+/// earlier run, through a short-lived node connected to them.
 pub(super) async fn any(app: &App, peers: &[String], within: Duration) -> Result<Way, Failure> {
     let running = match connect(&app.home).await {
         Ok(client) if peers.is_empty() => return Ok(Way::to_running(client)),
@@ -98,12 +103,16 @@ pub(super) async fn any(app: &App, peers: &[String], within: Duration) -> Result
     } else {
         peers
     };
-    if peers.is_empty() {
-        return Err(Failure::not_running(&app.home)
-            .exit(NOT_DELIVERED)
-            .hint("start one with `elo serve`, or say whom to go through: --peer HOST:PORT"));
-    }
-    let node = short_lived(app, peers, running, within).await?;
+    let met = if peers.is_empty() { remembered_peers(app)? } else { Vec::new() };
+    let node = match (peers.is_empty(), met.is_empty()) {
+        (false, _) => short_lived(app, peers, running, peers.len(), within).await?,
+        (true, true) => {
+            return Err(Failure::not_running(&app.home)
+                .exit(NOT_DELIVERED)
+                .hint("start one with `elo serve`, or say whom to go through: --peer HOST:PORT"));
+        }
+        (true, false) => through_remembered(app, &met, within).await?,
+    };
     let (client, session) =
         attach(&Shared { node: node.clone(), stop: CancellationToken::new(), stopped: CancellationToken::new() });
     Ok(Way { client, _session: Some(session), own: Some(node) })
@@ -121,7 +130,58 @@ fn configured_peers(app: &App) -> Result<Vec<String>, Failure> {
     }
 }
 
-async fn short_lived(app: &App, peers: &[String], running: bool, within: Duration) -> Result<Node, Failure> {
+/// The best of the peers that this home's node met in earlier runs, unless it is not to remember any.
+fn remembered_peers(app: &App) -> Result<Vec<String>, Failure> {
+    let off = match std::env::var("ELO_NO_REMEMBER").ok().filter(|value| !value.is_empty()) {
+        Some(value) => BoolishValueParser::new().parse_ref(&clap::Command::new("elo"), None, value.as_ref()).ok(),
+        None => app.file()?.flag("no-remember")?,
+    };
+    let Ok(identity) = Identity::load(&app.home) else { return Ok(Vec::new()) };
+    if off == Some(true) {
+        return Ok(Vec::new());
+    }
+    let path = app.home.join(remembered::NAME);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    match Remembered::read(&path, &identity.id(), now) {
+        Ok(known) => {
+            let peers =
+                known.iter().take(REMEMBERED).filter_map(|met| Some(format!("{}@{}", met.id, met.addrs.first()?)));
+            Ok(peers.collect())
+        }
+        // The next `serve` puts it aside.
+        Err(e) => {
+            tracing::warn!("the remembered peers in {} are not used: {e}", path.display());
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// Nobody was named: says through whom it goes.
+async fn through_remembered(app: &App, met: &[String], within: Duration) -> Result<Node, Failure> {
+    let node = short_lived(app, met, false, 1, within).await.map_err(|failure| {
+        let hint = "no node runs here, and those met in earlier runs are away: start one with `elo serve`, or say whom to \
+                    go through: --peer HOST:PORT";
+        failure.hint(hint)
+    })?;
+    if !app.out.json && !app.quiet {
+        for peer in node.peers() {
+            app.out.note(&format!(
+                "no node runs here; going through {} at {}, met in an earlier run",
+                peer.node_id.short(),
+                peer.addr
+            ));
+        }
+    }
+    Ok(node)
+}
+
+async fn short_lived(
+    app: &App,
+    peers: &[String],
+    running: bool,
+    enough: usize,
+    within: Duration,
+) -> Result<Node, Failure> {
     let identity = if running {
         // The same key must not be in the mesh twice: the tracker would take the second for a restart of the first.
         tracing::info!("a node runs in this home; this command goes through a node of its own, with a key of its own");
@@ -138,7 +198,7 @@ async fn short_lived(app: &App, peers: &[String], running: bool, within: Duratio
         builder = builder.peer(peer);
     }
     let node = builder.start().await?;
-    match settle(&node, peers.len(), within).await {
+    match settle(&node, peers.len(), enough, within).await {
         Ok(()) => Ok(node),
         Err(failure) => {
             node.shutdown().await;
@@ -147,18 +207,19 @@ async fn short_lived(app: &App, peers: &[String], running: bool, within: Duratio
     }
 }
 
-/// Waits until every peer is connected or has failed once; one that is connected is enough after a moment.
-async fn settle(node: &Node, peers: usize, within: Duration) -> Result<(), Failure> {
+/// Waits until `enough` peers are connected, or every one is or has failed once; one that is connected is enough after a
+/// moment.
+async fn settle(node: &Node, peers: usize, enough: usize, within: Duration) -> Result<(), Failure> {
     let mut activity = node.activity();
     let deadline = Instant::now() + within;
-    let enough = deadline.min(Instant::now() + MORE_PEERS);
+    let soon = deadline.min(Instant::now() + MORE_PEERS);
     let mut failed: BTreeMap<String, String> = BTreeMap::new();
     loop {
         let connected = node.peers().len();
-        if connected + failed.len() >= peers {
+        if connected >= enough || connected + failed.len() >= peers {
             break;
         }
-        let until = if connected > 0 { enough } else { deadline };
+        let until = if connected > 0 { soon } else { deadline };
         match tokio::time::timeout_at(until, next_fault(&mut activity)).await {
             Ok(Some((peer, fault))) => {
                 failed.insert(peer, fault);

@@ -81,7 +81,23 @@ fn strings(list: &Value) -> String {
     if texts.is_empty() { "-".to_owned() } else { texts.join(", ") }
 }
 
-/// The connected peers.
+/// How a peer is connected, or reached, and where.
+fn way(peer: &Value) -> String {
+    let addr = text_of(peer, "addr");
+    match text_of(peer, "way") {
+        "relay" => {
+            let tracker = match text_of(peer, "via_name") {
+                "" => short(text_of(peer, "via")),
+                name => name.to_owned(),
+            };
+            let note = text_of(peer, "note");
+            format!("relay via {tracker}{}{note}", if note.is_empty() { "" } else { ", " })
+        }
+        way => format!("{way} {addr}"),
+    }
+}
+
+/// The connected peers, and the nodes reached through trackers.
 pub(super) fn peers(terminal: bool, peers: &[Value]) -> String {
     let rows = peers.iter().map(|peer| {
         let mut notes = Vec::new();
@@ -94,14 +110,15 @@ pub(super) fn peers(terminal: bool, peers: &[Value]) -> String {
         vec![
             who(peer, "node_id"),
             short(text_of(peer, "node_id")),
-            format!("{} {}", if peer["inbound"] == true { "from" } else { "to" }, text_of(peer, "addr")),
+            text_of(peer, "found").to_owned(),
+            way(peer),
             peer["rtt_ms"].as_f64().map_or_else(|| "-".to_owned(), text::millis),
             text::span(number(peer, "connected_s")),
             capabilities(&peer["capabilities"]),
             notes.join(", "),
         ]
     });
-    table(terminal, &["NAME", "ID", "ADDRESS", "RTT", "SINCE", "PROVIDES", ""], rows)
+    table(terminal, &["NAME", "ID", "FOUND", "WAY", "RTT", "SINCE", "PROVIDES", ""], rows)
 }
 
 /// Nodes found.
@@ -248,7 +265,27 @@ pub(super) fn status(status: &Value) -> String {
         ("refused", counts("refused")),
         ("closed", counts("closed")),
     ];
-    rows.iter().map(|(name, value)| format!("{name:<11}{}\n", text::line(value))).collect()
+    let discovery = discovery(&status["discovery"]).into_iter().enumerate();
+    let discovery = discovery.map(|(n, line)| (if n == 0 { "discovery" } else { "" }, line));
+    rows.into_iter().chain(discovery).map(|(name, value)| format!("{name:<11}{}\n", text::line(&value))).collect()
+}
+
+/// How each way of finding nodes is doing, one a line; those that are not in use come last.
+fn discovery(list: &Value) -> Vec<String> {
+    let all = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    let off = |one: &&Value| text_of(one, "state") == "off";
+    let shown = |one: &Value| {
+        let mut line = format!("{} {}", text_of(one, "name"), text_of(one, "state"));
+        if !text_of(one, "detail").is_empty() {
+            line.push_str(&format!(": {}", text_of(one, "detail")));
+        }
+        if !off(&one) {
+            let [known, dialled, proven] = ["candidates", "dialled", "proven"].map(|member| number(one, member));
+            line.push_str(&format!(" ({known} known, {dialled} dialled, {proven} proven)"));
+        }
+        line
+    };
+    all.iter().filter(|one| !off(one)).chain(all.iter().filter(off)).map(shown).collect()
 }
 
 /// A node by its name and id, or by its id alone when its name is not known yet.
@@ -421,6 +458,16 @@ mod tests {
             let text = status(&json!({"reachability": reach, "metrics": {}}));
             assert!(text.contains(told), "{text}");
         }
+    }
+
+    #[test]
+    fn a_status_tells_how_discovery_is_doing() {
+        let text = status(&json!({"discovery": [
+            {"name": "dht", "state": "off", "detail": ""},
+            {"name": "lan", "state": "failing", "detail": "no\u{1b} multicast", "candidates": 3, "dialled": 2, "proven": 1},
+        ]}));
+        let line = "discovery  lan failing: no\u{fffd} multicast (3 known, 2 dialled, 1 proven)\n           dht off\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

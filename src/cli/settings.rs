@@ -41,6 +41,10 @@ pub(super) struct Settings {
     pub(super) answer: Answer,
     pub(super) tracker: Tracker,
     pub(super) legacy: bool,
+    /// The interfaces to find others on; empty: the usual ones. `None`: the local network is left alone.
+    pub(super) lan: Option<Vec<String>>,
+    /// Whether peers are remembered from one run to the next.
+    pub(super) remember: bool,
     pub(super) dht: Dht,
     pub(super) dht_port: Option<u16>,
 }
@@ -93,6 +97,8 @@ impl Settings {
         let tracker = flag(args.tracker, "tracker")?;
         let private = flag(args.private, "private")?;
         let allow = list(args.allow, file.list("allow", values::node_id))?;
+        let no_lan = flag(args.no_lan, "no-lan")?;
+        let interfaces = list(args.lan_interface, file.list("lan-interface", values::interface))?;
         let command = args.exec.or(file.value("exec", any)?);
         let stream = flag(args.exec_stream, "exec-stream")?;
         let shell = flag(args.exec_shell, "exec-shell")?;
@@ -122,6 +128,12 @@ impl Settings {
             return wrong(
                 "--private without --allow admits nobody",
                 "add `--allow ID` for each node (`elo id` prints it)",
+            );
+        }
+        if no_lan && !interfaces.is_empty() {
+            return wrong(
+                "--lan-interface doesn't go with --no-lan",
+                "leave --no-lan out (also ELO_NO_LAN and `no-lan` in the settings file) to be found on that interface",
             );
         }
         if command.is_none() && (stream || shell || max.is_some()) {
@@ -168,6 +180,8 @@ impl Settings {
                 (true, true) => Tracker::Private { allow },
             },
             legacy: flag(args.legacy, "legacy")?,
+            lan: (!no_lan).then_some(interfaces),
+            remember: !flag(args.no_remember, "no-remember")?,
             dht,
             dht_port,
         })
@@ -202,6 +216,7 @@ mod tests {
         let s = merge("", "").unwrap();
         assert_eq!(s.listen, Some("0.0.0.0:7878".parse().unwrap()));
         assert_eq!((s.name, s.answer, s.tracker, s.legacy), (None, Answer::Echo, Tracker::Off, false));
+        assert_eq!((s.lan, s.remember), (Some(Vec::new()), true));
         assert!(s.peers.is_empty() && s.capabilities.is_empty() && s.advertise.is_empty());
     }
 
@@ -228,6 +243,17 @@ mod tests {
         let s = merge(&format!("--tracker --private --allow {id} --peer {id}@box --legacy"), "").unwrap();
         assert_eq!((s.tracker, s.peers), (Tracker::Private { allow: vec![id] }, vec![format!("{id}@box:7878")]));
         assert!(s.legacy);
+    }
+
+    #[test]
+    fn the_local_network_and_the_memory_can_be_left_alone() {
+        let s = merge("--no-lan --no-remember", "").unwrap();
+        assert_eq!((s.lan, s.remember), (None, false));
+        let s = merge("", "no-lan = true\nno-remember = true").unwrap();
+        assert_eq!((s.lan, s.remember), (None, false));
+        let s = merge("--no-lan=false --lan-interface lo,eth0", "no-lan = true\nlan-interface = ['wlan0']").unwrap();
+        assert_eq!(s.lan, Some(vec!["lo".to_owned(), "eth0".to_owned()]));
+        assert_eq!(merge("", "lan-interface = '10.0.0.1'").unwrap().lan, Some(vec!["10.0.0.1".to_owned()]));
     }
 
     #[test]
@@ -262,6 +288,9 @@ mod tests {
             ("--tracker --private", "", "admits nobody"),
             ("--no-listen --port 1", "", "--no-listen"),
             ("--no-listen", "bind = '::1'", "--no-listen"),
+            ("--no-lan --lan-interface lo", "", "--lan-interface"),
+            ("--no-lan", "lan-interface = 'lo'", "--lan-interface"),
+            ("", "lan-interface = 'a b'", "elo.toml:1: lan-interface"),
             ("--exec-stream", "", "need --exec"),
             ("--max-tasks 2", "", "need --exec"),
             ("--exec cat", "", "without a capability"),

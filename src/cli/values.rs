@@ -127,6 +127,16 @@ pub(super) fn advertised(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
+/// A network interface: its name or its address.
+pub(super) fn interface(text: &str) -> Result<String, String> {
+    let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '/';
+    if !text.is_empty() && text.len() <= 64 && text.chars().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("say an interface's name or address: eth0, lo, 192.168.1.5".to_owned())
+    }
+}
+
 /// A name: of a capability, an interest, an event type or a node.
 pub(super) fn name(text: &str) -> Result<String, String> {
     if is_name(text) {

@@ -106,7 +106,7 @@ async fn handle<W: AsyncWrite + Unpin>(request: &[u8], shared: &Shared, replies:
     match request.op.as_str() {
         op::STATUS => replies.done(&node.status()).await,
         op::PEERS => {
-            for peer in node.peers() {
+            for peer in node.peers().into_iter().chain(node.contacts()) {
                 replies.item(&peer).await?;
             }
             replies.done(&()).await

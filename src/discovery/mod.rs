@@ -3,5 +3,9 @@
 //! What is learned here is a *candidate*: somebody may be there. It is believed only when a handshake has proven who
 //! answers.
 
+pub(crate) mod candidates;
 #[cfg(feature = "dht")]
 pub(crate) mod dht;
+#[cfg(feature = "lan")]
+pub(crate) mod lan;
+pub(crate) mod remembered;

@@ -54,6 +54,18 @@ pub enum Action {
         /// What for.
         how: How,
     },
+    /// Bring a peer's nonce to a port of its own address, one line and nothing else, and tell
+    /// [`super::State::dialled_back`] whether it was taken.
+    DialBack {
+        /// Who asked.
+        conn: ConnId,
+        /// The question's id.
+        id: String,
+        /// Where.
+        addr: SocketAddr,
+        /// What to bring.
+        nonce: ProbeNonce,
+    },
     /// Ask the DHT; [`super::State::dht_addrs`], [`dht_record`](super::State::dht_record) and at the end
     /// [`dht_over`](super::State::dht_over) tell what it says.
     Dht {
@@ -76,17 +88,19 @@ pub enum Action {
         /// Who must answer there, if that is known.
         node: Option<NodeId>,
     },
-    /// Bring a peer's nonce to a port of its own address, one line and nothing else, and tell
-    /// [`super::State::dialled_back`] whether it was taken.
-    DialBack {
-        /// Who asked.
-        conn: ConnId,
-        /// The question's id.
-        id: String,
-        /// Where.
-        addr: SocketAddr,
-        /// What to bring.
-        nonce: ProbeNonce,
+    /// Connect to a node at one of these addresses at the moment when it connects to us, through both NATs;
+    /// [`super::State::punch_failed`] tells when none worked.
+    Punch {
+        /// Who must be there.
+        node: NodeId,
+        /// Where from: this end of the connection to the tracker that helps.
+        local: SocketAddr,
+        /// Where to.
+        addrs: Vec<SocketAddr>,
+        /// When to begin.
+        wait: Duration,
+        /// Whether this side plays the dialler in the handshake.
+        dialler: bool,
     },
     /// Sign this node's record, and give it to [`super::State::record_signed`].
     SignRecord(Box<RecordDraft>),

@@ -73,6 +73,11 @@ impl<K: Clone + Eq + Hash> Timers<K> {
         self.due.first_key_value().map(|((at, _), _)| *at)
     }
 
+    /// When the key's alarm is due.
+    pub fn at(&self, key: &K) -> Option<Duration> {
+        self.set.get(key).map(|(at, _)| *at)
+    }
+
     /// How long until the key's alarm; nothing when it has none.
     pub fn due_in(&self, key: &K, now: Duration) -> Duration {
         self.set.get(key).map_or(Duration::ZERO, |(at, _)| at.saturating_sub(now))

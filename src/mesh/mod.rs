@@ -12,6 +12,8 @@ pub mod clock;
 pub mod conn_id;
 mod dialback;
 mod events;
+mod federation;
+mod forward;
 pub mod handshake;
 mod legacy;
 #[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "nobody answers its questions"))]
@@ -19,8 +21,10 @@ mod lookups;
 pub mod peers;
 #[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "there is nowhere to publish"))]
 mod publish;
+mod punch;
 pub mod queries;
 mod reachability;
+pub mod redial;
 mod relay;
 mod seen;
 #[cfg(test)]
@@ -29,7 +33,10 @@ mod state;
 mod table;
 mod tasks;
 pub mod throttle;
+mod trackers;
 mod view;
+#[cfg(test)]
+pub mod weight;
 
 pub use action::{Action, CallDone, CallEvent, OnFull, TaskKey, TaskToRun, What};
 pub use calls::CallSpec;
@@ -42,6 +49,7 @@ pub use lookups::{LookupId, Wanted};
 pub use peers::{Arrival, How};
 #[cfg(feature = "dht")]
 pub use publish::Publication;
+pub use punch::FEATURE as PUNCH;
 pub use queries::Purpose;
 pub use state::{Config, State};
 pub use tasks::ChunkRefused;

@@ -11,7 +11,6 @@ use super::conn_id::ConnId;
 use super::state::{State, Timer};
 use crate::error::CloseReason;
 use crate::identity::NodeId;
-use crate::limits::{MAX_RECORD_BYTES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE};
 use crate::node::{Activity, Source, TrackerRole};
 use crate::wire::{Caps, Object, Speaker, draft};
 
@@ -32,6 +31,9 @@ pub struct How {
 impl How {
     /// The other side dialled.
     pub const INBOUND: Self = Self { found: Source::Inbound, on_demand: false, punched: false };
+
+    /// Both sides dialled at once for calls, as a tracker told them.
+    pub const PUNCHED: Self = Self { found: Source::Tracker, on_demand: true, punched: true };
 
     /// This side dialled it to stay connected.
     pub const fn kept(found: Source) -> Self {
@@ -276,6 +278,8 @@ impl State {
                 let same_run = peer.arrival.instance == arrival.instance;
                 self.peers.retire(old);
                 self.timers.cancel(&Timer::Probe(old));
+                self.shares.forget(old);
+                self.timers.cancel(&Timer::Share(old));
                 let message = "replaced by a newer connection".to_owned();
                 out.push(Action::Close { conn: old, reason: CloseReason::Duplicate, message });
                 resend = same_run;
@@ -310,7 +314,8 @@ impl State {
             return Ok(Vec::new());
         }
         self.learn_local_addr(&arrival);
-        self.refresh_trackers();
+        self.tracker_connected(&node, now);
+        self.refresh_trackers(now);
         self.reach_look(now, out);
         let welcome = self.records_for_welcome(&node);
         if let Some(record) = &self.record {
@@ -318,8 +323,12 @@ impl State {
             out.push(Action::Send { to: conn, what: What::Ready(announce), on_full: OnFull::Drop });
         }
         self.ask(conn, now, out);
+        self.punches_on_connected(conn, &node, out);
         self.flush_record(now, out);
         self.lookups_on_connected(conn, &arrival, now, out);
+        if arrival.tracker != TrackerRole::None {
+            self.met_tracker(conn, now, out);
+        }
         self.calls_on_connected(&node, resend, now, out);
         self.queries_on_connected(conn, now, out);
         Ok(welcome)
@@ -378,6 +387,9 @@ impl State {
             let answer = draft::heartbeat(&self.me, now.unix_s(), None, Some(ask));
             out.push(Action::Send { to: conn, what: What::Ready(answer), on_full: OnFull::Drop });
         }
+        if let Some(answer) = beat.answer {
+            self.share_confirmed(conn, answer, now, out);
+        }
         if let Some(peer) = self.peers.get_mut(conn)
             && let Some((ask, at)) = peer.asked
             && beat.answer == Some(ask)
@@ -385,25 +397,6 @@ impl State {
             peer.rtt = Some(now.mono.saturating_sub(at));
             peer.asked = None;
         }
-    }
-
-    fn records_for_welcome(&self, to: &NodeId) -> Vec<Object> {
-        let is_tracker = self.config.tracker != TrackerRole::None;
-        let most = MAX_RECORDS_PER_MESSAGE;
-        let chosen: Vec<_> = match self.table.get(to) {
-            _ if is_tracker => self.table.iter().filter(|r| r.node_id != *to).take(most).collect(),
-            Some(record) => self.table.wanted(&record.interests, to, most),
-            None => Vec::new(),
-        };
-        let mut bytes = 0;
-        chosen
-            .into_iter()
-            .map(|r| r.object.clone())
-            .take_while(|o| {
-                bytes += o.raw().len();
-                bytes <= MAX_RECORD_BYTES_PER_MESSAGE
-            })
-            .collect()
     }
 
     /// Something about a task went to or came from a node.
@@ -425,17 +418,19 @@ impl State {
         self.is_present(node)
     }
 
-    /// Closes connections that were dialled for calls and have had none for a while. Not those to trackers, which hold
-    /// our record and reach us through them, nor a tracker's own, which others are reached through, nor the last one.
+    /// Closes connections that were dialled for calls and have had none for a while, and those to trackers beyond the wanted
+    /// ones. Not those to trackers that our record names, which we are reached through, nor a tracker's own, which others
+    /// are reached through, nor the last one.
     pub(super) fn close_unused(&mut self, now: Now, out: &mut Vec<Action>) {
         if self.config.tracker != TrackerRole::None {
             return;
         }
         let after = self.config.limits.unused_timeout;
         let is_unused = |p: &Peer| {
-            p.arrival.how.on_demand
+            let spare = p.arrival.how.found == Source::Tracker && !p.arrival.inbound;
+            (p.arrival.how.on_demand || spare && p.arrival.tracker != TrackerRole::None)
                 && now.mono.saturating_sub(p.used) >= after
-                && p.arrival.tracker == TrackerRole::None
+                && (p.arrival.tracker == TrackerRole::None || !self.trackers.contains(&p.arrival.node))
                 && !self.in_flight.contains_key(&p.arrival.node)
                 && self.tasks.running_for(&p.arrival.node) == 0
         };
@@ -463,6 +458,9 @@ impl State {
     pub fn disconnected(&mut self, conn: ConnId, reason: Option<CloseReason>, now: Now, out: &mut Vec<Action>) {
         self.timers.cancel(&Timer::Probe(conn));
         self.timers.cancel(&Timer::Legacy(conn));
+        self.punches_on_lost(conn);
+        self.timers.cancel(&Timer::Share(conn));
+        self.shares.forget(conn);
         let Some(peer) = self.peers.remove(conn) else { return };
         let node = peer.arrival.node;
         let said = peer.bye.as_ref().and_then(|(reason, _)| *reason);
@@ -480,7 +478,8 @@ impl State {
             self.table.forget(&node, now);
         }
         self.relays_on_lost(&node, now, out);
-        self.refresh_trackers();
+        self.tracker_lost(&node, peer.since, now);
+        self.refresh_trackers(now);
         self.reach_look(now, out);
         self.flush_record(now, out);
         self.calls_lost_node(&node, None, reason, now, out);

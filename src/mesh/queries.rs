@@ -18,6 +18,9 @@ use crate::wire::{Draft, Object, Query, QueryResp, Record, draft};
 /// The most searches under way at once, those of calls not counted. Each waits for 2 s and holds what it found.
 const MAX_FINDS: usize = 1024;
 
+/// How many of those who brought a query again are remembered until it is passed on.
+const MAX_HEARD: usize = 64;
+
 /// What a query of ours is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -49,6 +52,10 @@ struct Passing {
     from: NodeId,
     /// How many more answers may go back.
     left: u64,
+    /// Whether it was passed on. One that came with its last step may come again over a shorter way.
+    passed: bool,
+    /// Who else brought it before it was passed on: they need it no more.
+    heard: Vec<NodeId>,
     /// Who was named already; no more than were asked for.
     named: Vec<NodeId>,
     capability: String,
@@ -71,6 +78,21 @@ impl Queries {
     /// Forgets what is old.
     pub fn expire(&mut self, now: Now) {
         self.passing.expire(now.mono);
+    }
+
+    /// What they hold, in bytes.
+    #[cfg(test)]
+    pub fn weight(&self) -> usize {
+        let own = |(id, own): (&String, &Own)| {
+            let sets = super::weight::hash(own.asked.capacity(), size_of::<ConnId>())
+                + super::weight::hash(own.found.capacity(), size_of::<NodeId>());
+            id.capacity() + own.capability.capacity() + own.node.capacity() + sets + size_of::<Own>()
+        };
+        let passing = |(_, id): &(NodeId, String), p: &Passing| {
+            let texts = p.capability.capacity() + p.node.capacity();
+            id.capacity() + texts + (p.named.capacity() + p.heard.capacity()) * size_of::<NodeId>()
+        };
+        self.own.iter().map(own).sum::<usize>() + self.passing.weight(passing)
     }
 
     /// How many are remembered.
@@ -200,12 +222,20 @@ impl State {
             return self.refuse("query_clock");
         }
         let (capability, node) = (query.capability.clone(), query.node.clone());
-        let passing = Passing { from, left: query.limit, named: Vec::new(), capability, node };
+        let passing = Passing {
+            from,
+            left: query.limit,
+            passed: query.ttl > 1,
+            heard: Vec::new(),
+            named: Vec::new(),
+            capability,
+            node,
+        };
         let key = (origin, query.id.clone());
         if !self.queries.passing.insert(key.clone(), passing, now.mono) {
-            return self.refuse("duplicate_query");
+            return self.on_query_again(&query, &key, conn, from, now, out);
         }
-        let found = self.answers_here(&query, &origin);
+        let found = self.answers_here(&query, &origin, &from);
         let mut left = query.limit;
         left = left.saturating_sub(found.len() as u64);
         // We are one link from whoever asked us; those we know are at least one more.
@@ -221,24 +251,49 @@ impl State {
             passing.named = found.iter().map(|r| r.node_id).collect();
         }
         if query.ttl > 1 && left > 0 {
-            let on = query.object.with_member("ttl", (query.ttl - 1).to_string().as_bytes());
-            let to: Vec<ConnId> = self
-                .peers
-                .all_proven()
-                .filter(|(_, p)| p.arrival.node != from && p.arrival.node != origin)
-                .map(|(c, _)| c)
-                .collect();
-            self.counters.flooded += to.len() as u64;
-            for conn in to {
-                out.push(Action::Send { to: conn, what: What::Ready(on.clone()), on_full: OnFull::Drop });
-            }
+            self.forward(&query, origin, &[from], now, out);
         }
     }
 
+    /// A query came that was seen before.
+    fn on_query_again(
+        &mut self,
+        query: &Query,
+        key: &(NodeId, String),
+        conn: ConnId,
+        from: NodeId,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        self.refuse("duplicate_query");
+        self.forward_not_to(key, conn, query.ttl);
+        let Some(passing) = self.queries.passing.get_mut(key) else { return };
+        if passing.passed {
+            return;
+        }
+        if query.ttl <= 1 || passing.left == 0 {
+            if passing.heard.len() < MAX_HEARD {
+                passing.heard.push(from);
+            }
+            return;
+        }
+        passing.passed = true;
+        let mut not = std::mem::take(&mut passing.heard);
+        not.extend([passing.from, from]);
+        self.forward(query, key.0, &not, now, out);
+    }
+
+    /// Whether a query that went through here may still be answered.
+    pub(super) fn is_wanted(&mut self, key: &(NodeId, String)) -> bool {
+        self.queries.passing.get_mut(key).is_some_and(|p| p.left > 0)
+    }
+
     /// The records that answer a query, ours first.
-    fn answers_here(&self, query: &Query, origin: &NodeId) -> Vec<Arc<Record>> {
+    fn answers_here(&self, query: &Query, origin: &NodeId, asker: &NodeId) -> Vec<Arc<Record>> {
         let own = self.record.iter().filter(|r| answers(r, &query.capability, &query.node));
-        let fits = |r: &&Arc<Record>| r.node_id != *origin && answers(r, &query.capability, &query.node);
+        let fits = |r: &&Arc<Record>| {
+            r.node_id != *origin && answers(r, &query.capability, &query.node) && self.may_tell(r, asker)
+        };
         let most = (query.limit as usize).min(MAX_RECORDS_PER_MESSAGE);
         let known: Vec<&Arc<Record>> = if let Ok(node) = query.node.parse() {
             self.table.get(&node).into_iter().filter(fits).collect()
@@ -260,9 +315,13 @@ impl State {
             return self.on_own_answer(resp, conn, now, out);
         }
         let Some(origin) = resp.origin else { return };
-        let Some(passing) = self.queries.passing.get_mut(&(origin, resp.id.clone())) else {
+        let key = (origin, resp.id.clone());
+        let Some(to) = self.queries.passing.get_mut(&key).map(|p| p.from) else {
             return self.refuse("unasked_answer");
         };
+        let mut resp = resp;
+        resp.nodes.retain(|r| self.may_tell(r, &to));
+        let Some(passing) = self.queries.passing.get_mut(&key) else { return };
         // Only what was asked for goes back, no more than was asked for, and nobody twice: the same node is known in
         // many places, and would take the room of the others.
         let fits = |r: &&Record| {
@@ -275,7 +334,7 @@ impl State {
             return;
         }
         passing.left -= nodes.len() as u64;
-        let Some(to) = self.peers.conn_of(&passing.from) else { return };
+        let Some(to) = self.peers.conn_of(&to) else { return };
         let on = draft::query_resp(&resp.id, &origin, resp.hops.saturating_add(1), nodes.iter(), None);
         self.counters.flooded += 1;
         out.push(Action::Send { to, what: What::Ready(on), on_full: OnFull::Drop });

@@ -27,6 +27,10 @@ const MAX_CARRIED_FOR_ONE: usize = MAX_CARRIED / 16;
 #[derive(Debug)]
 struct Carried {
     target: NodeId,
+    /// Who brought it: the way back to its source.
+    from: NodeId,
+    /// Who got it: the target, or the next tracker.
+    to: NodeId,
     until: Duration,
     /// How often it was passed on.
     copies: u32,
@@ -64,6 +68,9 @@ impl State {
             if let Message::Result(answer) = &*relay.frame {
                 self.call_relayed_over(&answer.id, relay.source, relay.hops);
             }
+            if let Message::Task(_) = &*relay.frame {
+                self.note_contact(relay.source, from, now);
+            }
             return self.on_signed(*relay.frame, relay.source, Some(from), conn, now, out);
         }
         let id = relay.frame.task_id().unwrap_or_default().to_owned();
@@ -72,8 +79,9 @@ impl State {
             self.refuse("relay_refused");
             return self.relay_failed(conn, &relay.target, &relay.source, &id, code, &message, out);
         }
-        let Some(to) = self.relay_way(&relay.target, &from) else {
-            let message = format!("{} is not connected to this tracker", relay.target.short());
+        let Some((to, next)) = self.relay_way(&relay, &id, &from) else {
+            let message =
+                format!("{} is not connected to this tracker, nor to one it is connected to", relay.target.short());
             // Of a task that was passed on before, nobody may say that it was not.
             let carried =
                 self.relays.carried.get(&(relay.source, id.clone())).is_some_and(|c| c.target == relay.target);
@@ -88,7 +96,7 @@ impl State {
                     Some(carried) if carried.target == relay.target => carried.copies.saturating_add(1),
                     _ => 1,
                 };
-                self.relays.carried.insert(key, Carried { target: relay.target, until, copies });
+                self.relays.carried.insert(key, Carried { target: relay.target, from, to: next, until, copies });
             }
             Message::Result(_) => {
                 let key = (relay.target, id.clone());
@@ -119,13 +127,48 @@ impl State {
         None
     }
 
-    /// The connection to a relay's target, or to a tracker that the target's record names.
-    fn relay_way(&self, target: &NodeId, from: &NodeId) -> Option<ConnId> {
-        self.peers.conn_of(target).or_else(|| {
-            let record = self.table.get(target)?;
-            let other = record.trackers.iter().filter(|t| *t != from);
-            other.filter_map(|t| self.peers.conn_of(t)).next()
+    /// Whom a frame goes to next: its target, or a tracker nearer to it.
+    fn relay_way(&self, relay: &Relay, id: &str, from: &NodeId) -> Option<(ConnId, NodeId)> {
+        if let Some(conn) = self.peers.conn_of(&relay.target) {
+            return Some((conn, relay.target));
+        }
+        // Through how many more trackers it may go when it has passed this one.
+        let left = MAX_RELAY_HOPS.saturating_sub(relay.hops + 1);
+        // What is said about a task goes where the task went, or back the way it came.
+        let task = self.relays.carried.get(&(relay.source, id.to_owned())).filter(|c| c.target == relay.target);
+        let answer = self.relays.carried.get(&(relay.target, id.to_owned())).filter(|c| c.target == relay.source);
+        let known = task.map(|c| c.to).into_iter().chain(answer.map(|c| c.from));
+        let known = known.filter(|n| left > 0 && n != from).find_map(|n| Some((self.peers.conn_of(&n)?, n)));
+        known.or_else(|| self.way_over_trackers(&relay.target, from, left))
+    }
+
+    /// The way to a node that is not connected, over at most `left` other trackers: one that its record names, or one that is
+    /// connected with such a one.
+    fn way_over_trackers(&self, target: &NodeId, from: &NodeId, left: u8) -> Option<(ConnId, NodeId)> {
+        let record = self.table.get(target).filter(|_| left > 0)?;
+        let connected = |t: &NodeId| self.peers.conn_of(t).filter(|_| t != from).map(|conn| (conn, *t));
+        if let Some(way) = record.trackers.iter().find_map(connected) {
+            return Some(way);
+        }
+        if left < 2 {
+            return None;
+        }
+        // Either of two trackers may name the other: a record has room for four of those it is connected with.
+        let named = record.trackers.iter().filter_map(|t| self.table.get(t));
+        let behind = named.flat_map(|t| &t.trackers).find_map(connected);
+        behind.or_else(|| {
+            let names =
+                |t: &NodeId| self.table.get(t).is_some_and(|r| r.trackers.iter().any(|n| record.trackers.contains(n)));
+            let trackers = self.peers.trackers().map(|(_, p)| p.arrival.node);
+            trackers.filter(|t| names(t)).find_map(|t| connected(&t))
         })
+    }
+
+    /// The way back to a task's source, for word of what became of it.
+    fn way_back(&self, source: &NodeId, came_from: Option<NodeId>, not: &NodeId) -> Option<ConnId> {
+        let came_from = came_from.filter(|n| n != not).and_then(|n| self.peers.conn_of(&n));
+        let direct = self.peers.conn_of(source).or(came_from);
+        direct.or_else(|| self.way_over_trackers(source, not, MAX_RELAY_HOPS - 1).map(|(conn, _)| conn))
     }
 
     #[allow(clippy::too_many_arguments)] // The members of one message.
@@ -150,32 +193,36 @@ impl State {
         let key = (*source, id.to_owned());
         // An earlier copy was passed on: the caller must not think that nobody has the task.
         let only_copy = self.relays.carried.get(&key).is_none_or(|c| c.copies <= 1);
+        let came_from = self.relays.carried.get(&key).map(|c| c.from);
         if only_copy {
             self.relays.carried.remove(&key);
         }
         let code = if only_copy { ErrorCode::Overloaded } else { ErrorCode::PeerGone };
-        if let Some(conn) = self.relay_way(source, target) {
+        if let Some(conn) = self.way_back(source, came_from, target) {
             let message = "the target does not read fast enough";
             self.relay_failed(conn, target, source, id, code, message, out);
         }
     }
 
-    /// A node was lost: whoever waits for its results through us is told.
+    /// A node was lost: whoever waits for results through us that came over it is told.
     pub(super) fn relays_on_lost(&mut self, node: &NodeId, _now: Now, out: &mut Vec<Action>) {
         let lost: Vec<_> = self
             .relays
             .carried
             .iter()
-            .filter(|((source, _), c)| c.target == *node || source == node)
-            .map(|(key, c)| (key.clone(), c.target))
+            .filter(|((source, _), c)| c.target == *node || c.to == *node || source == node)
+            .map(|(key, c)| (key.clone(), c.target, c.from))
             .collect();
-        for ((source, id), target) in lost {
+        for ((source, id), target, from) in lost {
             self.relays.carried.remove(&(source, id.clone()));
-            if target == *node
-                && let Some(conn) = self.relay_way(&source, node)
+            if source != *node
+                && let Some(conn) = self.way_back(&source, Some(from), node)
             {
-                let message = "the target's connection to the tracker ended";
-                self.relay_failed(conn, node, &source, &id, ErrorCode::PeerGone, message, out);
+                let message = match target == *node {
+                    true => "the target's connection to the tracker ended",
+                    false => "the connection to the next tracker ended",
+                };
+                self.relay_failed(conn, &target, &source, &id, ErrorCode::PeerGone, message, out);
             }
         }
     }
@@ -188,8 +235,14 @@ impl State {
                 if self.config.tracker == TrackerRole::None || !from_tracker {
                     return self.refuse("relay_refused");
                 }
-                self.relays.carried.remove(&(source, error.id.clone()));
-                if let Some(conn) = self.relay_way(&source, &from) {
+                let key = (source, error.id.clone());
+                let carried = self.relays.carried.get(&key).filter(|c| c.target == error.target);
+                let came_from = carried.map(|c| c.from);
+                // Word of an older copy's way does not end the one that is known now.
+                if carried.is_some_and(|c| c.to == from) {
+                    self.relays.carried.remove(&key);
+                }
+                if let Some(conn) = self.way_back(&source, came_from, &from) {
                     let on = draft::relay_error(&error.target, &source, &error.id, &error.error);
                     out.push(Action::Send { to: conn, what: What::Ready(on), on_full: OnFull::Drop });
                 }

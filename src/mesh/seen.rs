@@ -60,6 +60,16 @@ impl<K: Clone + Eq + Hash, V> Seen<K, V> {
         self.entries.remove(key).map(|(value, _)| value)
     }
 
+    /// What it holds, in bytes; `beyond` tells what an entry holds outside of the tables.
+    #[cfg(test)]
+    pub fn weight(&self, beyond: impl Fn(&K, &V) -> usize) -> usize {
+        let entries: usize = self.entries.iter().map(|(key, (value, _))| beyond(key, value)).sum();
+        // Keys stand in both tables; what they hold outside of them is taken to be as long on the average.
+        let tables = super::weight::hash(self.entries.capacity(), size_of::<(K, (V, u64))>())
+            + self.order.capacity() * size_of::<(Duration, u64, K)>();
+        tables + 2 * entries
+    }
+
     /// How many are remembered.
     #[cfg(test)]
     pub fn len(&self) -> usize {

@@ -13,14 +13,18 @@ use super::calls::Calls;
 use super::clock::{Now, Timers};
 use super::conn_id::ConnId;
 use super::dialback::DialBacks;
+use super::federation::Shares;
+use super::forward::Forwards;
 use super::lookups::{LookupId, Lookups};
 use super::peers::{Arrival, Peers};
+use super::punch::Punches;
 use super::queries::Queries;
 use super::reachability::Reach;
 use super::relay::Relays;
 use super::seen::Seen;
 use super::table::{Learned, Table};
 use super::tasks::Tasks;
+use super::trackers::Trackers;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
 use crate::limits::{FLOOD_TTL, Limits, MAX_ADDRS, MAX_CAPS, MAX_RECORD, MAX_RECORDS_PER_MESSAGE, MAX_TRACKERS};
@@ -75,8 +79,14 @@ pub enum Timer {
     Legacy(ConnId),
     /// A tracker is asked whether it can dial this node, or has not answered.
     Reach,
-    /// This node's record is half its age.
+    /// This node's record is half its age, or its trackers have changed.
     Record,
+    /// Another tracker may be dialled.
+    Register,
+    /// A tracker may be sent more records.
+    Share(ConnId),
+    /// A query has waited for as long as it does before it is passed on.
+    Forward(NodeId, String),
     /// Old things are forgotten.
     Sweep,
 }
@@ -86,6 +96,9 @@ const SWEEP: Duration = Duration::from_secs(5);
 
 /// How long the ids of queries and events are remembered beyond the time for which their timestamps are accepted.
 const SEEN_BEYOND: Duration = Duration::from_secs(60);
+
+/// How often the record is written anew at most because of its trackers alone: they come several at a time.
+const TRACKERS_SETTLE: Duration = Duration::from_secs(1);
 
 /// The protocol's state of one node.
 #[derive(Debug)]
@@ -102,6 +115,9 @@ pub struct State {
     pub(super) record_dirty: bool,
     /// The addresses of the record that was last given to be signed.
     drafted_addrs: Vec<SocketAddr>,
+    trackers_dirty: bool,
+    /// When the record may be written anew because of its trackers.
+    trackers_told: Duration,
     last_seq: u64,
     pub(super) peers: Peers,
     pub(super) table: Table,
@@ -109,11 +125,15 @@ pub struct State {
     pub(super) lookups: Lookups,
     /// The UDP port of this node's DHT server, if it runs one.
     pub(super) dht_port: Option<u16>,
+    pub(super) forwards: Forwards,
     pub(super) calls: Calls,
     pub(super) tasks: Tasks,
     pub(super) relays: Relays,
     pub(super) reach: Reach,
     pub(super) dial_backs: DialBacks,
+    pub(super) punches: Punches,
+    pub(super) known_trackers: Trackers,
+    pub(super) shares: Shares,
     pub(super) seen_events: Seen<(NodeId, String), ()>,
     pub(super) in_flight: HashMap<NodeId, usize>,
     /// Who is being dialled for calls, and when the news of it is no longer waited for.
@@ -162,17 +182,23 @@ impl State {
             local_ips: BTreeSet::new(),
             record_dirty: true,
             drafted_addrs: Vec::new(),
+            trackers_dirty: false,
+            trackers_told: Duration::ZERO,
             last_seq: 0,
             peers: Peers::default(),
             table: Table::new(&limits),
             queries: Queries::new(&limits, seen_for),
             lookups: Lookups::default(),
             dht_port: None,
+            forwards: Forwards::default(),
             calls: Calls::default(),
             tasks: Tasks::default(),
             relays: Relays::default(),
             reach: Reach::default(),
             dial_backs: DialBacks::default(),
+            punches: Punches::default(),
+            known_trackers: Trackers::default(),
+            shares: Shares::default(),
             seen_events: Seen::new(limits.max_seen, seen_for),
             in_flight: HashMap::new(),
             dialing: BTreeMap::new(),
@@ -208,10 +234,16 @@ impl State {
             Message::Query(query) => self.on_query(query, conn, node, now, out),
             Message::QueryResp(resp) => self.on_query_resp(resp, conn, now, out),
             Message::Event(event) => self.on_event(event, conn, now, out),
-            Message::Relay(relay) => self.on_relay(relay, conn, node, now, out),
+            Message::Relay(relay) => {
+                self.used(&node, now);
+                self.on_relay(relay, conn, node, now, out);
+            }
             Message::DialBack(ask) => self.on_dial_back(&ask, conn, now, out),
             Message::DialBackResult(answer) => self.on_dial_back_result(answer, conn, now, out),
             Message::RelayError(error) => self.on_relay_error(error, node, now, out),
+            Message::Punch(punch) => self.on_punch(punch, conn, node, now, out),
+            Message::PunchStart(start) => self.on_punch_start(start, node, now, out),
+            Message::PunchError(error) => self.on_punch_error(error, node, now),
             Message::Bye(reason, message) => {
                 if let Some(peer) = self.peers.get_mut(conn) {
                     peer.bye = Some((reason, message));
@@ -270,15 +302,20 @@ impl State {
                     self.record_dirty = true;
                     self.flush_record(now, out);
                 }
+                Timer::Register => self.register_due(now, out),
+                Timer::Share(conn) => self.share_due(conn, now, out),
+                Timer::Forward(origin, id) => self.forward_due((origin, id), now, out),
                 Timer::Sweep => {
                     self.table.expire(now);
                     self.seen_events.expire(now.mono);
                     self.queries.expire(now);
                     self.tasks.expire(now);
                     self.relays.expire(now);
+                    self.punches_expire(now);
                     self.close_unused(now, out);
                     self.close_wrong_candidates(now, out);
                     self.dialing.retain(|_, until| *until > now.mono);
+                    self.sweep_trackers(now);
                     let slow: Vec<_> =
                         self.peers.all_proven().filter(|(_, p)| p.asked.is_none()).map(|(c, p)| (c, p.since)).collect();
                     for (conn, since) in slow {
@@ -395,9 +432,17 @@ impl State {
     /// Asks for a new signature when the record is out of date.
     pub fn flush_record(&mut self, now: Now, out: &mut Vec<Action>) {
         if !self.record_dirty {
-            return;
+            if !self.trackers_dirty {
+                return;
+            }
+            if now.mono < self.trackers_told {
+                return self.timers.set(Timer::Record, self.trackers_told);
+            }
         }
-        self.record_dirty = false;
+        if self.trackers_dirty {
+            self.trackers_told = now.mono + TRACKERS_SETTLE;
+        }
+        (self.record_dirty, self.trackers_dirty) = (false, false);
         // Never the same seq twice, also when the clock stands or goes back.
         self.last_seq = now.unix_ms.max(self.last_seq + 1);
         let draft = self.record_draft(self.last_seq);
@@ -474,19 +519,25 @@ impl State {
         }
     }
 
-    /// Which trackers the record names: the first few connected ones, those named before staying.
-    pub(super) fn refresh_trackers(&mut self) {
-        let connected: BTreeSet<NodeId> = self.peers.trackers().map(|(_, p)| p.arrival.node).collect();
-        let mut now: Vec<NodeId> = self.trackers.iter().filter(|t| connected.contains(t)).copied().collect();
-        for tracker in connected {
-            if now.len() < MAX_TRACKERS && !now.contains(&tracker) {
-                now.push(tracker);
-            }
+    /// Which trackers the record names: the configured ones, then those named before, then any that are connected.
+    pub(super) fn refresh_trackers(&mut self, now: Now) {
+        let mut connected: Vec<(bool, bool, NodeId)> = Vec::new();
+        for (_, peer) in self.peers.trackers() {
+            let node = peer.arrival.node;
+            connected.push((peer.arrival.how.found != Source::Peer, !self.trackers.contains(&node), node));
         }
-        if now != self.trackers {
-            self.trackers = now;
-            self.record_dirty = true;
+        connected.sort();
+        let mut named: Vec<NodeId> = connected.into_iter().take(MAX_TRACKERS).map(|(_, _, node)| node).collect();
+        // Their order says nothing, so it is no news.
+        let is_named = |t: &NodeId| self.trackers.contains(t);
+        if named.len() == self.trackers.len() && named.iter().all(is_named) {
+            named.clone_from(&self.trackers);
         }
+        if named != self.trackers {
+            self.trackers = named;
+            self.trackers_dirty = true;
+        }
+        self.look_for_trackers(now);
     }
 
     /// The record was signed; peers are told.
@@ -528,12 +579,17 @@ impl State {
             // Those who wanted what it provided before must hear that it does no longer.
             let announce = draft::announce(&record.object, ttl - 1);
             let before = before.as_ref().map(|r| &r.caps);
-            let wants = |r: &Record| r.is_interested_in(&record.caps) || before.is_some_and(|b| r.is_interested_in(b));
-            let to = self.interested(wants, &[node, from]);
+            let wants = |r: &Record| {
+                let news = r.is_interested_in(&record.caps) || before.is_some_and(|b| r.is_interested_in(b));
+                news && r.tracker == TrackerRole::None
+            };
+            let mut to = self.interested(wants, &[node, from]);
+            to.retain(|c| self.peers.get(*c).is_some_and(|p| p.arrival.tracker == TrackerRole::None));
             self.counters.flooded += to.len() as u64;
             for conn in to {
                 out.push(Action::Send { to: conn, what: What::Ready(announce.clone()), on_full: OnFull::Drop });
             }
+            self.tell_trackers(&record, ttl - 1, &from, now, out);
         }
         self.calls_nudge_for(&record, now, out);
     }
@@ -543,12 +599,20 @@ impl State {
         let news = self.peers.set_tracker(conn, record.tracker);
         let Some(peer) = self.peers.get_mut(conn) else { return };
         let interesting = peer.told.as_ref() != Some(&record.interests);
-        peer.told = Some(record.interests.clone());
-        self.refresh_trackers();
+        let is_first = peer.told.replace(record.interests.clone()).is_none();
+        self.refresh_trackers(now);
         if news {
             self.reach_look(now, out);
         }
         self.flush_record(now, out);
+        if news && record.tracker == TrackerRole::None {
+            self.shares.forget(conn);
+        } else if news {
+            self.met_tracker(conn, now, out);
+        }
+        if is_first {
+            self.tell_of_tracker(conn, record, now, out);
+        }
         if interesting {
             self.send_interesting(conn, record, out);
         }
@@ -565,21 +629,30 @@ impl State {
             Some(peer) if peer.arrival.tracker != TrackerRole::None => Source::Tracker,
             _ => Source::Flood,
         };
-        self.table.learn(record, source, now, |n| peers.conn_of(n).is_some())
+        let node = record.node_id;
+        let learned = self.table.learn(record, source, now, |n| peers.conn_of(n).is_some());
+        if let (Learned::Newer(_), Some(record)) = (&learned, self.table.get(&node).cloned()) {
+            self.tracker_learned(&record, from, now);
+        }
+        learned
     }
 
     /// The connections of those who want to hear of something: trackers, and those whose record says so.
     pub(super) fn interested(&self, wants: impl Fn(&Record) -> bool, not: &[NodeId]) -> Vec<ConnId> {
         let peers = self.peers.all_proven().filter(|(_, p)| !not.contains(&p.arrival.node));
         let wants = |p: &super::peers::Peer| {
-            p.arrival.tracker != TrackerRole::None || self.table.get(&p.arrival.node).is_some_and(|r| wants(r))
+            // Most have no interest at all, and that is known without looking for their records.
+            let some = || p.told.as_ref().is_some_and(|interests| !interests.is_empty());
+            p.arrival.tracker != TrackerRole::None
+                || some() && self.table.get(&p.arrival.node).is_some_and(|r| wants(r))
         };
         peers.filter(|(_, p)| wants(p)).map(|(conn, _)| conn).collect()
     }
 
     /// Tells a peer what it has become interested in.
     fn send_interesting(&mut self, conn: ConnId, to: &Record, out: &mut Vec<Action>) {
-        for record in self.table.wanted(&to.interests, &to.node_id, MAX_RECORDS_PER_MESSAGE) {
+        let wanted = self.table.wanted(&to.interests, &to.node_id, MAX_RECORDS_PER_MESSAGE);
+        for record in wanted.into_iter().filter(|r| self.may_tell(r, &to.node_id)) {
             let announce = draft::announce(&record.object, 1);
             out.push(Action::Send { to: conn, what: What::Ready(announce), on_full: OnFull::Drop });
         }

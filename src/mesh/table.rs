@@ -1,6 +1,7 @@
 //! The interest table: what is known of other nodes, from their signed records. On a tracker it is the registry.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use super::clock::Now;
 use super::seen::Seen;
 use crate::identity::NodeId;
 use crate::limits::Limits;
-use crate::node::Source;
+use crate::node::{Source, TrackerRole};
 use crate::wire::Record;
 
 /// The first of all ids in their order.
@@ -40,6 +41,8 @@ pub struct Table {
     /// Who provides what. One set, since a map of sets takes several times the memory when every node names other things.
     by_cap: BTreeSet<(String, NodeId)>,
     by_heard: BTreeMap<u64, NodeId>,
+    /// The trackers among them.
+    trackers: BTreeSet<NodeId>,
     gone: Seen<NodeId, u64>,
     heard: u64,
     cap: usize,
@@ -54,6 +57,7 @@ impl Table {
             entries: BTreeMap::new(),
             by_cap: BTreeSet::new(),
             by_heard: BTreeMap::new(),
+            trackers: BTreeSet::new(),
             gone: Seen::new(limits.max_records, Duration::from_secs(crate::wire::MAX_RECORD_TTL_S)),
             heard: 0,
             cap: limits.max_records.max(1),
@@ -89,6 +93,9 @@ impl Table {
             self.by_cap.insert((name.to_owned(), node));
         }
         self.by_heard.insert(self.heard, node);
+        if record.tracker != TrackerRole::None {
+            self.trackers.insert(node);
+        }
         // The record is a slice of the message it came in; kept by itself it doesn't keep the whole message alive. What
         // is said of capabilities takes many times the room when it is read; the text is enough until somebody looks.
         let caps = record.caps.without_details();
@@ -147,6 +154,17 @@ impl Table {
         self.entries.values().map(|e| &e.record)
     }
 
+    /// The trackers that are known.
+    pub fn trackers(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.trackers.iter().filter_map(|n| self.get(n))
+    }
+
+    /// Everything known, beginning after that node's place in the order of ids.
+    pub fn from(&self, node: &NodeId) -> impl Iterator<Item = &Arc<Record>> {
+        let before = self.entries.range(..=*node);
+        self.entries.range((Bound::Excluded(*node), Bound::Unbounded)).chain(before).map(|(_, e)| &e.record)
+    }
+
     /// The nodes that a text names: an id, the beginning of ids (at least 4 characters), or a name.
     pub fn named<'a>(&'a self, text: &'a str) -> impl Iterator<Item = &'a Arc<Record>> {
         self.iter().filter(move |r| names(text, &r.node_id, &r.name))
@@ -179,9 +197,25 @@ impl Table {
         self.entries.len()
     }
 
+    /// What it holds, in bytes.
+    #[cfg(test)]
+    pub fn weight(&self) -> usize {
+        use super::weight::btree;
+        let records: usize = self.entries.values().map(|e| e.record.weight()).sum();
+        let names: usize = self.by_cap.iter().map(|(name, _)| name.capacity()).sum();
+        btree(self.entries.len(), size_of::<(NodeId, Entry)>())
+            + btree(self.by_cap.len(), size_of::<(String, NodeId)>())
+            + btree(self.by_heard.len(), size_of::<(u64, NodeId)>())
+            + btree(self.trackers.len(), size_of::<NodeId>())
+            + self.gone.weight(|_, _| 0)
+            + records
+            + names
+    }
+
     fn take(&mut self, node: &NodeId) -> Option<Arc<Record>> {
         let entry = self.entries.remove(node)?;
         self.by_heard.remove(&entry.heard);
+        self.trackers.remove(node);
         for name in entry.record.caps.names() {
             self.by_cap.remove(&(name.to_owned(), *node));
         }
@@ -201,7 +235,6 @@ pub fn names(text: &str, node: &NodeId, name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::identity::Identity;
-    use crate::node::TrackerRole;
     use crate::wire::{Capability, Caps, RecordDraft};
 
     const START_MS: u64 = 1_000_000_000;

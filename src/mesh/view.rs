@@ -7,7 +7,7 @@ use super::conn_id::ConnId;
 use super::peers::Peer;
 use super::state::{Counters, State};
 use crate::identity::NodeId;
-use crate::node::{CapabilityInfo, FoundNode, PeerInfo, TrackerRole, Way};
+use crate::node::{CapabilityInfo, FoundNode, PeerInfo, Source, TrackerRole, Way};
 use crate::wire::{Capability, CapabilityKind, Record};
 
 /// Gauges and counters of the state.
@@ -62,6 +62,9 @@ impl State {
             addr: a.addr,
             inbound: a.inbound,
             found: a.how.found,
+            via: None,
+            via_name: String::new(),
+            note: String::new(),
             way: match a.inbound {
                 _ if a.how.punched => Way::Punched,
                 true => Way::Inbound,
@@ -137,6 +140,16 @@ impl State {
         self.peers.conn_of(node).is_some()
     }
 
+    /// Who is connected and proven, and how each was found.
+    pub fn connected_nodes(&self) -> impl Iterator<Item = (NodeId, Source)> {
+        self.peers.all_proven().map(|(_, peer)| (peer.arrival.node, peer.arrival.how.found))
+    }
+
+    /// Whether a node may be connected to this one.
+    pub fn allows(&self, node: &NodeId) -> bool {
+        self.config.allow.as_ref().is_none_or(|allow| allow.contains(node))
+    }
+
     /// Whether a node is connected, proven or not.
     pub fn is_present(&self, node: &NodeId) -> bool {
         self.peers.conn_of(node).is_some() || self.peers.legacy_conn_of(node).is_some()
@@ -158,6 +171,6 @@ impl State {
     }
 }
 
-fn capabilities(record: &Record) -> Vec<CapabilityInfo> {
+pub(super) fn capabilities(record: &Record) -> Vec<CapabilityInfo> {
     record.details().iter().map(CapabilityInfo::from).collect()
 }

@@ -64,7 +64,7 @@ async fn connect(addr: &str, cfg: &NetConfig) -> Result<TcpStream, HandshakeErro
     let resolved = timeout(patience, lookup_host(addr)).await.map_err(|_| resolve(late()))?.map_err(resolve)?;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for resolved in resolved.take(MAX_RESOLVED) {
-        match timeout(patience, TcpStream::connect(resolved)).await {
+        match timeout(patience, cfg.port.connect(resolved)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => last = error,
             Err(_) => last = late(),
@@ -73,13 +73,15 @@ async fn connect(addr: &str, cfg: &NetConfig) -> Result<TcpStream, HandshakeErro
     Err(HandshakeError::Connect { addr: addr.to_owned(), source: last })
 }
 
-async fn shake(
+/// The dialler's side of the handshake on a stream.
+pub(super) async fn shake(
     tcp: TcpStream,
     framing: Framing,
     expected: Option<NodeId>,
     cfg: &NetConfig,
 ) -> Result<Established, HandshakeError> {
     let mut stream = Stream::new(tcp, framing);
+    stream.give_up_after(cfg.limits.unacked_timeout);
     let patience = cfg.limits.handshake_timeout;
     let speak = async {
         match framing {

@@ -108,6 +108,7 @@ impl Established {
 /// When there is no proof in time. The other side was told, and the stream closed.
 pub async fn handshake_inbound(stream: TcpStream, cfg: &NetConfig) -> Result<Established, HandshakeError> {
     let mut stream = Stream::new(stream, Framing::Line);
+    stream.give_up_after(cfg.limits.unacked_timeout);
     let patience = cfg.limits.handshake_timeout;
     let ended = timeout(patience, listen(&mut stream, cfg)).await.unwrap_or(Err(HandshakeError::Timeout(patience)));
     let ended = ended.and_then(|proven| Ok((proven, stream.addrs()?)));

@@ -11,7 +11,9 @@ mod dial;
 mod handshake;
 mod hooks;
 mod outbox;
+mod port;
 mod probe;
+mod punch;
 mod reader;
 mod stream;
 #[cfg(test)]
@@ -33,7 +35,9 @@ pub use dial::dial_candidate;
 pub use handshake::{Established, HandshakeError, handshake_inbound};
 pub use hooks::{Hooks, Refused};
 pub use outbox::SendError;
+pub use port::SharedPort;
 pub use probe::probe;
+pub use punch::{Punch, punch};
 
 /// What the connections of one node have in common.
 #[derive(Clone)]
@@ -52,6 +56,8 @@ pub struct NetConfig {
     pub legacy: bool,
     /// What to tell a node of the Python package when dialling it.
     pub legacy_hello: Arc<dyn Fn() -> LegacyHello + Send + Sync>,
+    /// The local port of outgoing connections.
+    pub port: Arc<SharedPort>,
     /// The time, in UNIX seconds.
     pub unix_now: Arc<dyn Fn() -> i64 + Send + Sync>,
 }

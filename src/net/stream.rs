@@ -41,6 +41,20 @@ impl Stream {
         Self { tcp, codec, buffer: BytesMut::new(), bytes_out: 0, bytes_in: 0 }
     }
 
+    /// Gives the connection up when what was sent is not acknowledged for so long. Otherwise TCP sends it again after ever
+    /// longer pauses, and finds out late that a cut network has healed. A system that doesn't know the option does as it
+    /// likes.
+    pub(super) fn give_up_after(&self, unacked: Duration) {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            // The option counts milliseconds in 32 bits, and takes 0 for "as the system likes".
+            let unacked = unacked.clamp(Duration::from_millis(1), Duration::from_millis(i32::MAX as u64));
+            let _ = socket2::SockRef::from(&self.tcp).set_tcp_user_timeout(Some(unacked));
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let _ = unacked;
+    }
+
     /// The other end's address and this one's. IPv4 is written as such, also on a socket for both.
     pub(super) fn addrs(&self) -> io::Result<(SocketAddr, SocketAddr)> {
         let plain = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
@@ -128,4 +142,22 @@ fn is_reset(error: &io::Error) -> bool {
 
 fn parse(message: Bytes) -> Result<Object, HandshakeError> {
     Object::parse(message).map_err(|error| Refusal::new(CloseReason::BadMessage, error.to_string()).into())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_gives_up_what_nobody_acknowledges() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(addr), listener.accept());
+        for (tcp, ms) in [(near.unwrap(), 15_000), (far.unwrap().0, 1)] {
+            let stream = Stream::new(tcp, Framing::Line);
+            stream.give_up_after(Duration::from_millis(ms));
+            let set = socket2::SockRef::from(&stream.tcp).tcp_user_timeout().unwrap();
+            assert_eq!(set, Some(Duration::from_millis(ms)));
+        }
+    }
 }

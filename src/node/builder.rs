@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::error::Error;
 use crate::identity::{Identity, NodeId};
@@ -25,6 +26,29 @@ pub enum Tracker {
         /// Who may connect.
         allow: Vec<NodeId>,
     },
+}
+
+/// How a node finds others on the local network, and is found there.
+#[cfg(feature = "lan")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lan {
+    pub(crate) interfaces: Vec<String>,
+}
+
+#[cfg(feature = "lan")]
+impl Lan {
+    /// On every interface but loopback; if the node listens on one address, on the interface that has it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// On this interface, named or by its address, and on no others than those said so. Loopback counts only when it is
+    /// said.
+    pub fn interface(mut self, name_or_ip: impl Into<String>) -> Self {
+        self.interfaces.push(name_or_ip.into());
+        self
+    }
 }
 
 /// Which Kademlia DHT the node takes part in. Over IPv4 only; it needs the cargo feature `dht`.
@@ -64,6 +88,9 @@ pub struct Builder {
     pub(crate) dht: Dht,
     pub(crate) dht_port: Option<u16>,
     pub(crate) limits: Limits,
+    pub(crate) remember: Option<PathBuf>,
+    #[cfg(feature = "lan")]
+    pub(crate) lan: Option<Lan>,
 }
 
 impl Builder {
@@ -183,6 +210,24 @@ impl Builder {
     /// Other bounds than the default ones: `Limits::default().with(|l| l.max_tasks = 4)`.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Remembers peers from one run to the next in this file: addresses at which this node met somebody are dialled
+    /// while fewer than three peers are connected. At most 256 nodes with 4 addresses each. A file that is damaged is put
+    /// aside (`.damaged`), one that can't be written is done without. Default: nobody is remembered.
+    pub fn remember(mut self, path: impl Into<PathBuf>) -> Self {
+        self.remember = Some(path.into());
+        self
+    }
+
+    /// Announces the node on the local network by multicast DNS, and connects to up to 8 nodes that are announced there.
+    /// A node that doesn't listen is not announced; one that listens on loopback only does without, unless that
+    /// interface is named. Where there is no multicast the node starts all the same, and [`Status`](super::Status) tells.
+    /// Default: it doesn't.
+    #[cfg(feature = "lan")]
+    pub fn lan(mut self, lan: Lan) -> Self {
+        self.lan = Some(lan);
         self
     }
 

@@ -569,7 +569,7 @@ impl Shared {
     }
 
     /// Connects to whoever is at an address that the DHT named.
-    pub(crate) fn dial_candidate(&self, lookup: LookupId, addr: SocketAddr, node: Option<NodeId>) {
+    pub(crate) fn dial_unknown(&self, lookup: LookupId, addr: SocketAddr, node: Option<NodeId>) {
         let (Some(part), Some(shared)) = (&self.dht, self.strong()) else { return };
         let token = lock(&part.lookups).entry(lookup).or_insert_with(|| self.stop.child_token()).clone();
         self.spawn(async move {

@@ -19,13 +19,14 @@ use tokio_util::task::TaskTracker;
 use super::Inner;
 use super::dht::DhtPart;
 use super::info::{Activity, FoundNode};
+use super::keeper::Discovery;
 use super::run::RunningTask;
 use super::subscriptions::Subscribers;
 use super::task::BoxHandler;
 use crate::error::CloseReason;
 use crate::identity::{Identity, NodeId};
 use crate::mesh::{Action, CallEvent, ConnId, How, Now, OnFull, State, TaskKey, What};
-use crate::net::{Connection, NetConfig, SendError};
+use crate::net::{Connection, NetConfig, Punch, SendError};
 use crate::wire::draft;
 
 /// How many things that happened wait for an owner who doesn't look.
@@ -118,6 +119,8 @@ pub(crate) struct Shared {
     pub(crate) runtime: Handle,
     pub(crate) spawned: TaskTracker,
     pub(crate) traffic: Traffic,
+    /// Whom it may find by itself.
+    pub(crate) discovery: Discovery,
     /// The part in the DHT, if the node takes any.
     pub(crate) dht: Option<DhtPart>,
     /// Why it takes none.
@@ -159,6 +162,7 @@ impl Shared {
         state: State,
         handlers: Handlers,
         max_connections: usize,
+        discovery: Discovery,
         (dht, dht_note): (Option<DhtPart>, String),
     ) -> Arc<Self> {
         let places = max_connections.min(Semaphore::MAX_PERMITS);
@@ -195,6 +199,7 @@ impl Shared {
             traffic: Traffic::default(),
             dht,
             dht_note,
+            discovery,
             owner: OnceLock::new(),
             me_weak: weak.clone(),
         })
@@ -317,10 +322,13 @@ impl Shared {
                 }
             }
             Action::Dial { node, addrs, how } => self.dial_for_calls(node, addrs, how),
+            Action::DialBack { conn, id, addr, nonce } => self.dial_back(conn, id, addr, nonce),
             Action::Dht { lookup, what } => return self.ask_dht(lookup, what),
             Action::DhtStop { lookup } => self.stop_dht(lookup),
-            Action::DialUnknown { lookup, addr, node } => self.dial_candidate(lookup, addr, node),
-            Action::DialBack { conn, id, addr, nonce } => self.dial_back(conn, id, addr, nonce),
+            Action::DialUnknown { lookup, addr, node } => self.dial_unknown(lookup, addr, node),
+            Action::Punch { node, local, addrs, wait, dialler } => {
+                self.punch(node, Punch { local, addrs, wait, dialler });
+            }
             Action::SignRecord(draft) => match draft.sign(&self.identity) {
                 Some(record) => {
                     let more = self.decide(|s, _, out| s.record_signed(record, out));
@@ -479,6 +487,31 @@ impl Shared {
     pub(crate) async fn place_for_dial(&self) -> Option<(SemaphorePermit<'_>, OwnedSemaphorePermit)> {
         let permit = self.dials.acquire().await.ok()?;
         Some((permit, Arc::clone(&self.dialled).try_acquire_owned().ok()?))
+    }
+
+    /// Connects to a node through both NATs, while it connects to us.
+    fn punch(&self, node: NodeId, punch: Punch) {
+        let Some(shared) = self.strong() else { return };
+        self.spawn(async move {
+            let attempt = async {
+                let place = Arc::clone(&shared.dialled).try_acquire_owned();
+                let why = match place {
+                    Err(_) => format!("this node has made all the connections it may ({})", shared.places),
+                    Ok(place) => match crate::net::punch(punch, node, &shared.net).await {
+                        Ok(established) => match shared.established(established, Some(place), How::PUNCHED) {
+                            Ok(_) => return,
+                            Err((reason, message)) => format!("{reason}: {message}"),
+                        },
+                        Err(why) => why,
+                    },
+                };
+                shared.with(|s, now, _| s.punch_failed(&node, &why, now));
+            };
+            tokio::select! {
+                () = shared.stop.cancelled() => {}
+                () = attempt => {}
+            }
+        });
     }
 
     /// The next connection's number.

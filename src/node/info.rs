@@ -77,6 +77,8 @@ pub enum Way {
     Inbound,
     /// Both dialled at once, through their NATs.
     Punched,
+    /// Not at all: it is reached through a tracker's relay.
+    Relay,
 }
 
 /// A tracker, as it is shown.
@@ -125,6 +127,38 @@ pub enum Reachability {
     },
 }
 
+/// Whether a way of finding nodes is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DiscoveryState {
+    /// It is not in use.
+    #[default]
+    Off,
+    /// It works, as far as can be told.
+    On,
+    /// It is wanted and does not work.
+    Failing,
+}
+
+/// How one way of finding nodes is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DiscoveryHealth {
+    /// Which: `lan`, `remembered`, …
+    pub name: &'static str,
+    /// Whether it is in use.
+    pub state: DiscoveryState,
+    /// Details in words: why it is off or failing, what it uses.
+    pub detail: String,
+    /// Addresses known from it now that may be dialled.
+    pub candidates: usize,
+    /// Dials made because of it since the start.
+    pub dialled: u64,
+    /// Those of the dials at whose end the expected node was.
+    pub proven: u64,
+}
+
 /// One capability in a listing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CapabilityInfo {
@@ -143,7 +177,7 @@ impl From<Capability> for CapabilityInfo {
     }
 }
 
-/// A connected peer.
+/// A connected peer, or a node reached through a tracker.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct PeerInfo {
@@ -161,6 +195,15 @@ pub struct PeerInfo {
     pub found: Source,
     /// How it is connected.
     pub way: Way,
+    /// The tracker it is reached through, if it is not connected: [`addr`](Self::addr) is that tracker's then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<NodeId>,
+    /// That tracker's name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub via_name: String,
+    /// What is to be said of the way: "punching", "punching failed: …".
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub note: String,
     /// Its tracker role.
     pub tracker: TrackerRole,
     /// What it provides.
@@ -308,6 +351,8 @@ pub struct Status {
     pub capabilities: Vec<CapabilityInfo>,
     /// What it is interested in.
     pub interests: Vec<String>,
+    /// How each way of finding nodes is doing, by name.
+    pub discovery: Vec<DiscoveryHealth>,
     /// Its part in the Kademlia DHT.
     pub dht: DhtHealth,
     /// Counters and gauges.

@@ -2,22 +2,19 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand::RngExt;
 use tokio::net::TcpListener;
 
 use super::driver::{Link, Shared, lock};
-use super::info::{Activity, Source};
+use super::info::{Activity, Source, TrackerRole};
 use super::start::DEFAULT_PORT;
 use crate::error::{CloseReason, Error};
 use crate::identity::NodeId;
+use crate::mesh::redial::Redial;
 use crate::mesh::{Arrival, ConnId, How, State};
 use crate::net::{Established, HandshakeError};
 use crate::wire::{Object, Speaker};
-
-/// A connection that lived for so long was a good one: the wait before the next dial is the shortest again.
-const GOOD: Duration = Duration::from_secs(10);
 
 /// A peer to keep connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +97,10 @@ impl Shared {
         let known: Vec<_> = established.welcome.as_ref().map(|w| w.peers.clone()).unwrap_or_default();
         let (addr, inbound, legacy) = (arrival.addr, arrival.inbound, matches!(arrival.speaker, Speaker::Legacy(_)));
         let (from, hooks) = (arrival.node, self.hooks());
+        if !inbound && !legacy && from != self.me {
+            // Before anybody hears that it is connected: who stops the node then finds it remembered.
+            self.discovery.met(from, addr, tracker != TrackerRole::None);
+        }
         let mut established = Some(established);
         let mut tasks = None;
         let result = self.with(|state, now, out| {
@@ -119,6 +120,8 @@ impl Shared {
             if let Some(established) = established.take() {
                 let (connection, both) = established.prepare(conn, first, hooks, &self.net);
                 tasks = Some(both);
+                // Who is punched through to has a place among those this node dialled, whoever said hello.
+                let inbound = inbound && !how.punched;
                 let link = Link { connection: Arc::new(connection), inbound, _place: place.take() };
                 lock(&self.conns).insert(conn, link);
             }
@@ -208,19 +211,18 @@ impl Shared {
 
     async fn redial(&self, peer: PeerAddr) {
         let limits = &self.net.limits;
-        let mut wait = limits.redial_min;
+        let mut redial = Redial::new(limits);
         let mut node = peer.node;
         loop {
             if let Some(node) = node {
                 self.until_lost(node).await;
             }
-            let mut good = false;
             let failure = match self.dial_peer(&peer).await {
                 Ok(found) => {
                     node = peer.node.or(Some(found));
                     let began = tokio::time::Instant::now();
                     self.until_lost(found).await;
-                    good = began.elapsed() >= GOOD;
+                    redial.lost(began.elapsed(), self.now().mono, limits);
                     None
                 }
                 Err(Failure::Itself) => {
@@ -229,20 +231,15 @@ impl Shared {
                 }
                 Err(Failure::Other(message)) => Some(message),
             };
-            if good {
-                wait = limits.redial_min;
-            }
-            // Between half and all of it, so that many nodes don't come back at the same moment.
-            let jittered = wait.mul_f64(rand::rng().random_range(0.5..=1.0));
+            let wait = redial.next(self.now().mono, limits, rand::rng().random_range(0.0..=1.0));
             if let Some(message) = failure {
-                let retry_in_ms = jittered.as_millis() as u64;
+                let retry_in_ms = wait.as_millis() as u64;
                 tracing::debug!(%peer, %message, retry_in_ms, "dial failed");
                 self.tell(Activity::DialFailed { peer: peer.to_string(), message, retry_in_ms });
                 // What answers there now may be somebody else.
                 node = peer.node;
             }
-            tokio::time::sleep(jittered).await;
-            wait = (wait * 2).min(limits.redial_max);
+            tokio::time::sleep(wait).await;
         }
     }
 

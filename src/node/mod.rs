@@ -12,6 +12,7 @@ mod dialback;
 mod driver;
 mod hooks;
 mod info;
+mod keeper;
 mod links;
 mod payload;
 mod run;
@@ -28,13 +29,15 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+#[cfg(feature = "lan")]
+pub use builder::Lan;
 pub use builder::{Builder, Dht, Tracker};
 pub use call::{Call, CallHandle, Outcome, Route, Timings};
 pub use context::{ChunkError, Context};
 pub(crate) use info::millis;
 pub use info::{
-    Activity, CapabilityInfo, DhtHealth, Event, FoundNode, Metrics, PeerInfo, Reachability, Source, Status,
-    TrackerName, TrackerRole, VerifiedAddr, Way,
+    Activity, CapabilityInfo, DhtHealth, DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics, PeerInfo,
+    Reachability, Source, Status, TrackerName, TrackerRole, VerifiedAddr, Way,
 };
 pub use subscriptions::{ActivityStream, Subscription};
 pub use task::{Payload, Task, TaskError, TaskResult};
@@ -246,6 +249,12 @@ impl Node {
         self.inner.shared.read(|state, now| state.peer_infos(now))
     }
 
+    /// The nodes that are not connected and reached through a tracker: those there were tasks with in the last 10 minutes,
+    /// at most 256.
+    pub fn contacts(&self) -> Vec<PeerInfo> {
+        self.inner.shared.read(|state, now| state.contact_infos(now))
+    }
+
     /// Who provides a capability (`""`: everybody): what is known here, this node included, and who answers a query of
     /// the mesh, or is named by the DHT where the node takes part in one, within `wait` (at most 30 s). `None`: only what is known here.
     ///
@@ -322,6 +331,7 @@ impl Node {
     pub fn status(&self) -> Status {
         let shared = &self.inner.shared;
         let metrics = shared.metrics();
+        let discovery = shared.discovery.health();
         let dht = shared.dht_health();
         shared.read(|state, _| Status {
             node_id: shared.me,
@@ -335,6 +345,7 @@ impl Node {
             capabilities: state.capabilities(),
             interests: state.interests(),
             dht,
+            discovery,
             metrics,
         })
     }

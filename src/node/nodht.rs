@@ -49,7 +49,7 @@ impl Shared {
 
     pub(crate) fn stop_dht(&self, _: LookupId) {}
 
-    pub(crate) fn dial_candidate(&self, _: LookupId, _: SocketAddr, _: Option<NodeId>) {}
+    pub(crate) fn dial_unknown(&self, _: LookupId, _: SocketAddr, _: Option<NodeId>) {}
 
     pub(crate) fn dht_health(&self) -> DhtHealth {
         DhtHealth::off(&self.dht_note)

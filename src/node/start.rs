@@ -14,6 +14,7 @@ use super::builder::{Builder, Tracker, check_name};
 use super::dht::DhtPart;
 use super::driver::{Handlers, Shared, lock, unix_ms};
 use super::info::{Metrics, TrackerRole};
+use super::keeper::{self, Discovery};
 use super::links::PeerAddr;
 use super::{Inner, Node};
 use crate::error::{CloseReason, Error};
@@ -33,8 +34,18 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Which features this node lists.
 fn features(legacy: bool, role: TrackerRole) -> Vec<String> {
-    let dialback = (role != TrackerRole::None).then(|| crate::mesh::DIALBACK.to_owned());
-    legacy.then(|| "legacy".to_owned()).into_iter().chain(dialback).collect()
+    let mut features = Vec::new();
+    if legacy {
+        features.push("legacy".to_owned());
+    }
+    if role != TrackerRole::None {
+        features.push(crate::mesh::DIALBACK.to_owned());
+    }
+    // Several sockets at one port mean something else on Windows.
+    if cfg!(unix) {
+        features.push(crate::mesh::PUNCH.to_owned());
+    }
+    features
 }
 
 pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
@@ -129,24 +140,40 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         legacy: builder.legacy,
         limits: builder.limits,
         legacy_hello: Arc::new(legacy_hello),
+        port: Arc::default(),
         unix_now: Arc::new(|| (unix_ms() / 1000) as i64),
     });
-    let shared = Shared::new(identity, name, net, start, listen, state, handlers, max_connections, (dht, dht_note));
+    let mut dice = [0u8; 32];
+    rand::rng().fill_bytes(&mut dice);
+    let discovery = Discovery::new(me, dice);
+    let shared =
+        Shared::new(identity, name, net, start, listen, state, handlers, max_connections, discovery, (dht, dht_note));
     let _ = own.set(Arc::downgrade(&shared));
     // The changes made so far asked for signatures one by one; one is enough.
     shared.with(|state, now, out| state.publish_record(now, out));
     shared.spawn(Arc::clone(&shared).run_alarms());
+    // From here on its end is the node's end, also when nobody waits for the start any more.
+    let inner = Arc::new(Inner { shared });
+    let shared = &inner.shared;
+    let _ = shared.owner.set(Arc::downgrade(&inner));
+    // Before anybody is met: that would not be remembered.
+    keeper::start(
+        shared,
+        !peers.is_empty(),
+        builder.remember,
+        #[cfg(feature = "lan")]
+        builder.lan,
+    )
+    .await;
     if let Some(listener) = listener {
-        shared.spawn(Arc::clone(&shared).run_listener(listener));
+        shared.spawn(Arc::clone(shared).run_listener(listener));
     }
     if shared.dht.is_some() {
-        shared.spawn(Arc::clone(&shared).run_dht());
+        shared.spawn(Arc::clone(shared).run_dht());
     }
     for peer in peers {
-        shared.spawn(Arc::clone(&shared).keep_connected(peer));
+        shared.spawn(Arc::clone(shared).keep_connected(peer));
     }
-    let inner = Arc::new(Inner { shared });
-    let _ = inner.shared.owner.set(Arc::downgrade(&inner));
     Ok(Node { inner })
 }
 

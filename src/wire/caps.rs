@@ -1,7 +1,5 @@
 //! What a node provides: agents, models and tools, each with a name and details.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -64,38 +62,52 @@ impl Capability {
 /// Everything a node provides, in the order of the wire: agents, models, tools, each by name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Caps {
-    entries: BTreeMap<(CapabilityKind, String), Map<String, Value>>,
+    /// Sorted, each once. A table keeps thousands of these with one or two entries: a tree's node would be ten times larger.
+    entries: Vec<((CapabilityKind, String), Map<String, Value>)>,
 }
 
 impl Caps {
+    /// What it holds beside itself, in bytes: for those without details.
+    #[cfg(test)]
+    pub(crate) fn weight(&self) -> usize {
+        let names: usize = self.entries.iter().map(|((_, name), _)| name.capacity()).sum();
+        self.entries.capacity() * size_of::<((CapabilityKind, String), Map<String, Value>)>() + names
+    }
+
+    fn place(&self, kind: CapabilityKind, name: &str) -> Result<usize, usize> {
+        self.entries.binary_search_by(|((k, n), _)| (*k, n.as_str()).cmp(&(kind, name)))
+    }
+
     /// Adds or replaces one; `false` when there is no room for another or its name is not valid.
     pub fn insert(&mut self, cap: Capability) -> bool {
-        let key = (cap.kind, cap.name);
-        let room = self.entries.len() < MAX_CAPS || self.entries.contains_key(&key);
-        if !room || !is_name(&key.1) {
+        let place = self.place(cap.kind, &cap.name);
+        let room = self.entries.len() < MAX_CAPS || place.is_ok();
+        if !room || !is_name(&cap.name) {
             return false;
         }
-        self.entries.insert(key, cap.details);
+        match place {
+            Ok(at) => self.entries[at].1 = cap.details,
+            Err(at) => self.entries.insert(at, ((cap.kind, cap.name), cap.details)),
+        }
         true
     }
 
     /// Removes every capability of that name; tells whether there was one.
     pub fn remove(&mut self, name: &str) -> bool {
         let before = self.entries.len();
-        self.entries.retain(|(_, n), _| n != name);
+        self.entries.retain(|((_, n), _)| n != name);
         self.entries.len() != before
     }
 
     /// Whether one of that name is here, of any kind.
     pub fn provides(&self, name: &str) -> bool {
         use CapabilityKind::{Agent, Model, Tool};
-        !self.entries.is_empty()
-            && [Agent, Model, Tool].iter().any(|k| self.entries.contains_key(&(*k, name.to_owned())))
+        [Agent, Model, Tool].into_iter().any(|kind| self.place(kind, name).is_ok())
     }
 
     /// Their names and kinds alone.
     pub fn without_details(&self) -> Self {
-        Self { entries: self.entries.keys().map(|key| (key.clone(), Map::new())).collect() }
+        Self { entries: self.entries.iter().map(|(key, _)| (key.clone(), Map::new())).collect() }
     }
 
     /// Whether a pattern covers the name of one of them; see [`matches_pattern`].
@@ -103,7 +115,7 @@ impl Caps {
         use CapabilityKind::{Agent, Model, Tool};
         let Some(prefix) = pattern.strip_suffix('*') else { return self.provides(pattern) };
         // The first name from the prefix on begins with it, or none does.
-        let first = |kind| self.entries.range((kind, prefix.to_owned())..).next();
+        let first = |kind| self.entries.get(self.place(kind, prefix).unwrap_or_else(|at| at));
         [Agent, Model, Tool]
             .into_iter()
             .any(|kind| first(kind).is_some_and(|((k, name), _)| *k == kind && name.starts_with(prefix)))
@@ -120,7 +132,7 @@ impl Caps {
 
     /// Their names, each once per kind.
     pub fn names(&self) -> impl Iterator<Item = &str> + '_ {
-        self.entries.keys().map(|(_, name)| name.as_str())
+        self.entries.iter().map(|((_, name), _)| name.as_str())
     }
 
     /// How many there are.
@@ -173,6 +185,7 @@ impl Caps {
                 }
             }
         }
+        caps.entries.shrink_to_fit();
         Ok(caps)
     }
 }

@@ -1,5 +1,7 @@
 //! Messages that this node writes, before they are signed.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 
 use super::json::{Builder, Object, canonicalize_value};
@@ -234,6 +236,36 @@ pub fn relay_error(target: &NodeId, source: &NodeId, id: &str, error: &WireError
         .str("code", &error.code)
         .str("message", &error.message)
         .build()
+}
+
+/// Tells a tracker this node's addresses in its own network, and asks it for help to a connection with `target`.
+pub fn punch(id: &str, target: Option<&NodeId>, addrs: &[SocketAddr]) -> Object {
+    let b = Builder::new("punch").str("id", id).strings("addrs", &texts(addrs));
+    b.opt_str("target", target.map(ToString::to_string).as_deref()).build()
+}
+
+/// Tells one of two nodes to connect to the other.
+pub fn punch_start(id: &str, peer: &NodeId, addrs: &[SocketAddr], wait_ms: u64) -> Object {
+    Builder::new("punch_start")
+        .str("id", id)
+        .str("peer", &peer.to_string())
+        .strings("addrs", &texts(addrs))
+        .u64("wait_ms", wait_ms)
+        .build()
+}
+
+/// Tells a node that the tracker can't help.
+pub fn punch_error(id: &str, target: &NodeId, error: &WireError) -> Object {
+    Builder::new("punch_error")
+        .str("id", id)
+        .str("target", &target.to_string())
+        .str("code", &error.code)
+        .str("message", &error.message)
+        .build()
+}
+
+fn texts(addrs: &[SocketAddr]) -> Vec<String> {
+    addrs.iter().map(ToString::to_string).collect()
 }
 
 /// Passes a record on.

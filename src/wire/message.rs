@@ -1,5 +1,7 @@
 //! Messages after the handshake: their members, checked, with the bytes they came in.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 
 use super::dialback::{DialBack, DialBackResult};
@@ -8,7 +10,7 @@ use super::json::Object;
 use super::record::Record;
 use crate::error::{CloseReason, ErrorCode};
 use crate::identity::NodeId;
-use crate::limits::{MAX_NAME, MAX_RECORDS_PER_MESSAGE, MAX_TTL_S};
+use crate::limits::{MAX_NAME, MAX_PUNCH_CANDIDATES, MAX_RECORDS_PER_MESSAGE, MAX_TTL_S};
 
 /// A message that can't be used, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -214,6 +216,41 @@ pub struct RelayError {
     pub error: WireError,
 }
 
+/// To a tracker: "these are my addresses in my own network", and with a target: "help us to a connection of our own".
+#[derive(Clone, Debug)]
+pub struct Punch {
+    /// Chosen by the asker.
+    pub id: String,
+    /// To whom; `None`: only the addresses are told.
+    pub target: Option<NodeId>,
+    /// Where the asker's end of this connection is in its own network.
+    pub addrs: Vec<SocketAddr>,
+}
+
+/// From a tracker to both ends: "connect to each other, at the same moment".
+#[derive(Clone, Debug)]
+pub struct PunchStart {
+    /// The id of the [`Punch`] that asked for it.
+    pub id: String,
+    /// The other end.
+    pub peer: NodeId,
+    /// Where the other end may be reached.
+    pub addrs: Vec<SocketAddr>,
+    /// How long to wait, in milliseconds.
+    pub wait_ms: u64,
+}
+
+/// From a tracker: "I can't help you there".
+#[derive(Clone, Debug)]
+pub struct PunchError {
+    /// The id of the [`Punch`].
+    pub id: String,
+    /// To whom it was.
+    pub target: NodeId,
+    /// Why.
+    pub error: WireError,
+}
+
 /// "I am here."
 #[derive(Clone, Debug)]
 pub struct Heartbeat {
@@ -252,6 +289,12 @@ pub enum Message {
     Relay(Relay),
     /// See [`RelayError`].
     RelayError(RelayError),
+    /// See [`Punch`].
+    Punch(Punch),
+    /// See [`PunchStart`].
+    PunchStart(PunchStart),
+    /// See [`PunchError`].
+    PunchError(PunchError),
     /// See [`Heartbeat`].
     Heartbeat(Heartbeat),
     /// See [`DialBack`].
@@ -312,14 +355,22 @@ impl Message {
                 target: f.node("target")?,
                 source: f.opt_node("source")?,
                 id: f.id()?,
-                error: WireError {
-                    code: f.opt_short("code")?.ok_or_else(|| f.malformed("code: missing"))?,
-                    message: f.long_text("message")?,
-                    retry_after_s: None,
-                    not_run: false,
-                    instance: None,
-                },
+                error: told_error(&f)?,
             }),
+            "punch" => Self::Punch(Punch {
+                id: f.id()?,
+                target: f.opt_node("target")?,
+                addrs: f.addrs("addrs", MAX_PUNCH_CANDIDATES)?,
+            }),
+            "punch_start" => Self::PunchStart(PunchStart {
+                id: f.id()?,
+                peer: f.node("peer")?,
+                addrs: f.addrs("addrs", MAX_PUNCH_CANDIDATES + 1)?,
+                wait_ms: f.opt_u64("wait_ms")?.unwrap_or(0),
+            }),
+            "punch_error" => {
+                Self::PunchError(PunchError { id: f.id()?, target: f.node("target")?, error: told_error(&f)? })
+            }
             "heartbeat" => Self::Heartbeat(Heartbeat { ask: f.opt_u64("ask")?, answer: f.opt_u64("answer")? }),
             "dial_back" => Self::DialBack(DialBack::read(&f)?),
             "dial_back_result" => Self::DialBackResult(DialBackResult::read(&f, || wire_error(&f))?),
@@ -348,6 +399,9 @@ impl Message {
             Self::Event(_) => "event",
             Self::Relay(_) => "relay",
             Self::RelayError(_) => "relay_error",
+            Self::Punch(_) => "punch",
+            Self::PunchStart(_) => "punch_start",
+            Self::PunchError(_) => "punch_error",
             Self::Heartbeat(_) => "heartbeat",
             Self::DialBack(_) => "dial_back",
             Self::DialBackResult(_) => "dial_back_result",
@@ -423,6 +477,17 @@ fn answer(f: &Fields<'_>) -> Result<TaskAnswer, Malformed> {
         chunks: f.opt_u64("chunks")?,
         responder: f.opt_node("responder")?,
         object: f.object().clone(),
+    })
+}
+
+/// An error that is the message itself: `code` and `message`.
+fn told_error(f: &Fields<'_>) -> Result<WireError, Malformed> {
+    Ok(WireError {
+        code: f.opt_short("code")?.ok_or_else(|| f.malformed("code: missing"))?,
+        message: f.long_text("message")?,
+        retry_after_s: None,
+        not_run: false,
+        instance: None,
     })
 }
 

@@ -27,7 +27,7 @@ pub use json::{
     Builder, FieldError, JsonError, Object, SignatureError, canonicalize_json, canonicalize_value, verify_object,
 };
 pub use message::{
-    Accepted, Cancel, Chunk, ChunkAck, Event, Heartbeat, Malformed, Message, Query, QueryResp, Relay, RelayError, Task,
-    TaskAnswer, WireError,
+    Accepted, Cancel, Chunk, ChunkAck, Event, Heartbeat, Malformed, Message, Punch, PunchError, PunchStart, Query,
+    QueryResp, Relay, RelayError, Task, TaskAnswer, WireError,
 };
 pub use record::{MAX_RECORD_TTL_S, Record, RecordDraft};

@@ -89,6 +89,17 @@ impl Record {
         Fields::new(&self.object).and_then(|f| caps(&f)).unwrap_or_default()
     }
 
+    /// What it holds, in bytes, with the counters of who shares it.
+    #[cfg(test)]
+    pub(crate) fn weight(&self) -> usize {
+        let texts = [&self.name, &self.version].into_iter().chain(&self.instance);
+        let texts = texts.chain(&self.interests).chain(&self.features).map(String::capacity).sum::<usize>();
+        let lists = (self.interests.capacity() + self.features.capacity()) * size_of::<String>()
+            + self.addrs.capacity() * size_of::<SocketAddr>()
+            + self.trackers.capacity() * size_of::<NodeId>();
+        size_of::<Self>() + 16 + texts + lists + self.caps.weight() + self.object.weight()
+    }
+
     /// Whether one of its interests covers a name.
     pub fn is_interested(&self, name: &str) -> bool {
         self.interests.iter().any(|p| super::matches_pattern(p, name))

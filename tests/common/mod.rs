@@ -43,9 +43,16 @@ impl Home {
         let mut command = Command::new(env!("CARGO_BIN_EXE_elo"));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.dir.path()).env("ELO_HOME", self.path());
-        // A test says itself where its nodes find each other.
-        command.env("ELO_DHT", "off");
+        // Whom a node finds by itself is tested by itself: the others meet whom they are told to, and nobody else.
+        command.env("ELO_NO_LAN", "true").env("ELO_DHT", "off").env("ELO_NO_REMEMBER", "true");
         command.args(args).stdin(Stdio::null());
+        command
+    }
+
+    /// The same, and it remembers peers, as it does by default.
+    pub fn remembering<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = self.command(args);
+        command.env_remove("ELO_NO_REMEMBER");
         command
     }
 

@@ -10,6 +10,7 @@ mod load;
 mod members;
 #[path = "../mesh/mod.rs"]
 mod mesh;
+mod punches;
 mod queries;
 mod raw;
 mod records;

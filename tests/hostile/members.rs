@@ -262,3 +262,33 @@ async fn ids_and_signatures_have_one_spelling() {
     drop(raw);
     target.unharmed().await;
 }
+
+#[tokio::test]
+async fn wrong_types_in_what_is_about_punching_are_counted() {
+    let target = target().await;
+    let mut raw = Raw::connect(&target.node).await;
+    let me = raw.id().to_string();
+    let punch = |id: &str| Builder::new("punch").str("id", id);
+    all_malformed(&target, &mut raw, punch, &[("target", &["\"\""]), ("addrs", &["[]"])]).await;
+    let start = |id: &str| Builder::new("punch_start").str("id", id).str("peer", &me);
+    all_malformed(&target, &mut raw, start, &[("peer", &[]), ("addrs", &["[]"]), ("wait_ms", &[])]).await;
+    let error = |id: &str| Builder::new("punch_error").str("id", id).str("target", &me).str("code", "NO_PEER");
+    all_malformed(&target, &mut raw, error, &[("target", &[]), ("code", &[])]).await;
+    let addr = "10.0.0.1:1000";
+    for (make, most) in [(&punch as &dyn Fn(&str) -> Builder, 4), (&start, 5)] {
+        let wrong =
+            [vec![addr; most + 1], vec!["10.0.0.1"], vec!["host:1"], vec!["10.0.0.1:65536"], vec!["10.0.0.1:-1"]];
+        for addrs in wrong {
+            let before = target.refused("malformed");
+            raw.sends(make("1").strings("addrs", &addrs)).await;
+            raw.heard().await;
+            assert_eq!(target.refused("malformed"), before + 1, "{addrs:?}");
+        }
+        let before = target.refused("malformed");
+        raw.sends(make("1").strings("addrs", &vec![addr; most])).await;
+        raw.heard().await;
+        assert_eq!(target.refused("malformed"), before);
+    }
+    drop(raw);
+    target.unharmed().await;
+}

@@ -114,6 +114,13 @@ impl Raw {
         raw
     }
 
+    /// As a node that can punch holes.
+    pub async fn connect_punching(node: &Node) -> Self {
+        let mut raw = Self::dial(node).await;
+        raw.shake_with("run", &["punch"]).await;
+        raw
+    }
+
     /// A tracker that says it dials back.
     pub async fn connect_as_tracker(node: &Node) -> Self {
         let mut raw = Self::dial(node).await;

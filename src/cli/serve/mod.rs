@@ -6,6 +6,7 @@ mod jobs;
 mod prompt;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
@@ -15,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 #[cfg(not(unix))]
 use crate::control::DoorError;
 use crate::control::{Door, Shared};
+use crate::discovery::remembered;
 use crate::identity::{Identity, NodeId};
-use crate::node::{Builder, Dht, Node};
+use crate::node::{Builder, Dht, Lan, Node};
 
 use super::failure::{Failure, INTERRUPTED, OK};
 use super::settings::{self, Settings};
@@ -32,6 +34,9 @@ Examples:
   elo serve --tracker --private --allow ID               for those named only
   elo serve --dht 10.0.0.5:7878,10.0.0.6:7878            joins their DHT, without connecting to a peer
   elo serve --no-listen --peer tracker.example.org       behind a router, through that tracker
+
+Nodes on one local network find each other by themselves (--no-lan: not this one), and peers of earlier runs are dialled
+again, with and without --peer (--no-remember: not by this one). `elo status` shows how that goes.
 
 On a terminal there is a prompt (`help` lists its commands). Otherwise the node runs until it is told to stop, and
 `elo call`, `elo peers` and the others talk to it from other terminals.
@@ -112,6 +117,18 @@ pub(super) struct ServeArgs {
     #[arg(long, env = "ELO_ALLOW", value_name = "ID", value_parser = values::node_id, value_delimiter = ',',
         allow_hyphen_values = true)]
     pub(super) allow: Vec<NodeId>,
+    /// Don't find others on the local network, nor be found there [default: multicast DNS on all interfaces but loopback]
+    #[arg(long, env = "ELO_NO_LAN", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub(super) no_lan: Option<bool>,
+    /// Find others on this interface and no other, loopback included (lo); may be repeated
+    #[arg(long, env = "ELO_LAN_INTERFACE", value_name = "NAME|IP", value_parser = values::interface,
+        value_delimiter = ',')]
+    pub(super) lan_interface: Vec<String>,
+    /// Don't keep peers in HOME/peers.json, nor dial those met in earlier runs [default: do]
+    #[arg(long, env = "ELO_NO_REMEMBER", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub(super) no_remember: Option<bool>,
     /// Admit nodes of the Python package elo-node, whose connections prove nothing
     #[arg(long, env = "ELO_LEGACY", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
@@ -134,7 +151,7 @@ async fn serve(app: &App, settings: Settings) -> Result<u8, Failure> {
     // Before anything else, so that Ctrl-C during the start is heeded as well.
     let mut signals = Signals::new()?;
     // A fault of the settings is told before anything is made or taken.
-    let builder = builder(settings)?;
+    let builder = builder(&app.home, settings)?;
     let door = open_door(app)?;
     let (identity, created) = Identity::load_or_create(&app.home)?;
     let id = identity.id();
@@ -197,7 +214,7 @@ fn open_door(app: &App) -> Result<Option<Door>, Failure> {
     }
 }
 
-fn builder(settings: Settings) -> Result<Builder, Failure> {
+fn builder(home: &Path, settings: Settings) -> Result<Builder, Failure> {
     let mut builder = Node::builder().tracker(settings.tracker).legacy(settings.legacy).dht(settings.dht);
     if let Some(port) = settings.dht_port {
         builder = builder.dht_port(port);
@@ -220,6 +237,12 @@ fn builder(settings: Settings) -> Result<Builder, Failure> {
     }
     for pattern in settings.interests {
         builder = builder.interest(pattern);
+    }
+    if let Some(interfaces) = settings.lan {
+        builder = builder.lan(interfaces.into_iter().fold(Lan::new(), Lan::interface));
+    }
+    if settings.remember {
+        builder = builder.remember(home.join(remembered::NAME));
     }
     answer::install(builder, settings.answer)
 }

@@ -10,6 +10,7 @@ use crate::mesh::action::Action;
 use crate::mesh::clock::Now;
 use crate::mesh::peers::{Arrival, How};
 use crate::mesh::state::State;
+use crate::mesh::trackers::dial_patience;
 use crate::node::Source;
 use crate::wire::RelayError;
 
@@ -17,6 +18,7 @@ impl State {
     /// A node could not be dialled.
     pub fn dial_failed(&mut self, node: &NodeId, why: &str, now: Now, out: &mut Vec<Action>) {
         self.dialing.remove(node);
+        self.tracker_not_dialled(node, now);
         // It may have dialled us meanwhile: then the one connection was refused for the other.
         let connected = self.peers.conn_of(node).is_some();
         let waiting = self.calls_where(|c| c.dialing.as_ref().is_some_and(|(n, _)| n == node));
@@ -153,9 +155,7 @@ impl State {
         }
         if self.dialing.get(&node).is_none_or(|until| *until <= now.mono) {
             // The driver tells how it went; should that get lost, it is not waited for for ever.
-            let limits = &self.config.limits;
-            let most =
-                limits.connect_timeout.saturating_add(limits.handshake_timeout).saturating_mul(addrs.len() as u32);
+            let most = dial_patience(&self.config.limits, addrs.len());
             self.dialing.insert(node, now.mono.saturating_add(most));
             let how = How::for_calls(self.table.source(&node).unwrap_or(Source::Flood));
             out.push(Action::Dial { node, addrs, how });

@@ -389,7 +389,13 @@ impl State {
             None => {
                 let via = if let Path::Relay(tracker) = path { Some(tracker) } else { None };
                 if !self.send_to(&node, via.as_ref(), draft, on_full, out) {
-                    self.lose_way(id, now, out);
+                    return self.lose_way(id, now, out);
+                }
+                let Some(tracker) = via else { return };
+                self.note_contact(node, tracker, now);
+                // Who names the tracker wants it to go there. The task goes first: the other end then knows who asks.
+                if self.calls.entries.get(id).is_some_and(|c| c.spec.via.is_none()) {
+                    self.want_direct(node, tracker, now, out);
                 }
             }
         }

@@ -34,14 +34,14 @@ fn seeds(most: u64) -> Vec<u64> {
 fn mesh(seed: u64, size: &Size) -> World {
     let mut w = World::new(seed);
     for i in 0..size.trackers {
-        let t = w.add(Spec::new(&format!("t{i}")).tracker().limits(|l| l.clock_skew = secs(20)));
+        let t = w.add(Spec::new(&format!("t{i}")).tracker().punches().limits(|l| l.clock_skew = secs(20)));
         for other in 0..t {
             w.join(t, other);
         }
     }
     for i in 0..size.hidden + size.open {
         let hidden = i < size.hidden;
-        let mut spec = Spec::new(&format!("n{i}")).provides(&format!("cap.{}", w.below(CAPS)));
+        let mut spec = Spec::new(&format!("n{i}")).punches().provides(&format!("cap.{}", w.below(CAPS)));
         if w.chance(0.1) {
             spec = spec.interest("cap.*");
         }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use rand::Rng;
 
 use super::links::Why;
+use super::punch::Hole;
 use super::world::{Ev, N, World, ms};
 use crate::error::CloseReason;
 use crate::mesh::{Action, ConnId, Now, OnFull, State, What};
@@ -44,6 +45,17 @@ impl World {
             }
             Action::Dial { node, addrs, how } => self.dial(n, addrs, Why::Call(node, how)),
             Action::DialBack { conn, id, addr, nonce } => self.dial_back(n, conn, id, addr, nonce),
+            Action::Punch { node, local, addrs, wait, dialler } => {
+                self.punch(Hole {
+                    n,
+                    run: self.nodes[n].run,
+                    node,
+                    from: local,
+                    to: addrs,
+                    at: self.now + wait,
+                    dialler,
+                });
+            }
             Action::SignRecord(draft) => {
                 let record = draft.sign(&self.nodes[n].identity).unwrap();
                 self.with(n, |s, _, out| s.record_signed(record, out));
@@ -132,7 +144,7 @@ impl World {
         let object = Object::parse(bytes.clone()).ok();
         let message = object.and_then(|o| Message::parse(&o).ok());
         let checked = message.and_then(|m| check(m, Speaker::Proven).ok());
-        if self.checked.len() > 4096 {
+        if self.checked.len() > 16_384 {
             self.checked.clear();
         }
         self.checked.insert(bytes.clone(), checked.clone());

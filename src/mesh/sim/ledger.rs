@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::world::{N, World, secs};
 use crate::error::Delivery;
 use crate::mesh::TaskKey;
+use crate::mesh::state::Timer;
 
 /// What happened, over all runs of all nodes.
 #[derive(Debug, Default)]
@@ -97,11 +98,13 @@ impl World {
             assert!(s.seen_events.len() <= l.max_seen, "seed {seed}: node {n}'s events");
             assert!(s.tasks.len() <= l.max_remembered_tasks, "seed {seed}: node {n}'s tasks");
             assert!(s.calls.len() <= l.max_calls, "seed {seed}: node {n}'s calls");
+            assert!(s.punches.len() <= crate::limits::MAX_PUNCHES, "seed {seed}: node {n}'s punches");
             assert!(s.relays.len() <= 16 * 1024, "seed {seed}: node {n}'s relays");
             let out: usize = s.in_flight.values().sum();
             assert!(out <= s.calls.len(), "seed {seed}: node {n} has {out} in flight in {} calls", s.calls.len());
             let conns = s.peers.iter().count();
-            let timers = 3 + s.calls.len() + 2 * s.tasks.len() + s.queries.len() + 2 * conns;
+            assert!(s.known_trackers.len() <= 32, "seed {seed}: node {n}'s trackers");
+            let timers = 4 + s.calls.len() + 2 * s.tasks.len() + s.queries.len() + s.forwards.len() + 3 * conns;
             assert!(s.timers.len() <= timers, "seed {seed}: node {n} has {} alarms", s.timers.len());
         }
     }
@@ -114,7 +117,10 @@ impl World {
             assert_eq!(left, (0, 0, 0, 0, 0), "seed {seed}: node {n}: calls, tasks, relays, queries, events");
             assert!(s.in_flight.is_empty(), "seed {seed}: node {n}: {:?}", s.in_flight);
             assert!(s.dialing.is_empty(), "seed {seed}: node {n}: {:?}", s.dialing);
-            let alarms = 2 + usize::from(s.reach.waits());
+            assert_eq!((s.forwards.len(), s.shares.waiting()), (0, 0), "seed {seed}: node {n}");
+            // It may go on looking for another tracker, and waits to ask one whether it can be dialled.
+            let register = usize::from(s.timers.at(&Timer::Register).is_some());
+            let alarms = 2 + register + usize::from(s.reach.waits());
             assert_eq!(
                 s.timers.len(),
                 alarms,

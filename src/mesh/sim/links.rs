@@ -7,10 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::Rng;
 
-use super::node::{ephemeral, ip};
+use super::node::{ephemeral, ip, number};
 use super::world::{Ev, N, World, ms, secs};
 use crate::error::CloseReason;
 use crate::identity::NodeId;
+use crate::mesh::throttle::Bucket;
 use crate::mesh::{Arrival, ConnId, How};
 use crate::node::TrackerRole;
 use crate::wire::{Caps, Message, Object, ProbeNonce, Speaker, draft};
@@ -22,6 +23,8 @@ pub enum Why {
     Call(NodeId, How),
     /// It is a configured peer.
     Configured(usize),
+    /// Both dialled at once.
+    Punched,
 }
 
 /// A connection: side 0 dialled, side 1 listened.
@@ -34,12 +37,25 @@ pub struct Link {
     pub alive: bool,
     /// What is on its way to each side.
     queues: [VecDeque<Bytes>; 2],
+    /// How long messages take, if not as long as on others.
+    pub delay: Option<Duration>,
+    /// Whether one side has given it up without telling the other.
+    pub half: bool,
+    /// How much each side may send to many.
+    floods: [Bucket; 2],
     /// The sides that don't read.
     pub stalled: [bool; 2],
     /// When the last thing on its way to each side arrives: nothing overtakes it.
     last: [Duration; 2],
     why: Why,
     rest: Vec<SocketAddr>,
+}
+
+impl Link {
+    /// How much is on its way to a side.
+    pub fn waiting(&self, side: usize) -> usize {
+        self.queues[side].len()
+    }
 }
 
 /// The number of a side's end of a link.
@@ -54,7 +70,9 @@ impl World {
     }
 
     fn in_order(&mut self, link: usize, side: usize) -> Duration {
-        let at = (self.now + self.delay()).max(self.links[link].last[side]);
+        let delay = self.links[link].delay.unwrap_or(Duration::ZERO);
+        let delay = if delay.is_zero() { self.delay() } else { delay + delay.mul_f64(self.below(100) as f64 / 1000.0) };
+        let at = (self.now + delay).max(self.links[link].last[side]);
         self.links[link].last[side] = at;
         at
     }
@@ -74,31 +92,47 @@ impl World {
             return self.dial_over(n, &why, Some("nobody listens there"));
         }
         let addr = addrs.remove(0);
-        let m = (0..self.nodes.len()).find(|m| self.nodes[*m].addr(*m) == Some(addr));
+        let m = number(addr.ip()).filter(|m| *m < self.nodes.len() && self.nodes[*m].addr(*m) == Some(addr));
         let m = m.filter(|m| *m != n && !self.blocked.contains(&(n, *m)));
         let Some(m) = m else { return self.connect(n, run, addrs, why) };
+        if self.are_apart(n, m) {
+            // Nobody answers, and nobody refuses.
+            let wait = self.nodes[n].spec.limits.connect_timeout;
+            return self.after(wait, Ev::Connect { n, run, addrs, why });
+        }
         match &why {
             Why::Call(node, _) if *node != self.nodes[m].id => return self.connect(n, run, addrs, why),
             Why::Configured(i) => {
                 let known = self.nodes[m].id;
                 self.nodes[n].configured[*i].known = Some(known);
             }
-            Why::Call(..) => {}
+            Why::Call(..) | Why::Punched => {}
         }
+        self.meet((n, run), m, why, addrs);
+    }
+
+    /// Two ends of a stream: the listener lets the dialler in, or not.
+    pub fn meet(&mut self, dialler: (N, u32), m: N, why: Why, rest: Vec<SocketAddr>) {
         let link = self.links.len();
+        let delay = self.delays.map(|(least, most)| ms(least + self.below((most - least) as usize + 1) as u64));
+        let limits = &self.nodes[m].spec.limits;
         self.links.push(Link {
-            ends: [(n, run), (m, self.nodes[m].run)],
+            ends: [dialler, (m, self.nodes[m].run)],
             open: [false, true],
             alive: true,
+            half: false,
+            delay,
+            floods: [0, 1].map(|_| Bucket::new(limits.floods_per_second, limits.flood_burst)),
             queues: Default::default(),
             stalled: [false; 2],
             last: [self.now; 2],
             why,
-            rest: addrs,
+            rest,
         });
         let arrival = self.arrival(link, 1);
         match self.with(m, |s, now, out| s.connected(conn(link, 1), arrival, now, out)) {
             Ok(records) => {
+                self.arrived.push((self.now, m));
                 let records = records.iter().map(|o| o.raw().clone()).collect();
                 // Nothing sent since overtakes the welcome.
                 self.after(self.delay.saturating_sub(Duration::from_micros(1)), Ev::Welcome { link, records });
@@ -113,6 +147,10 @@ impl World {
     /// The listener's welcome reaches the dialler.
     pub fn welcome(&mut self, link: usize, records: Vec<Bytes>) {
         let (n, _) = self.links[link].ends[0];
+        if self.is_apart(link) {
+            self.links[link].alive = false;
+            self.after(secs(10), Ev::Down { link, side: 1 });
+        }
         if !self.links[link].alive {
             let why = self.links[link].why.clone();
             return self.dial_over(n, &why, Some("cut during the handshake"));
@@ -173,32 +211,39 @@ impl World {
     pub fn dial_over(&mut self, n: N, why: &Why, problem: Option<&str>) {
         match (why, problem) {
             (Why::Call(node, _), Some(problem)) => self.with(n, |s, now, out| s.dial_failed(node, problem, now, out)),
-            (Why::Call(..), None) => {}
+            (Why::Call(..), None) | (Why::Punched, _) => {}
             (Why::Configured(i), problem) => {
-                let (least, most) = (self.nodes[n].spec.limits.redial_min, self.nodes[n].spec.limits.redial_max);
                 let peer = &mut self.nodes[n].configured[*i];
                 peer.dialing = false;
-                if problem.is_none() {
-                    peer.backoff = least;
-                    return;
+                if problem.is_some() {
+                    return self.redial_later(n, *i);
                 }
-                peer.backoff = (peer.backoff * 2).min(most);
-                self.redial_later(n, *i);
+                peer.since = Some(self.now);
             }
         }
     }
 
     fn redial_later(&mut self, n: N, i: usize) {
-        let backoff = self.nodes[n].configured[i].backoff.as_millis() as u64;
-        let wait = backoff / 2 + self.rng.next_u64() % (backoff / 2 + 1);
-        let run = self.nodes[n].run;
-        self.after(ms(wait), Ev::Redial { n, run, i });
+        let chance = self.rng.next_u64() as f64 / u64::MAX as f64;
+        let (now, run) = (self.now, self.nodes[n].run);
+        let node = &mut self.nodes[n];
+        let peer = &mut node.configured[i];
+        if std::mem::replace(&mut peer.waiting, true) {
+            return;
+        }
+        let wait = peer.redial.next(now, &node.spec.limits, chance);
+        self.after(wait, Ev::Redial { n, run, i });
     }
 
     pub fn redial(&mut self, n: N, i: usize) {
         let node = &mut self.nodes[n];
         let known = node.configured[i].known;
-        if node.configured[i].dialing || known.is_some_and(|k| node.state.keep_peer(&k)) {
+        node.configured[i].waiting = false;
+        if node.configured[i].dialing {
+            return;
+        }
+        if known.is_some_and(|k| node.state.keep_peer(&k)) {
+            node.configured[i].since.get_or_insert(self.now);
             return;
         }
         node.configured[i].dialing = true;
@@ -221,6 +266,7 @@ impl World {
             local,
             inbound,
             how: match (inbound, &self.links[link].why) {
+                (_, Why::Punched) => How::PUNCHED,
                 (true, _) => How::INBOUND,
                 (false, Why::Call(_, how)) => *how,
                 (false, Why::Configured(_)) => How::kept(crate::node::Source::Peer),
@@ -235,6 +281,11 @@ impl World {
         }
     }
 
+    /// A link that anything may arrive over.
+    pub fn is_live(&self, link: usize) -> bool {
+        self.links[link].alive && self.links[link].open == [true; 2]
+    }
+
     // ---- sending ---------------------------------------------------------------------------------------------
 
     /// Puts bytes on their way to the other side; `false` when there is no room.
@@ -243,7 +294,18 @@ impl World {
         if self.links[link].queues[to].len() >= limit {
             return false;
         }
+        if self.is_apart(link) {
+            self.sent_into_cut(link, 1 - to);
+            if self.links[link].alive {
+                self.links[link].queues[to].push_back(bytes);
+            }
+            return true;
+        }
         if !self.links[link].alive {
+            if self.links[link].half {
+                let wait = self.delay();
+                self.after(wait * 2, Ev::Down { link, side: 1 - to });
+            }
             return true; // It looks sent.
         }
         let at = self.in_order(link, to);
@@ -253,8 +315,9 @@ impl World {
     }
 
     pub fn deliver(&mut self, link: usize, side: usize) {
+        let apart = self.is_apart(link);
         let l = &mut self.links[link];
-        if l.stalled[side] || !l.alive {
+        if apart || l.stalled[side] || !l.alive {
             return;
         }
         let Some(bytes) = l.queues[side].pop_front() else { return };
@@ -272,6 +335,11 @@ impl World {
             return;
         };
         let kind = checked.message().kind().to_owned();
+        let flood = matches!(checked.message(), Message::Query(_) | Message::Event(_) | Message::Announce(..));
+        if flood && self.links[link].floods[side].take(self.now).is_err() {
+            *self.throttled.entry(kind).or_default() += 1;
+            return;
+        }
         *self.received.entry(kind).or_default() += 1;
         self.received_by[n] += 1;
         let bye = matches!(checked.message(), Message::Bye(..));
@@ -288,6 +356,10 @@ impl World {
         if !self.links[link].open[side] {
             return;
         }
+        if self.is_apart(link) {
+            (self.links[link].alive, self.links[link].half) = (false, true);
+            return self.down(link, side, Some(reason));
+        }
         self.push(link, 1 - side, draft::bye(reason, message).raw().clone());
         let at = self.in_order(link, 1 - side);
         self.at(at, Ev::Down { link, side: 1 - side });
@@ -301,8 +373,19 @@ impl World {
             return;
         }
         self.with(n, |s, now, out| s.disconnected(conn(link, side), reason, now, out));
+        let now = self.now;
         for i in 0..self.nodes[n].configured.len() {
-            self.redial_later(n, i);
+            let node = &mut self.nodes[n];
+            let peer = &mut node.configured[i];
+            if peer.known.is_some_and(|k| node.state.is_connected(&k)) {
+                continue;
+            }
+            if let Some(since) = peer.since.take() {
+                peer.redial.lost(now - since, now, &node.spec.limits);
+            }
+            if !peer.dialing {
+                self.redial_later(n, i);
+            }
         }
     }
 

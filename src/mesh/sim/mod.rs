@@ -10,6 +10,8 @@ mod hostile;
 mod ledger;
 mod links;
 mod node;
+mod parting;
+mod punch;
 mod stories;
 mod work;
 mod world;

@@ -8,6 +8,7 @@ use super::work::Job;
 use super::world::{Ended, N};
 use crate::identity::{Identity, NodeId};
 use crate::limits::Limits;
+use crate::mesh::redial::Redial;
 use crate::mesh::{CallEvent, Config, ConnId, DIALBACK, Now, State, TaskKey};
 use crate::node::TrackerRole;
 
@@ -26,6 +27,7 @@ pub struct Spec {
     /// It listens, and nobody comes through to it.
     pub nated: bool,
     pub limits: Limits,
+    pub features: Vec<String>,
     /// How far its clock is off, in milliseconds.
     pub offset_ms: i64,
 }
@@ -41,6 +43,7 @@ impl Spec {
             listens: true,
             nated: false,
             limits: Limits::default(),
+            features: Vec::new(),
             offset_ms: 0,
         }
     }
@@ -67,7 +70,8 @@ impl Spec {
     }
 
     pub fn features(&self) -> Vec<String> {
-        (self.tracker != TrackerRole::None).then(|| DIALBACK.to_owned()).into_iter().collect()
+        let dialback = (self.tracker != TrackerRole::None).then(|| DIALBACK.to_owned());
+        self.features.iter().cloned().chain(dialback).collect()
     }
 
     /// It can't be dialled.
@@ -82,6 +86,12 @@ impl Spec {
         self
     }
 
+    /// It can punch holes, or help to.
+    pub fn punches(mut self) -> Self {
+        self.features.push(crate::mesh::PUNCH.to_owned());
+        self
+    }
+
     pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
         change(&mut self.limits);
         self
@@ -93,8 +103,12 @@ impl Spec {
 pub struct Configured {
     pub addr: SocketAddr,
     pub known: Option<NodeId>,
-    pub backoff: Duration,
+    pub redial: Redial,
+    /// Since when it is connected.
+    pub since: Option<Duration>,
     pub dialing: bool,
+    /// Whether the next dial is on its way to come.
+    pub waiting: bool,
 }
 
 /// A call as its owner sees it.
@@ -165,8 +179,8 @@ impl Node {
         self.calls.clear();
         self.jobs.clear();
         for peer in &mut self.configured {
-            peer.dialing = false;
-            peer.backoff = self.spec.limits.redial_min;
+            (peer.dialing, peer.waiting, peer.since) = (false, false, None);
+            peer.redial = Redial::new(&self.spec.limits);
         }
     }
 
@@ -228,6 +242,13 @@ impl Node {
 /// Every node has a host of its own.
 pub fn ip(n: N) -> IpAddr {
     IpAddr::from([10, (n >> 16) as u8, (n >> 8) as u8, n as u8])
+}
+
+/// Whose host that is.
+pub fn number(ip: IpAddr) -> Option<N> {
+    let IpAddr::V4(ip) = ip else { return None };
+    let [ten, a, b, c] = ip.octets();
+    (ten == 10).then(|| N::from(a) << 16 | N::from(b) << 8 | N::from(c))
 }
 
 /// The other end's ephemeral address, and what it is good for: nothing.

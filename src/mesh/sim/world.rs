@@ -12,9 +12,12 @@ use rand::{Rng, SeedableRng};
 use super::ledger::Ledger;
 use super::links::{Link, Why};
 use super::node::{Configured, Node, OwnCall, Spec, ip};
+use super::parting::Parting;
+use super::punch::Hole;
 use super::work::Plan;
 use crate::error::CallError;
 use crate::identity::NodeId;
+use crate::mesh::redial::Redial;
 use crate::mesh::{CallDone, CallSpec, ConnId, Purpose, TaskKey};
 use crate::wire::{Capability, Checked, ProbeNonce};
 
@@ -45,6 +48,14 @@ pub enum Ev {
     Welcome {
         link: usize,
         records: Vec<Bytes>,
+    },
+    /// A side begins to punch.
+    Punch {
+        hole: usize,
+    },
+    /// A side gives it up.
+    PunchOver {
+        hole: usize,
     },
     DialOver {
         n: N,
@@ -92,6 +103,21 @@ pub enum Ev {
     Revive {
         n: N,
         port: u16,
+    },
+    /// A connection whose network is cut says that it lives.
+    Beat {
+        link: usize,
+        side: usize,
+    },
+    /// What a side sent is not acknowledged.
+    Unacked {
+        link: usize,
+        side: usize,
+    },
+    /// What was lost in a cut is sent again.
+    Resent {
+        link: usize,
+        side: usize,
     },
 }
 
@@ -147,9 +173,19 @@ pub struct World {
     order: u64,
     /// How long messages take, at least; at most half as long again.
     pub delay: Duration,
+    /// How long they take over each link, in milliseconds, if not all are alike.
+    pub delays: Option<(u64, u64)>,
     pub faults: Faults,
     /// Who can't dial whom.
     pub blocked: HashSet<(N, N)>,
+    /// Whose NAT gives every connection a port of its own.
+    pub symmetric: HashSet<N>,
+    pub holes: Vec<Hole>,
+    pub parting: Parting,
+    /// Who was connected to, and when.
+    pub arrived: Vec<(Duration, N)>,
+    /// What peers sent beyond their rate, by type.
+    pub throttled: BTreeMap<String, u64>,
     pub ledger: Ledger,
     pub checked: HashMap<Bytes, Option<Checked>>,
     pub received: BTreeMap<String, u64>,
@@ -161,6 +197,8 @@ pub struct World {
     pub refusals: BTreeMap<&'static str, u64>,
     pub tasks_received: u64,
     asked: u64,
+    /// How many things have happened.
+    pub ticks: u64,
 }
 
 /// A call to be made.
@@ -209,8 +247,14 @@ impl World {
             queue: BinaryHeap::new(),
             order: 0,
             delay: ms(10),
+            delays: None,
             faults: Faults::default(),
             blocked: HashSet::new(),
+            symmetric: HashSet::new(),
+            holes: Vec::new(),
+            parting: Parting::default(),
+            arrived: Vec::new(),
+            throttled: BTreeMap::new(),
             ledger: Ledger::default(),
             checked: HashMap::new(),
             received: BTreeMap::new(),
@@ -222,6 +266,7 @@ impl World {
             refusals: BTreeMap::new(),
             tasks_received: 0,
             asked: 0,
+            ticks: 0,
         }
     }
 
@@ -262,6 +307,7 @@ impl World {
         while on(self) && self.queue.peek().is_some_and(|Reverse(next)| next.0 <= until) {
             let Some(Reverse(Next(at, _, ev))) = self.queue.pop() else { return };
             self.now = at;
+            self.ticks += 1;
             self.happen(ev);
         }
     }
@@ -284,12 +330,17 @@ impl World {
             Ev::DialledBack { n, run, conn, id, addr, nonce } if live(self, n, run) => {
                 self.dialled_back(n, conn, &id, addr, nonce);
             }
+            Ev::Punch { hole } => self.punch_begins(hole),
+            Ev::PunchOver { hole } => self.punch_over(hole),
             Ev::Redial { n, run, i } if live(self, n, run) => self.redial(n, i),
             Ev::Work { n, run, key } if live(self, n, run) => self.work(n, key),
             Ev::Cancel { n, run, id } if live(self, n, run) => {
                 self.with(n, |s, now, out| s.cancel_call(&id, now, out));
             }
             Ev::Revive { n, port } => self.revive(n, port),
+            Ev::Beat { link, side } => self.beat(link, side),
+            Ev::Unacked { link, side } => self.unacked(link, side),
+            Ev::Resent { link, side } => self.resent(link, side),
             Ev::Deliver { link, side } => self.deliver(link, side),
             Ev::Inject { link, side, bytes } if self.links[link].alive => self.receive(link, side, bytes),
             Ev::Down { link, side } => self.down(link, side, None),
@@ -320,6 +371,7 @@ impl World {
         });
         let run = self.nodes[n].run;
         for i in 0..self.nodes[n].configured.len() {
+            self.nodes[n].configured[i].waiting = true;
             self.after(ms(0), Ev::Redial { n, run, i });
         }
     }
@@ -327,8 +379,9 @@ impl World {
     /// Makes `b` a configured peer of `a`.
     pub fn join(&mut self, a: N, b: N) {
         let addr = SocketAddr::new(ip(b), self.nodes[b].port);
-        let backoff = self.nodes[a].spec.limits.redial_min;
-        self.nodes[a].configured.push(Configured { addr, known: None, backoff, dialing: false });
+        let redial = Redial::new(&self.nodes[a].spec.limits);
+        let peer = Configured { addr, known: None, redial, since: None, dialing: false, waiting: true };
+        self.nodes[a].configured.push(peer);
         let (run, i) = (self.nodes[a].run, self.nodes[a].configured.len() - 1);
         self.after(ms(0), Ev::Redial { n: a, run, i });
     }

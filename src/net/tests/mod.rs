@@ -5,6 +5,8 @@ mod connection;
 mod handshake;
 mod hostile;
 mod legacy;
+#[cfg(unix)]
+mod punch;
 mod rates;
 
 use std::net::SocketAddr;
@@ -48,6 +50,7 @@ fn config(seed: u8, change: impl FnOnce(&mut NetConfig)) -> Arc<NetConfig> {
         limits: Limits::default(),
         legacy: false,
         legacy_hello: Arc::new(LegacyHello::default),
+        port: Arc::default(),
         unix_now: Arc::new(|| NOW),
     };
     change(&mut cfg);

@@ -38,6 +38,13 @@ impl Object {
         Self { raw, members: members.into(), canonical: true }
     }
 
+    /// What it holds beside itself when it is [`detached`](Self::detached), in bytes.
+    #[cfg(test)]
+    pub(crate) fn weight(&self) -> usize {
+        let decoded: usize = self.members.iter().filter_map(|m| m.decoded.as_ref()).map(|d| d.len()).sum();
+        self.raw.len() + 24 + 16 + self.members.len() * size_of::<Member>() + decoded
+    }
+
     /// The bytes as they arrived.
     pub fn raw(&self) -> &Bytes {
         &self.raw

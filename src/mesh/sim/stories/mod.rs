@@ -1,7 +1,11 @@
 //! What the mesh is for, told step by step.
 
 mod calls;
+mod floods;
 mod links;
+mod punch;
 mod reachability;
 mod relay;
 mod spread;
+mod thousand;
+mod trackers;

@@ -91,7 +91,9 @@ fn one_tracker_that_comes_through_is_enough_and_its_loss_changes_nothing_yet() {
     w.blocked.insert((second, 2));
     w.join(2, second);
     w.run(secs(5));
-    assert_eq!((published(&w, 2), w.dials_back), (vec![addr(2)], 2));
+    assert_eq!(published(&w, 2), [addr(2)]);
+    // Both were asked; so may others be, by whoever registers with them meanwhile.
+    assert!(w.dials_back >= 2, "{}", w.dials_back);
     let (link, _) = w.link(2, 0).unwrap();
     w.blocked.insert((2, 0));
     w.cut(link, [ms(1), ms(1)]);

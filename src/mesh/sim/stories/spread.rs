@@ -183,8 +183,8 @@ fn an_answer_comes_back_although_its_way_was_reconnected_meanwhile() {
     // The question has passed node 1; the connection between 0 and 1 breaks and comes back before the answer.
     let (link, _) = w.link(0, 1).unwrap();
     w.delay = ms(1);
+    w.nodes[1].spec.limits.redial_max = ms(2);
     w.cut(link, [ms(1); 2]);
-    w.nodes[1].configured[0].backoff = ms(2);
     w.until(ms(300), "reconnected", |w| w.link(0, 1).is_some());
     w.run(secs(4));
     assert!(w.nodes[0].found.contains_key(&id));

@@ -1,0 +1,83 @@
+//! Routers with NAT, as homes and mobile networks have them.
+
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
+
+use super::net::{Net, Switch, sysctl};
+use super::wire::Worse;
+
+/// How a router maps what its machines send, and what it lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nat {
+    /// One outer port for each inner one, and anybody may send there: all that comes from outside goes to the first machine.
+    FullCone,
+    /// One outer port for each inner one; only who was sent to from there may answer. What most routers do.
+    Cone,
+    /// An outer port of its own for each destination, at random. Mobile networks and some firewalls.
+    Symmetric,
+}
+
+impl Nat {
+    fn rules(self, inside: Ipv4Addr) -> String {
+        let masquerade = match self {
+            Self::FullCone | Self::Cone => "masquerade",
+            Self::Symmetric => "masquerade fully-random",
+        };
+        let inward = match self {
+            Self::FullCone => format!("iifname \"wan\" dnat to {inside}"),
+            Self::Cone | Self::Symmetric => String::new(),
+        };
+        // What nobody asked for is dropped without a word, and home addresses don't leave the house.
+        format!(
+            "table ip nat {{
+                chain pre {{ type nat hook prerouting priority dstnat; {inward}; }}
+                chain post {{ type nat hook postrouting priority srcnat; oifname \"wan\" {masquerade}; }}
+            }}
+            table ip guard {{
+                chain here {{ type filter hook input priority 0; policy drop;
+                    ct state established,related accept; iifname != \"wan\" accept; }}
+                chain through {{ type filter hook forward priority 0; policy drop;
+                    oifname \"wan\" ip daddr 192.168.0.0/16 drop;
+                    ct state established,related accept; iifname != \"wan\" accept; ct status dnat accept; }}
+            }}\n"
+        )
+    }
+}
+
+impl Net {
+    /// A home behind a router: the switch that its machines are on.
+    pub fn home(&self, internet: &Switch, nat: Nat) -> Switch {
+        self.home_with(internet, nat, None)
+    }
+
+    /// The same at the end of a bad cable.
+    pub fn home_far_away(&self, internet: &Switch, nat: Nat, worse: Worse) -> Switch {
+        self.home_with(internet, nat, Some(worse))
+    }
+
+    fn home_with(&self, internet: &Switch, nat: Nat, worse: Option<Worse>) -> Switch {
+        let space = self.space(&format!("router{}", self.number()));
+        let lan = self.switch_of_router(&space);
+        self.uplink(internet, &space, worse);
+        nft(&space, &nat.rules(lan.first()));
+        sysctl(&space, "net/ipv4/ip_forward", "1");
+        lan
+    }
+}
+
+/// Makes a home's router drop UDP, as some companies' networks do.
+pub fn block_udp(home: &Switch) {
+    let rule = "chain through { type filter hook forward priority -1; meta l4proto udp drop; }";
+    nft(&home.space, &format!("table ip noudp {{\n{rule}\n}}"));
+}
+
+/// Loads rules in a namespace.
+pub fn nft(space: &str, rules: &str) {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", space, "nft", "-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
+    let ran = child.wait_with_output().unwrap();
+    assert!(ran.status.success(), "{}\n{rules}", String::from_utf8_lossy(&ran.stderr));
+}
