@@ -60,7 +60,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 const AGAIN_MAX: Duration = Duration::from_secs(60);
 
 /// How long the end waits for the port to be free again: the thread looks every 50 ms whether it is wanted.
-const PORT_FREE: Duration = Duration::from_millis(500);
+const PORT_FREE: Duration = Duration::from_secs(1);
 
 /// What the node keeps of it.
 pub(crate) struct DhtPart {
