@@ -62,7 +62,8 @@ pub enum Dht {
     /// one as well.
     Mesh,
     /// The one that these nodes are in, each `HOST:PORT` of a DHT server (UDP). With none the node is the first of a new
-    /// one. Its own address among them is passed over, so all nodes may have the same list.
+    /// one. All nodes may have the same list: one
+    /// that stands in it joins through those before it.
     Bootstrap(Vec<String>),
     /// The BitTorrent network's, which anybody can read and write: that this node runs, its IP address and, to who guesses
     /// their names, what it provides become public.
