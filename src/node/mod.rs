@@ -42,7 +42,7 @@ pub use search::Search;
 pub use subscriptions::{ActivityStream, Subscription};
 pub use task::{Payload, Task, TaskError, TaskResult};
 
-use driver::{Shared, lock};
+use driver::Shared;
 
 use crate::error::Error;
 use crate::identity::NodeId;
