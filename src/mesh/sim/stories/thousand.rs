@@ -165,7 +165,7 @@ fn from_start_to_cut(seed: u64) {
     assert!(!is_whole(&w, TRACKERS), "it was cut");
     w.heal();
     let healed = w.now;
-    w.until(secs(10), "the mesh is whole again", |w| w.ticks % 512 == 0 && is_whole(w, TRACKERS));
+    w.until(secs(10), "the mesh is whole again", |w| w.ticks % 4096 == 0 && is_whole(w, TRACKERS));
     let whole = w.now - healed;
     let made = calls(&mut w, 20, ms(10));
     w.run(secs(10));
