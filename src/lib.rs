@@ -71,7 +71,7 @@ pub use node::Lan;
 pub use node::{
     Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo, ChunkError, Context, Dht, DhtHealth,
     DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics, Node, Outcome, Payload, PeerInfo, Reachability, Route,
-    Source, Status, Subscription, Task, TaskError, TaskResult, Timings, Tracker, TrackerName, TrackerRole,
+    Search, Source, Status, Subscription, Task, TaskError, TaskResult, Timings, Tracker, TrackerName, TrackerRole,
     VerifiedAddr, Way,
 };
 pub use wire::{Capability, CapabilityKind};

@@ -5,6 +5,7 @@
 mod mesh;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use elo::{Builder, Dht, Node, Task};
@@ -307,4 +308,110 @@ async fn a_server_takes_any_datagram_and_goes_on() {
     assert_eq!(b.call("work", json!(null)).await.unwrap().responder, a.id());
     a.shutdown().await;
     b.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn among_bogus_addresses_the_provider_is_found_and_strangers_are_let_go() {
+    let a = first("a").start().await.unwrap();
+    serving(&a).await;
+    // Somebody puts in doors that open and say nothing, doors that are shut, and a node that provides something else.
+    let silent: Vec<_> = (0..3).map(|_| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
+    let other = answering(joined("other", &[&a]), "else").start().await.unwrap();
+    published(&other).await;
+    let mut ports: Vec<u16> = silent.iter().map(|l| l.local_addr().unwrap().port()).collect();
+    ports.extend([1, 2, 3, mesh::port_of(&other)]);
+    let liar = mainline::Config {
+        bootstrap: Some(vec![dht_addr(&a).parse().unwrap()]),
+        bind_address: Some(Ipv4Addr::LOCALHOST),
+        port: Some(0),
+        ..mainline::Config::default()
+    };
+    let liar = tokio::task::spawn_blocking(move || mainline::Dht::new(liar)).await.unwrap().unwrap().as_async();
+    // `printf elo:capability:work | sha1sum`
+    let key: mainline::Id = "9248df54225fc2a468621e00dfeefb5e47767e1e".parse().unwrap();
+    for port in ports {
+        liar.announce_peer(key, Some(port)).await.unwrap();
+    }
+    let honest = answering(joined("honest", &[&a]), "work").start().await.unwrap();
+    published(&honest).await;
+
+    let caller = joined("caller", &[&a]).no_listen().start().await.unwrap();
+    published(&caller).await;
+    let began = Instant::now();
+    let outcome = caller.call("work", json!(null)).await.unwrap();
+    println!("among seven bogus addresses: first answer in {:?}", began.elapsed());
+    assert_eq!(outcome.responder, honest.id());
+    // A stranger that was connected in vain is let go again, the provider is not.
+    eventually("strangers are gone", || caller.peers().iter().map(|p| p.node_id).collect::<Vec<_>>() == [honest.id()])
+        .await;
+    for node in [a, other, honest, caller] {
+        node.shutdown().await;
+    }
+}
+
+/// A server of the DHT that is many: each of its sockets names those nearer to the key than itself, so that whoever puts
+/// something there asks them all.
+fn many(key: [u8; 20]) -> SocketAddr {
+    let id_of = move |n: u32| {
+        // Alike but for the first 21 bits, by which mainline tells apart what one host runs.
+        let mut id = key;
+        let near = (u32::from_be_bytes([0, id[0], id[1], id[2]]) ^ (n << 3)).to_be_bytes();
+        id[..3].copy_from_slice(&near[1..]);
+        id
+    };
+    let sockets: Vec<UdpSocket> = (0..300).map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
+    let ports: Vec<u16> = sockets.iter().map(|s| s.local_addr().unwrap().port()).collect();
+    let entrance = sockets[299].local_addr().unwrap();
+    for (n, socket) in sockets.into_iter().enumerate() {
+        let ports = ports.clone();
+        std::thread::spawn(move || {
+            socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let mut buffer = [0; 2048];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                let asked = &buffer[..length];
+                let Some(at) = asked.windows(4).rposition(|w| w == b"1:t4") else { continue };
+                let mut nodes = Vec::new();
+                for near in n.saturating_sub(20)..n {
+                    nodes.extend(id_of(near as u32));
+                    nodes.extend([127, 0, 0, 1]);
+                    nodes.extend(ports[near].to_be_bytes());
+                }
+                let mut answer = b"d1:rd2:id20:".to_vec();
+                answer.extend(id_of(n as u32));
+                answer.extend(format!("5:nodes{}:", nodes.len()).bytes());
+                answer.extend(nodes);
+                answer.extend(b"5:token4:toke");
+                answer.extend(b"e1:t4:");
+                answer.extend(&asked[at + 5..at + 9]);
+                answer.extend(b"1:y1:re");
+                drop(socket.send_to(&answer, from));
+            }
+        });
+    }
+    entrance
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kills_mainlines_thread_does_not_kill_its_use() {
+    // It refuses to put something at more than 255 nodes with an assertion.
+    let key = *mainline::Id::from_str("9248df54225fc2a468621e00dfeefb5e47767e1e").unwrap().as_bytes();
+    let entrance = many(key);
+    let a = answering(node("a").dht(Dht::Bootstrap(vec![entrance.to_string()])), "work").start().await.unwrap();
+    let mut activity = Vec::new();
+    eventually("the thread has died and is started again", || {
+        let detail = a.status().dht.detail;
+        if activity.last() != Some(&detail) {
+            activity.push(detail);
+        }
+        activity.iter().any(|d| d.contains("ended unexpectedly")) && a.status().dht.port.is_some()
+    })
+    .await;
+    // The node itself is none the worse for it.
+    let caller = node("caller").peer(addr_of(&a)).start().await.unwrap();
+    assert!(caller.connected(Duration::from_secs(10)).await);
+    assert_eq!(caller.call("work", json!(null)).await.unwrap().responder, a.id());
+    let error = a.call("nobody", json!(null)).await.unwrap_err();
+    assert_eq!(error.code, elo::ErrorCode::NoPeer);
+    a.shutdown().await;
+    caller.shutdown().await;
 }

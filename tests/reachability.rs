@@ -5,6 +5,7 @@
 mod common;
 
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use common::{Home, Serve, eventually};
 use serde_json::{Value, json};

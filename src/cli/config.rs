@@ -34,6 +34,8 @@ const KEYS: &[&str] = &[
     "no-lan",
     "lan-interface",
     "no-remember",
+    "dht",
+    "dht-port",
     "timeout",
 ];
 

@@ -33,13 +33,14 @@ impl Verbosity {
 /// Sends the log to stderr from now on.
 pub(super) fn start(verbosity: Verbosity) -> Result<(), Failure> {
     let directives = match verbosity {
-        Verbosity::Quiet => "error".to_owned(),
-        Verbosity::Info => "warn,elo=info".to_owned(),
+        // mainline calls it an error when nobody answers, again and again; `elo status` tells it once.
+        Verbosity::Quiet => "error,mainline=off".to_owned(),
+        Verbosity::Info => "warn,elo=info,mainline=off".to_owned(),
         Verbosity::Debug => "info,elo=debug".to_owned(),
         Verbosity::Default => ["ELO_LOG", "RUST_LOG"]
             .iter()
             .find_map(|name| std::env::var(name).ok().filter(|v| !v.trim().is_empty()))
-            .unwrap_or_else(|| "warn".to_owned()),
+            .unwrap_or_else(|| "warn,mainline=off".to_owned()),
     };
     let filter = EnvFilter::builder()
         .parse(&directives)

@@ -187,6 +187,23 @@ fn reachable(reach: &Value) -> String {
     }
 }
 
+/// The part in the DHT, in a line.
+fn dht(dht: &Value) -> String {
+    let state = text_of(dht, "state");
+    let detail = text_of(dht, "detail");
+    if state == "off" {
+        return if detail.is_empty() { state.to_owned() } else { detail.to_owned() };
+    }
+    let port = dht["port"].as_u64().map_or_else(String::new, |port| format!(" on UDP port {port}"));
+    let last = dht["last_announce_s"].as_u64().map_or_else(String::new, |s| format!(", last {} ago", text::span(s)));
+    format!(
+        "{state}{port}: {detail}; {} announced{last}; {} lookups found somebody, {} nobody",
+        number(dht, "announced"),
+        number(dht, "lookups_found"),
+        number(dht, "lookups_failed")
+    )
+}
+
 /// The state of a node.
 pub(super) fn status(status: &Value) -> String {
     let m = &status["metrics"];
@@ -215,6 +232,7 @@ pub(super) fn status(status: &Value) -> String {
         ("known", format!("{} records of other nodes", number(m, "records"))),
         ("provides", capabilities(&status["capabilities"])),
         ("interests", strings(&status["interests"])),
+        ("dht", dht(&status["dht"])),
         (
             "tasks",
             format!(
@@ -261,8 +279,9 @@ fn discovery(list: &Value) -> Vec<String> {
         if !text_of(one, "detail").is_empty() {
             line.push_str(&format!(": {}", text_of(one, "detail")));
         }
-        if !off(&one) {
-            let [known, dialled, proven] = ["candidates", "dialled", "proven"].map(|member| number(one, member));
+        let counts = ["candidates", "dialled", "proven"].map(|member| number(one, member));
+        if counts != [0; 3] {
+            let [known, dialled, proven] = counts;
             line.push_str(&format!(" ({known} known, {dialled} dialled, {proven} proven)"));
         }
         line

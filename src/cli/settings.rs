@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::node::Tracker;
+use crate::node::{Dht, Tracker};
 use crate::wire::Capability;
 
 use super::config::FileSettings;
@@ -45,6 +45,8 @@ pub(super) struct Settings {
     pub(super) lan: Option<Vec<String>>,
     /// Whether peers are remembered from one run to the next.
     pub(super) remember: bool,
+    pub(super) dht: Dht,
+    pub(super) dht_port: Option<u16>,
 }
 
 fn port(text: &str) -> Result<u16, String> {
@@ -63,6 +65,15 @@ fn any(text: &str) -> Result<String, String> {
 fn list<T>(flag: Vec<T>, file: Result<Vec<T>, Failure>) -> Result<Vec<T>, Failure> {
     let file = file?;
     Ok(if flag.is_empty() { file } else { flag })
+}
+
+/// The settings file may hold the nodes to join through as one text or as a list.
+fn dht_of(file: &FileSettings) -> Result<Option<Dht>, Failure> {
+    let nodes = file.list("dht", |text| values::dht(text).map(|_| text.to_owned()))?;
+    if nodes.is_empty() {
+        return Ok(None);
+    }
+    values::dht(&nodes.join(",")).map(Some).map_err(|e| Failure::usage(format!("dht in the settings file: {e}")))
 }
 
 /// How many tasks at once.
@@ -141,6 +152,13 @@ impl Settings {
             );
         }
 
+        let given_dht = args.dht.or(dht_of(file)?);
+        let dht_port = args.dht_port.or(file.value("dht-port", port)?);
+        if given_dht == Some(Dht::Off) && dht_port.is_some_and(|p| p != 0) {
+            return wrong("--dht-port doesn't go with --dht off", "leave one of them out");
+        }
+        let dht = given_dht.unwrap_or(Dht::Mesh);
+
         let address = SocketAddr::new(
             given_bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             given_port.unwrap_or(values::DEFAULT_PORT),
@@ -164,6 +182,8 @@ impl Settings {
             legacy: flag(args.legacy, "legacy")?,
             lan: (!no_lan).then_some(interfaces),
             remember: !flag(args.no_remember, "no-remember")?,
+            dht,
+            dht_port,
         })
     }
 }
@@ -244,6 +264,24 @@ mod tests {
     }
 
     #[test]
+    fn the_dht_is_the_meshs_unless_said_otherwise() {
+        let nodes = |list: &[&str]| Dht::Bootstrap(list.iter().map(|&n| n.to_owned()).collect());
+        for (line, file, dht) in [
+            ("", "", Dht::Mesh),
+            ("--dht off", "dht = 'public'", Dht::Off),
+            ("", "dht = 'off'", Dht::Off),
+            ("--dht public", "", Dht::Public),
+            ("--dht 10.0.0.1:1,box:2", "", nodes(&["10.0.0.1:1", "box:2"])),
+            ("--dht 10.0.0.1", "", nodes(&["10.0.0.1:7878"])),
+            ("", "dht = ['10.0.0.1:1', 'box:2']", nodes(&["10.0.0.1:1", "box:2"])),
+        ] {
+            assert_eq!(merge(line, file).unwrap().dht, dht, "{line} {file}");
+        }
+        assert_eq!(merge("--dht-port 5", "dht-port = 6").unwrap().dht_port, Some(5));
+        assert_eq!(merge("", "dht-port = 6").unwrap().dht_port, Some(6));
+    }
+
+    #[test]
     fn what_does_not_go_together_is_said() {
         for (line, file, said) in [
             ("--private", "", "--private needs --tracker"),
@@ -259,6 +297,9 @@ mod tests {
             ("", "port = 70000", "elo.toml:1: port"),
             ("", "peer = ['http://x']", "elo.toml:1: peer"),
             ("", "max-tasks = 0", "elo.toml:1: max-tasks"),
+            ("", "dht = 'http://x'", "elo.toml:1: dht"),
+            ("", "dht = ['off', 'box:1']", "off, mesh and public stand alone"),
+            ("--dht-port 5 --dht off", "", "--dht-port doesn't go"),
         ] {
             let failure = merge(line, file).unwrap_err();
             assert_eq!(failure.exit, 2, "{line} {file}");

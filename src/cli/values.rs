@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::identity::NodeId;
 use crate::limits::{MAX_NAME, MAX_PAYLOAD, MAX_TTL_S};
+use crate::node::Dht;
 use crate::wire::is_name;
 
 use super::failure::{Failure, NOT_DELIVERED};
@@ -54,6 +55,30 @@ pub(super) fn peer(text: &str) -> Result<String, String> {
         Some(id) => format!("{id}@{host}:{port}"),
         None => format!("{host}:{port}"),
     })
+}
+
+/// Which DHT: `mesh`, `off`, `public`, or `HOST[:PORT]` of nodes in it, with commas between them.
+pub(super) fn dht(text: &str) -> Result<Dht, String> {
+    match text.trim() {
+        "mesh" => return Ok(Dht::Mesh),
+        "off" => return Ok(Dht::Off),
+        "public" => return Ok(Dht::Public),
+        _ => {}
+    }
+    let mut nodes = Vec::new();
+    for node in text.split(',').map(str::trim) {
+        if matches!(node, "mesh" | "off" | "public") {
+            return Err("off, mesh and public stand alone, or name nodes as HOST:PORT".to_owned());
+        }
+        let (host, port) = host_port(node).map_err(|_| {
+            format!("{node:?} is none of mesh, off, public and HOST:PORT of a node in the DHT (several with commas)")
+        })?;
+        if host.starts_with('[') {
+            return Err(format!("{node:?}: the DHT is IPv4 only"));
+        }
+        nodes.push(format!("{host}:{port}"));
+    }
+    Ok(Dht::Bootstrap(nodes))
 }
 
 fn host_port(address: &str) -> Result<(String, u16), String> {
@@ -207,6 +232,16 @@ mod tests {
         for text in ["", ":7878", "box:", "box:0", "box:70000", "box:x", "[::1", "[::1]x", "a b", "http://box", "x@box"]
         {
             assert!(peer(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn dhts() {
+        assert_eq!([dht("mesh"), dht("off"), dht("public")], [Ok(Dht::Mesh), Ok(Dht::Off), Ok(Dht::Public)]);
+        let nodes = dht("10.0.0.1, box.lan:9");
+        assert_eq!(nodes, Ok(Dht::Bootstrap(vec!["10.0.0.1:7878".into(), "box.lan:9".into()])));
+        for text in ["", "mesh,off", "10.0.0.1,", "[::1]:5", "::1", "box:0", "http://box"] {
+            assert!(dht(text).is_err(), "{text}");
         }
     }
 

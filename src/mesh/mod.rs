@@ -16,8 +16,10 @@ mod federation;
 mod forward;
 pub mod handshake;
 mod legacy;
+#[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "nobody answers its questions"))]
 mod lookups;
 pub mod peers;
+#[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "there is nowhere to publish"))]
 mod publish;
 mod punch;
 pub mod queries;
@@ -41,8 +43,11 @@ pub use calls::CallSpec;
 pub use clock::Now;
 pub use conn_id::ConnId;
 pub use dialback::FEATURE as DIALBACK;
-pub use lookups::{LookupId, Scope, Wanted};
+#[cfg(feature = "dht")]
+pub use lookups::Scope;
+pub use lookups::{LookupId, Wanted};
 pub use peers::{Arrival, How};
+#[cfg(feature = "dht")]
 pub use publish::Publication;
 pub use punch::FEATURE as PUNCH;
 pub use queries::Purpose;

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
+use super::action::Action;
+use super::clock::Now;
 use super::state::State;
 use crate::identity::NodeId;
 use crate::limits::{DHT_ITEM_TTL_S, MAX_DHT_CAPS, MAX_DHT_CONTACTS, MAX_DHT_TRACKED_CAPS};
@@ -64,6 +66,19 @@ impl State {
     fn tracker_addr(&self, tracker: &NodeId) -> Option<SocketAddr> {
         let dialled = self.peers.proven(tracker).filter(|p| !p.arrival.inbound).map(|p| p.arrival.addr);
         dialled.or_else(|| ipv4(&self.table.get(tracker)?.addrs))
+    }
+
+    /// The network shows an address of this node by another way than a peer's connection.
+    pub fn learn_local_ip(&mut self, ip: IpAddr, now: Now, out: &mut Vec<Action>) {
+        self.note_local_ip(ip);
+        self.flush_record(now, out);
+    }
+
+    /// The DHT server runs on that UDP port, or no longer: the record says so.
+    pub fn set_dht_port(&mut self, port: Option<u16>, now: Now, out: &mut Vec<Action>) {
+        self.record_dirty |= self.dht_port != port;
+        self.dht_port = port;
+        self.flush_record(now, out);
     }
 
     /// The DHT servers that connected peers say they run.

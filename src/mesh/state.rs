@@ -112,7 +112,7 @@ pub struct State {
     pub(super) record: Option<Arc<Record>>,
     pub(super) trackers: Vec<NodeId>,
     pub(super) local_ips: BTreeSet<IpAddr>,
-    record_dirty: bool,
+    pub(super) record_dirty: bool,
     /// The addresses of the record that was last given to be signed.
     drafted_addrs: Vec<SocketAddr>,
     trackers_dirty: bool,
@@ -124,7 +124,7 @@ pub struct State {
     pub(super) queries: Queries,
     pub(super) lookups: Lookups,
     /// The UDP port of this node's DHT server, if it runs one.
-    dht_port: Option<u16>,
+    pub(super) dht_port: Option<u16>,
     pub(super) forwards: Forwards,
     pub(super) calls: Calls,
     pub(super) tasks: Tasks,
@@ -509,7 +509,7 @@ impl State {
         self.note_local_ip(arrival.local.ip());
     }
 
-    fn note_local_ip(&mut self, ip: IpAddr) {
+    pub(super) fn note_local_ip(&mut self, ip: IpAddr) {
         if self.config.port.is_none() || self.config.bound.is_some() || !self.config.advertise.is_empty() {
             return;
         }
@@ -517,19 +517,6 @@ impl State {
         if !ip.is_unspecified() && self.local_ips.len() < MAX_ADDRS && self.local_ips.insert(ip) {
             self.record_dirty = true;
         }
-    }
-
-    /// The network shows an address of this node by another way than a peer's connection.
-    pub fn learn_local_ip(&mut self, ip: IpAddr, now: Now, out: &mut Vec<Action>) {
-        self.note_local_ip(ip);
-        self.flush_record(now, out);
-    }
-
-    /// The DHT server runs on that UDP port, or no longer: the record says so.
-    pub fn set_dht_port(&mut self, port: Option<u16>, now: Now, out: &mut Vec<Action>) {
-        self.record_dirty |= self.dht_port != port;
-        self.dht_port = port;
-        self.flush_record(now, out);
     }
 
     /// Which trackers the record names: the configured ones, then those named before, then any that are connected.

@@ -42,6 +42,7 @@ pub async fn dial(addr: &str, expected: Option<NodeId>, cfg: &NetConfig) -> Resu
 /// # Errors
 ///
 /// When nobody answers, or not as it must.
+#[cfg(feature = "dht")]
 pub async fn dial_candidate(
     addr: std::net::SocketAddr,
     expected: Option<NodeId>,

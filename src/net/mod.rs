@@ -29,7 +29,9 @@ use crate::mesh::handshake::{LegacyHello, Local};
 
 pub use accept::accept_loop;
 pub use connection::Connection;
-pub use dial::{dial, dial_candidate};
+pub use dial::dial;
+#[cfg(feature = "dht")]
+pub use dial::dial_candidate;
 pub use handshake::{Established, HandshakeError, handshake_inbound};
 pub use hooks::{Hooks, Refused};
 pub use outbox::SendError;

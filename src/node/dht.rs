@@ -40,6 +40,10 @@ const REFRESH: Duration = Duration::from_secs(2);
 /// See [`REFRESH`]; doubled each time up to this.
 const REFRESH_MAX: Duration = Duration::from_secs(60);
 
+/// How long a node must have been dialable, or not, before it becomes a server, or is none any more: trackers that come
+/// and go ask anew whether it can be dialled.
+const ROLE: Duration = Duration::from_secs(3);
+
 /// How many announces are under way at once: each asks some dozens of servers.
 const ANNOUNCES: usize = 4;
 
@@ -155,6 +159,16 @@ impl DhtPart {
         (seen.state, seen.detail) = (state, detail.into());
     }
 
+    /// The thread has died: whoever can make `mainline` fail its own assertions has done so.
+    fn lost(&self, engine: &Engine) {
+        let mut slot = lock(&self.engine);
+        if slot.as_ref().is_some_and(|e| e.id() == engine.id()) {
+            tracing::warn!("the DHT's thread has ended unexpectedly; it is started again");
+            *slot = None;
+            self.note("starting", "its thread ended unexpectedly; it is started again");
+        }
+    }
+
     /// Ends what is under way, and the thread with it.
     pub(crate) fn end(&self) {
         for (_, token) in lock(&self.lookups).drain() {
@@ -211,6 +225,8 @@ struct Keeper {
     wait: Duration,
     refresh: (Instant, Duration),
     refreshing: Option<AbortOnDropHandle<()>>,
+    /// Since when it serves and should not, or should and doesn't.
+    odd_since: Option<Instant>,
 }
 
 impl Shared {
@@ -236,6 +252,7 @@ impl Shared {
             wait: REJOIN,
             refresh: (Instant::now(), REFRESH),
             refreshing: None,
+            odd_since: None,
         };
         let mut changed = part.changed.subscribe();
         loop {
@@ -257,10 +274,7 @@ impl Shared {
         };
         let rested = keeper.joined.is_none_or(|at| at.elapsed() >= keeper.wait);
         let Ok(look) = engine.look().await else {
-            tracing::warn!("the DHT's thread has ended unexpectedly; it is started again");
-            drop(lock(&part.engine).take());
-            part.note("starting", "its thread ended unexpectedly; it is started again");
-            keeper.joined.get_or_insert_with(Instant::now);
+            part.lost(&engine);
             return;
         };
         remember(&mut keeper.known, look.contacts.iter().copied());
@@ -296,7 +310,12 @@ impl Shared {
         // mainline takes no contacts later on: who has nobody, and learns of somebody, starts anew. So does who can be
         // dialled only now, or no longer.
         let news = join.bootstrap.iter().any(|b| !engine.bootstrap.contains(b));
-        let role = part.mode != Dht::Public && join.server != engine.server;
+        if part.mode == Dht::Public || join.server == engine.server {
+            keeper.odd_since = None;
+        } else {
+            keeper.odd_since.get_or_insert_with(Instant::now);
+        }
+        let role = keeper.odd_since.is_some_and(|since| since.elapsed() >= ROLE);
         if (look.contacts.is_empty() && news) || role {
             drop(engine);
             drop(lock(&part.engine).take());
@@ -355,6 +374,7 @@ impl Shared {
         if keeper.joined.is_some_and(|at| at.elapsed() < keeper.wait) {
             return;
         }
+        keeper.odd_since = None;
         if keeper.joined.replace(Instant::now()).is_some() {
             keeper.wait = (keeper.wait * 2).min(REJOIN_MAX);
         }
@@ -452,10 +472,7 @@ impl Shared {
             }
             let Some(joined) = under_way.join_next().await else { return };
             let Ok((entry, result)) = joined else { continue };
-            let Ok(kept) = result else {
-                part.bump();
-                return;
-            };
+            let Ok(kept) = result else { return part.lost(engine) };
             plan.done(&entry, kept, Instant::now());
         }
     }
@@ -521,10 +538,7 @@ impl Shared {
         let token = lock(&part.lookups).entry(lookup).or_insert_with(|| self.stop.child_token()).clone();
         self.spawn(async move {
             let dial = async {
-                let worked = match timeout(LOOKUP_DIAL, shared.connect_candidate(addr, node)).await {
-                    Ok(worked) => worked,
-                    Err(_) => false,
-                };
+                let worked = timeout(LOOKUP_DIAL, shared.connect_candidate(addr, node)).await.unwrap_or(false);
                 shared.with(|s, now, out| s.candidate_over(lookup, addr, worked, now, out));
             };
             tokio::select! {

@@ -327,6 +327,22 @@ impl DhtHealth {
     }
 }
 
+/// The DHT among the other ways of finding nodes. It dials in its lookups, so it has no candidates to be counted.
+impl From<&DhtHealth> for DiscoveryHealth {
+    fn from(dht: &DhtHealth) -> Self {
+        let off = dht.state == "off";
+        let words = if dht.detail.is_empty() { String::new() } else { format!("; {}", dht.detail) };
+        let found =
+            format!("{} of {} lookups led to somebody", dht.lookups_found, dht.lookups_found + dht.lookups_failed);
+        let detail = match off {
+            true => dht.detail.clone(),
+            false => format!("{}, {} nodes, {} announced, {found}{words}", dht.state, dht.nodes, dht.announced),
+        };
+        let state = if off { DiscoveryState::Off } else { DiscoveryState::On };
+        Self { name: dht.source, state, detail, ..Self::default() }
+    }
+}
+
 /// A node's own state, for a person or a monitor.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]

@@ -18,7 +18,7 @@ pub(crate) enum DhtPart {}
 impl DhtPart {
     pub(crate) fn new(mode: Dht, _: Option<u16>, _: Option<SocketAddr>) -> Result<(Option<Self>, String), Error> {
         match mode {
-            Dht::Off => Ok((None, String::new())),
+            Dht::Off => Ok((None, "off: this build has no DHT".to_owned())),
             _ => Err(Error::Config("this build has no DHT: build it with the feature `dht`, or leave it off".into())),
         }
     }
@@ -52,6 +52,6 @@ impl Shared {
     pub(crate) fn dial_unknown(&self, _: LookupId, _: SocketAddr, _: Option<NodeId>) {}
 
     pub(crate) fn dht_health(&self) -> DhtHealth {
-        DhtHealth::off("off: this build has no DHT")
+        DhtHealth::off(&self.dht_note)
     }
 }

@@ -18,7 +18,7 @@ use crate::control::DoorError;
 use crate::control::{Door, Shared};
 use crate::discovery::remembered;
 use crate::identity::{Identity, NodeId};
-use crate::node::{Builder, Lan, Node};
+use crate::node::{Builder, Dht, Lan, Node};
 
 use super::failure::{Failure, INTERRUPTED, OK};
 use super::settings::{self, Settings};
@@ -32,6 +32,7 @@ Examples:
   elo serve --peer 10.0.0.5 --tool count --exec 'wc -c'
   elo serve --tracker                                    a meeting point and relay for others
   elo serve --tracker --private --allow ID               for those named only
+  elo serve --dht 10.0.0.5:7878,10.0.0.6:7878            joins their DHT, without connecting to a peer
   elo serve --no-listen --peer tracker.example.org       behind a router, through that tracker
 
 Nodes on one local network find each other by themselves (--no-lan: not this one), and peers of earlier runs are dialled
@@ -132,6 +133,13 @@ pub(super) struct ServeArgs {
     #[arg(long, env = "ELO_LEGACY", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub(super) legacy: Option<bool>,
+    /// The Kademlia DHT to take part in: mesh (the peers' own), off, public (BitTorrent's: shows your address to the
+    /// world), or HOST:PORT,... of nodes in one of your own [default: mesh]
+    #[arg(long, env = "ELO_DHT", value_name = "MODE", value_parser = values::dht)]
+    pub(super) dht: Option<Dht>,
+    /// UDP port of the DHT; 0 takes any free one [default: the number of the TCP port]
+    #[arg(long, env = "ELO_DHT_PORT", value_name = "PORT")]
+    pub(super) dht_port: Option<u16>,
 }
 
 pub(super) fn run(app: &App, args: ServeArgs) -> Result<u8, Failure> {
@@ -207,7 +215,10 @@ fn open_door(app: &App) -> Result<Option<Door>, Failure> {
 }
 
 fn builder(home: &Path, settings: Settings) -> Result<Builder, Failure> {
-    let mut builder = Node::builder().tracker(settings.tracker).legacy(settings.legacy);
+    let mut builder = Node::builder().tracker(settings.tracker).legacy(settings.legacy).dht(settings.dht);
+    if let Some(port) = settings.dht_port {
+        builder = builder.dht_port(port);
+    }
     builder = match settings.listen {
         Some(addr) => builder.listen(addr),
         None => builder.no_listen(),

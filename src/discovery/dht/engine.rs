@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
 use futures_lite::StreamExt;
@@ -84,10 +84,7 @@ impl Engine {
     pub(crate) async fn start(join: &Join) -> io::Result<Self> {
         let mut tries = 0;
         let dht = loop {
-            let config = join.config();
-            // It waits for its thread.
-            let built = tokio::task::spawn_blocking(move || Dht::new(config)).await;
-            match built.map_err(io::Error::other)? {
+            match build(join).await {
                 Ok(dht) => break dht.as_async(),
                 Err(e) if e.kind() == io::ErrorKind::AddrInUse && tries < TRIES => {
                     tries += 1;
@@ -222,6 +219,16 @@ impl Engine {
             .or_late(false)
             .map(|there| Kept { here, there })
     }
+}
+
+/// Starts `mainline`'s thread, once its port is known to be free: a thread that can't have it may be gone before its maker
+/// has asked it, who then panics.
+async fn build(join: &Join) -> io::Result<Dht> {
+    drop(UdpSocket::bind((join.bind, join.port))?);
+    let config = join.config();
+    // It waits for its thread.
+    let built = tokio::task::spawn_blocking(move || Dht::new(config)).await;
+    built.unwrap_or_else(|_| Err(io::ErrorKind::AddrInUse.into()))
 }
 
 /// What is asked for, on its way.

@@ -4,24 +4,27 @@
 //! when its handshake has proven it and a signed record says what it provides. The calls that wait hear of both as of
 //! any other connection and record; nothing here hands them anybody by itself.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::action::Action;
-use super::clock::Now;
-use super::conn_id::ConnId;
-use super::peers::Arrival;
-use super::queries::Purpose;
-use super::seen::Seen;
-use super::state::{State, Timer};
-use super::throttle::Bucket;
 use crate::error::CloseReason;
 use crate::identity::NodeId;
 use crate::limits::{
     DHT_DEAD_ADDR, DHT_DIAL_BURST, DHT_DIALS_PER_SECOND, DHT_UNUSED, LOOKUP_DIALS_AT_ONCE, MAX_LOOKUP_DIALS,
     MAX_LOOKUPS,
 };
+use crate::mesh::action::Action;
+use crate::mesh::clock::Now;
+use crate::mesh::conn_id::ConnId;
+use crate::mesh::peers::Arrival;
+use crate::mesh::queries::Purpose;
+use crate::mesh::seen::Seen;
+use crate::mesh::state::{State, Timer};
+use crate::mesh::throttle::Bucket;
 use crate::node::{Source, TrackerRole};
 use crate::wire::{Compact, Record};
 
@@ -50,7 +53,8 @@ pub enum Wanted {
 pub enum Scope {
     /// The DHT is on this host only: its loopback addresses are ours.
     Host,
-    /// It is a network's own: addresses of private networks, but nobody's loopback.
+    /// It is a network's own: addresses of private networks, but nobody's loopback,
+    /// nor link-local ones, under which clouds keep what only their hosts may ask.
     Network,
     /// It is the world's: public addresses only, or strangers would have us knock at the doors of our own network.
     Public,
@@ -62,18 +66,18 @@ impl Scope {
         if addr.port() == 0 {
             return false;
         }
-        match addr.ip().to_canonical() {
+        // Where nobody's node is, where only this host's are, and where only this network's.
+        let (never, here, own) = match addr.ip().to_canonical() {
             IpAddr::V4(ip) => {
                 let never = ip.octets()[0] == 0 || ip.octets()[0] >= 224;
-                let own = ip.is_private() || ip.is_link_local() || is_shared(ip);
-                !never && (self == Self::Host || !ip.is_loopback()) && (self != Self::Public || !own)
+                (never, ip.is_loopback() || ip.is_link_local(), ip.is_private() || is_shared(ip))
             }
             IpAddr::V6(ip) => {
                 let never = ip.is_unspecified() || ip.is_multicast();
-                let own = ip.is_unique_local() || ip.is_unicast_link_local();
-                !never && (self == Self::Host || !ip.is_loopback()) && (self != Self::Public || !own)
+                (never, ip.is_loopback() || ip.is_unicast_link_local(), ip.is_unique_local())
             }
-        }
+        };
+        !never && (self == Self::Host || !here) && (self != Self::Public || !own)
     }
 }
 
@@ -199,15 +203,16 @@ impl State {
         Some(id)
     }
 
-    /// A search wants to hear whom the DHT names as well.
-    pub fn find_in_dht(&mut self, find: &str, capability: &str, now: Now, out: &mut Vec<Action>) {
+    /// A search wants to hear whom the DHT names as well. `false`: it is not asked.
+    pub fn find_in_dht(&mut self, find: &str, capability: &str, now: Now, out: &mut Vec<Action>) -> bool {
         if !self.config.dht || capability.is_empty() {
-            return;
+            return false;
         }
-        let Some(id) = self.look_up(Wanted::Capability(capability.to_owned()), now, out) else { return };
+        let Some(id) = self.look_up(Wanted::Capability(capability.to_owned()), now, out) else { return false };
         if let Some(lookup) = self.lookups.entries.get_mut(&id) {
             lookup.finds.insert(find.to_owned());
         }
+        true
     }
 
     /// A search is over.
@@ -248,6 +253,9 @@ impl State {
     pub(super) fn end_lookup(&mut self, id: LookupId, now: Now, out: &mut Vec<Action>) {
         let Some(lookup) = self.forget_lookup(id, out) else { return };
         self.lookups.failed += 1;
+        for find in &lookup.finds {
+            out.push(Action::FindNote { id: find.clone(), result: lookup.outcome() });
+        }
         self.calls_lookup_over(id, &lookup.outcome(), now, out);
     }
 
@@ -460,7 +468,7 @@ impl State {
 
     /// Closes connections to those whom the DHT named and nothing came of. Not the last one: it is a way into the mesh.
     pub(super) fn close_wrong_candidates(&mut self, now: Now, out: &mut Vec<Action>) {
-        let is_wrong = |p: &super::peers::Peer| {
+        let is_wrong = |p: &crate::mesh::peers::Peer| {
             p.arrival.how.found == Source::Dht
                 && p.arrival.how.on_demand
                 && p.used == p.since
