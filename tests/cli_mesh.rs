@@ -58,16 +58,16 @@ fn a_provider_three_hops_away_is_found_and_called() {
         node.event("peer_connected");
         nodes.push(node);
     }
-    let searched = homes[2].run(["find", "archive", "--trace", "--timeout", "1s"]);
-    assert!(searched.stdout.contains("far") && searched.stdout.contains("flood, 2 hops"), "{searched:?}");
-    for step in ["0 nodes known here", "2 peers are asked", "found, 2 hops away", "not asked", "over"] {
-        assert!(searched.stderr.contains(step), "{step:?} is not in {searched:?}");
-    }
     let outcome = homes[3].run(["call", "archive", "1", "--json"]).json();
     assert_eq!((&outcome["responder"], &outcome["route"]), (&json!(nodes[0].id()), &json!("flood")));
     assert_eq!(outcome["hops"], 3);
     let table = homes[3].run(["peers"]).ok();
     assert!(table.contains("far"), "it was not connected to: {table}");
+    let searched = homes[2].run(["find", "archive", "--trace", "--timeout", "1s"]);
+    assert!(searched.stdout.contains("far") && searched.stdout.contains("flood, 2 hops"), "{searched:?}");
+    for step in ["0 nodes known here", "2 peers are asked", "found, 2 hops away", "not asked", "over"] {
+        assert!(searched.stderr.contains(step), "{step:?} is not in {searched:?}");
+    }
 }
 
 #[test]

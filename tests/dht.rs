@@ -82,6 +82,13 @@ async fn twenty_nodes_without_a_common_peer_find_each_other() {
         assert_eq!(found.found, elo::Source::Dht);
         slowest = slowest.max(began.elapsed());
     }
+    // And one that has only just come up, and knows nothing but an address.
+    let late = joined("late", &[&nodes[4]]).no_listen().start().await.unwrap();
+    let began = Instant::now();
+    let outcome = late.call("cap13", json!(null)).await.unwrap();
+    println!("a node that starts now: first answer in {:?}", began.elapsed());
+    assert_eq!(outcome.responder, nodes[13].id());
+    late.shutdown().await;
     println!("slowest of all: {slowest:?}");
     for node in nodes {
         node.shutdown().await;
@@ -371,10 +378,11 @@ fn many(key: [u8; 20]) -> SocketAddr {
                 let asked = &buffer[..length];
                 let Some(at) = asked.windows(4).rposition(|w| w == b"1:t4") else { continue };
                 let mut nodes = Vec::new();
-                for near in n.saturating_sub(20)..n {
+                let nearer = ports.iter().enumerate().take(n).skip(n.saturating_sub(20));
+                for (near, port) in nearer {
                     nodes.extend(id_of(near as u32));
                     nodes.extend([127, 0, 0, 1]);
-                    nodes.extend(ports[near].to_be_bytes());
+                    nodes.extend(port.to_be_bytes());
                 }
                 let mut answer = b"d1:rd2:id20:".to_vec();
                 answer.extend(id_of(n as u32));
@@ -414,4 +422,33 @@ async fn what_kills_mainlines_thread_does_not_kill_its_use() {
     assert_eq!(error.code, elo::ErrorCode::NoPeer);
     a.shutdown().await;
     caller.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_same_list_for_all_the_dht_outlives_those_who_stand_in_it() {
+    let free = |_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let ports: Vec<u16> = [0, 1].map(free).iter().map(|s| s.local_addr().unwrap().port()).collect();
+    let list: Vec<String> = ports.iter().map(|p| format!("127.0.0.1:{p}")).collect();
+    let mut nodes = Vec::new();
+    for n in 0..6 {
+        let builder = answering(node(&format!("n{n}")), &format!("cap{n}")).dht(Dht::Bootstrap(list.clone()));
+        let builder = match ports.get(n) {
+            Some(port) => builder.dht_port(*port),
+            None => builder,
+        };
+        nodes.push(builder.start().await.unwrap());
+        serving(&nodes[n]).await;
+    }
+    for node in &nodes {
+        eventually("they all know each other", || node.status().dht.nodes >= 5).await;
+        published(node).await;
+    }
+    for node in nodes.drain(..2) {
+        node.shutdown().await;
+    }
+    let outcome = nodes[0].call("cap5", json!(null)).await.unwrap();
+    assert_eq!(outcome.responder, nodes[3].id());
+    for node in nodes {
+        node.shutdown().await;
+    }
 }

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Inner;
 use super::dht::DhtPart;
-use super::info::Activity;
+use super::info::{Activity, PortMapping};
 use super::keeper::Discovery;
 use super::run::RunningTask;
 use super::search::SearchNews;
@@ -120,6 +120,8 @@ pub(crate) struct Shared {
     pub(crate) runtime: Handle,
     pub(crate) spawned: TaskTracker,
     pub(crate) traffic: Traffic,
+    /// The port on the gateway, if one was asked for.
+    pub(crate) port_map: Mutex<Option<PortMapping>>,
     /// Whom it may find by itself.
     pub(crate) discovery: Discovery,
     /// The part in the DHT, if the node takes any.
@@ -198,6 +200,7 @@ impl Shared {
             runtime: Handle::current(),
             spawned: TaskTracker::new(),
             traffic: Traffic::default(),
+            port_map: Mutex::default(),
             dht,
             dht_note,
             discovery,

@@ -127,6 +127,27 @@ pub enum Reachability {
     },
 }
 
+/// The port on the gateway that was asked for with `Builder::port_map`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PortMapping {
+    /// A gateway is being asked.
+    Looking,
+    /// The gateway says that this address leads here.
+    Mapped {
+        /// The address outside.
+        external: SocketAddr,
+        /// `PCP`, `NAT-PMP` or `UPnP`.
+        protocol: &'static str,
+    },
+    /// There is none; it is tried again.
+    Failed {
+        /// Why not.
+        why: String,
+    },
+}
+
 /// Whether a way of finding nodes is in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -361,6 +382,8 @@ pub struct Status {
     pub addrs: Vec<String>,
     /// Whether others can dial it.
     pub reachability: Reachability,
+    /// The port on the gateway; `None` when none was asked for.
+    pub port_map: Option<PortMapping>,
     /// Its tracker role.
     pub tracker: TrackerRole,
     /// What it provides.

@@ -36,13 +36,13 @@ pub use context::{ChunkError, Context};
 pub(crate) use info::millis;
 pub use info::{
     Activity, CapabilityInfo, DhtHealth, DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics, PeerInfo,
-    Reachability, Source, Status, TrackerName, TrackerRole, VerifiedAddr, Way,
+    PortMapping, Reachability, Source, Status, TrackerName, TrackerRole, VerifiedAddr, Way,
 };
 pub use search::Search;
 pub use subscriptions::{ActivityStream, Subscription};
 pub use task::{Payload, Task, TaskError, TaskResult};
 
-use driver::Shared;
+use driver::{Shared, lock};
 
 use crate::error::Error;
 use crate::identity::NodeId;
@@ -293,6 +293,7 @@ impl Node {
             listen: shared.listen.clone(),
             addrs: state.addrs().iter().map(ToString::to_string).collect(),
             reachability: state.reachability(),
+            port_map: driver::lock(&shared.port_map).clone(),
             tracker: state.tracker_role(),
             capabilities: state.capabilities(),
             interests: state.interests(),

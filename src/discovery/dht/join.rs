@@ -59,7 +59,7 @@ pub(crate) fn public_bootstrap() -> Vec<String> {
     DEFAULT_BOOTSTRAP_NODES.iter().map(|&node| node.to_owned()).collect()
 }
 
-/// Looks the names of DHT nodes up; those without an IPv4 address are left out.
+/// Looks the names of DHT nodes up, in their order; those without an IPv4 address are left out.
 pub(crate) async fn resolve(nodes: &[String]) -> Vec<SocketAddrV4> {
     /// A name's address must not use up the time of the others.
     const PATIENCE: Duration = Duration::from_secs(5);
@@ -73,8 +73,13 @@ pub(crate) async fn resolve(nodes: &[String]) -> Vec<SocketAddrV4> {
             SocketAddr::V6(_) => None,
         }));
     }
-    found.sort();
-    found.dedup();
+    let mut unique = Vec::new();
+    found.retain(|addr| {
+        !unique.contains(addr) && {
+            unique.push(*addr);
+            true
+        }
+    });
     found
 }
 

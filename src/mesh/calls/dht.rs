@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Call, Calls, Flood, Phase};
+use super::{Call, Flood, Phase};
 use crate::identity::NodeId;
 use crate::mesh::action::Action;
 use crate::mesh::clock::Now;
@@ -15,13 +15,6 @@ pub(super) enum Dht {
     NotYet,
     Asking(LookupId),
     Over,
-}
-
-impl Calls {
-    /// Whether a call waits for a lookup.
-    pub fn wait_for(&self, id: LookupId) -> bool {
-        self.entries.values().any(|c| c.dht == Dht::Asking(id))
-    }
 }
 
 impl Call {
@@ -75,6 +68,7 @@ impl State {
                 if let Some(call) = self.calls.entries.get_mut(id) {
                     call.dht = Dht::Asking(lookup);
                 }
+                self.wait_for_lookup(lookup);
                 self.set_call_timer(id);
             }
             None => {
@@ -89,7 +83,7 @@ impl State {
     /// The call needs the DHT no longer.
     pub(super) fn leave_dht(&mut self, dht: Dht, out: &mut Vec<Action>) {
         if let Dht::Asking(lookup) = dht {
-            self.unwanted(lookup, out);
+            self.leave_lookup(lookup, out);
         }
     }
 

@@ -94,6 +94,8 @@ struct Lookup {
     what: Wanted,
     /// What the DHT is being asked for it.
     asking: BTreeSet<Wanted>,
+    /// How many calls wait for it.
+    calls: usize,
     /// Searches that want to hear of whom it finds.
     finds: BTreeSet<String>,
     /// Answer by answer, so that none can put itself in front of the others by its length.
@@ -186,6 +188,7 @@ impl State {
         let lookup = Lookup {
             what: what.clone(),
             asking: BTreeSet::from([what.clone()]),
+            calls: 0,
             finds: BTreeSet::new(),
             batches: VecDeque::new(),
             named: HashSet::new(),
@@ -228,10 +231,25 @@ impl State {
         }
     }
 
+    /// A call waits for a lookup.
+    pub(super) fn wait_for_lookup(&mut self, id: LookupId) {
+        if let Some(lookup) = self.lookups.entries.get_mut(&id) {
+            lookup.calls += 1;
+        }
+    }
+
+    /// It waits no longer.
+    pub(super) fn leave_lookup(&mut self, id: LookupId, out: &mut Vec<Action>) {
+        if let Some(lookup) = self.lookups.entries.get_mut(&id) {
+            lookup.calls = lookup.calls.saturating_sub(1);
+            self.unwanted(id, out);
+        }
+    }
+
     /// Nobody may be waiting for a lookup any more: then it stops.
-    pub(super) fn unwanted(&mut self, id: LookupId, out: &mut Vec<Action>) {
+    fn unwanted(&mut self, id: LookupId, out: &mut Vec<Action>) {
         let Some(lookup) = self.lookups.entries.get(&id) else { return };
-        if !lookup.finds.is_empty() || self.calls.wait_for(id) {
+        if !lookup.finds.is_empty() || lookup.calls > 0 {
             return;
         }
         // Else somebody else was faster.
