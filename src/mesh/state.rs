@@ -426,7 +426,12 @@ impl State {
         now: Now,
         out: &mut Vec<Action>,
     ) {
-        self.on_record(record, 1, conn, from, now, out);
+        // The few to begin with are for a beginning: with every tracker that comes and goes they would become many.
+        let begins = self.config.tracker != TrackerRole::None || self.peers.trackers().nth(1).is_none();
+        let wanted = || self.interests.keys().any(|pattern| record.caps.matches(pattern));
+        if begins || record.tracker != TrackerRole::None || wanted() {
+            self.on_record(record, 1, conn, from, now, out);
+        }
     }
 
     /// Asks for a new signature when the record is out of date.

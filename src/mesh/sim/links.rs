@@ -14,7 +14,7 @@ use crate::identity::NodeId;
 use crate::mesh::throttle::Bucket;
 use crate::mesh::{Arrival, ConnId, How};
 use crate::node::TrackerRole;
-use crate::wire::{Caps, Message, Object, ProbeNonce, Speaker, draft};
+use crate::wire::{Caps, Message, Object, ProbeNonce, Record, Speaker, draft};
 
 /// What a dial is for, and who is expected.
 #[derive(Clone, Debug)]
@@ -162,8 +162,9 @@ impl World {
                 let why = self.links[link].why.clone();
                 self.dial_over(n, &why, None);
                 for record in records {
-                    let record = Object::parse(record).unwrap();
-                    self.receive(link, 0, draft::announce(&record, 1).raw().clone());
+                    let record = Record::parse(&Object::parse(record).unwrap()).unwrap();
+                    let from = self.nodes[self.links[link].ends[1].0].id;
+                    self.with(n, |s, now, out| s.learned_from_welcome(record, conn(link, 0), from, now, out));
                 }
             }
             Err((reason, _)) => {
