@@ -195,7 +195,7 @@ pub enum Delivery {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Attempt {
-    /// The step: `local`, `table`, `connect`, `flood` or `relay`.
+    /// The step: `local`, `table`, `connect`, `flood`, `dht` or `relay`.
     pub step: &'static str,
     /// The node it concerned, if one.
     pub node: Option<NodeId>,

@@ -63,6 +63,11 @@ fn a_provider_three_hops_away_is_found_and_called() {
     assert_eq!(outcome["hops"], 3);
     let table = homes[3].run(["peers"]).ok();
     assert!(table.contains("far"), "it was not connected to: {table}");
+    let searched = homes[2].run(["find", "archive", "--trace", "--timeout", "1s"]);
+    assert!(searched.stdout.contains("far") && searched.stdout.contains("flood, 2 hops"), "{searched:?}");
+    for step in ["0 nodes known here", "2 peers are asked", "found, 2 hops away", "not asked", "over"] {
+        assert!(searched.stderr.contains(step), "{step:?} is not in {searched:?}");
+    }
 }
 
 #[test]

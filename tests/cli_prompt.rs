@@ -26,6 +26,8 @@ fn sit(home: &Home, args: &[&str], steps: &Value) -> Ran {
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/terminal.py"));
     command.arg(steps.to_string()).arg(env!("CARGO_BIN_EXE_elo")).args(args);
     command.env("ELO_HOME", home.path()).env("TERM", "xterm").env_remove("NO_COLOR");
+    // As for every command of `common`.
+    command.env("ELO_NO_LAN", "true").env("ELO_DHT", "off").env("ELO_NO_REMEMBER", "true");
     run(command)
 }
 

@@ -30,6 +30,7 @@ const KEYS: &[&str] = &[
     "tracker",
     "private",
     "allow",
+    "port-map",
     "legacy",
     "no-lan",
     "lan-interface",

@@ -19,6 +19,7 @@ Examples:
   elo find                      everybody who is known or answers
   elo find summarise            who provides `summarise`
   elo find --peer 10.0.0.5      through a short-lived node, when none runs here
+  elo find summarise --trace    each step, and when it was done
   elo find --json | jq .name    one JSON object a line
 
 Exit codes: 0 found, 1 nobody provides it, 2 wrong usage, 3 no way into the mesh.";
@@ -37,6 +38,9 @@ pub(super) struct FindArgs {
     /// How long to ask the mesh: 500ms, 2s (at most 30s)
     #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "2s")]
     timeout: Duration,
+    /// Tell on stderr what was tried, and when
+    #[arg(long)]
+    trace: bool,
 }
 
 pub(super) fn run(app: &App, args: FindArgs) -> Result<u8, Failure> {
@@ -61,12 +65,21 @@ async fn find(app: &App, args: FindArgs) -> Result<u8, Failure> {
         capability: args.capability.clone().unwrap_or_default(),
         wait_ms: u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX),
     };
-    let found = way.list(op::FIND, &request).await;
+    let mut found = Vec::new();
+    let done = way
+        .ask(op::FIND, &request, |item| {
+            found.push(mesh::value(&item)?);
+            Ok(())
+        })
+        .await;
     drop(waiting);
     // A node made for this command is nobody to be found.
     let home = way.is_of_a_home();
     way.close().await;
-    let mut found = found?;
+    let done = done?;
+    if args.trace {
+        app.out.note(&render::trace(&mesh::value(&done)?));
+    }
     found.retain(|node| home || node["found"] != "self");
     if app.out.json {
         found.iter().try_for_each(|node| app.out.json(node))?;

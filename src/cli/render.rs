@@ -187,6 +187,16 @@ fn reachable(reach: &Value) -> String {
     }
 }
 
+/// The port on the router.
+fn router(map: &Value) -> String {
+    match text_of(map, "state") {
+        "mapped" => format!("{} leads here, by {}", text_of(map, "external"), text_of(map, "protocol")),
+        "failed" => format!("no port: {}", text_of(map, "why")),
+        "looking" => "is being asked for a port".to_owned(),
+        _ => "not asked for a port (--port-map)".to_owned(),
+    }
+}
+
 /// The part in the DHT, in a line.
 fn dht(dht: &Value) -> String {
     let state = text_of(dht, "state");
@@ -219,6 +229,7 @@ pub(super) fn status(status: &Value) -> String {
         ("listens", strings(&status["listen"])),
         ("published", strings(&status["addrs"])),
         ("reachable", reachable(&status["reachability"])),
+        ("router", router(&status["port_map"])),
         ("tracker", text_of(status, "tracker").to_owned()),
         (
             "peers",
@@ -279,8 +290,9 @@ fn discovery(list: &Value) -> Vec<String> {
         if !text_of(one, "detail").is_empty() {
             line.push_str(&format!(": {}", text_of(one, "detail")));
         }
-        if !off(&one) {
-            let [known, dialled, proven] = ["candidates", "dialled", "proven"].map(|member| number(one, member));
+        let counts = ["candidates", "dialled", "proven"].map(|member| number(one, member));
+        if counts != [0; 3] {
+            let [known, dialled, proven] = counts;
             line.push_str(&format!(" ({known} known, {dialled} dialled, {proven} proven)"));
         }
         line
@@ -468,6 +480,21 @@ mod tests {
         ]}));
         let line = "discovery  lan failing: no\u{fffd} multicast (3 known, 2 dialled, 1 proven)\n           dht off\n";
         assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn a_status_tells_what_the_router_gave() {
+        for (map, told) in [
+            (
+                json!({"state": "mapped", "external": "203.0.113.7:4000", "protocol": "PCP"}),
+                "router     203.0.113.7:4000 leads here, by PCP\n",
+            ),
+            (json!({"state": "failed", "why": "x\ny"}), "router     no port: x"),
+            (json!(null), "router     not asked for a port (--port-map)\n"),
+        ] {
+            let text = status(&json!({"port_map": map, "metrics": {}}));
+            assert!(text.contains(told), "{text}");
+        }
     }
 
     #[test]

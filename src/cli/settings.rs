@@ -41,6 +41,8 @@ pub(super) struct Settings {
     pub(super) answer: Answer,
     pub(super) tracker: Tracker,
     pub(super) legacy: bool,
+    /// Whether the router is asked for a port.
+    pub(super) port_map: bool,
     /// The interfaces to find others on; empty: the usual ones. `None`: the local network is left alone.
     pub(super) lan: Option<Vec<String>>,
     /// Whether peers are remembered from one run to the next.
@@ -96,6 +98,7 @@ impl Settings {
         let advertise = list(args.advertise, file.list("advertise", values::advertised))?;
         let tracker = flag(args.tracker, "tracker")?;
         let private = flag(args.private, "private")?;
+        let port_map = flag(args.port_map, "port-map")?;
         let allow = list(args.allow, file.list("allow", values::node_id))?;
         let no_lan = flag(args.no_lan, "no-lan")?;
         let interfaces = list(args.lan_interface, file.list("lan-interface", values::interface))?;
@@ -113,6 +116,12 @@ impl Settings {
             return wrong(
                 "--no-listen doesn't go with --port, --bind or --advertise",
                 "a node that doesn't listen has no address of its own; leave one of them out",
+            );
+        }
+        if no_listen && port_map {
+            return wrong(
+                "--no-listen doesn't go with --port-map",
+                "a port on the router leads nowhere then; leave one out",
             );
         }
         if private && !tracker {
@@ -180,6 +189,7 @@ impl Settings {
                 (true, true) => Tracker::Private { allow },
             },
             legacy: flag(args.legacy, "legacy")?,
+            port_map,
             lan: (!no_lan).then_some(interfaces),
             remember: !flag(args.no_remember, "no-remember")?,
             dht,
@@ -288,6 +298,8 @@ mod tests {
             ("--tracker --private", "", "admits nobody"),
             ("--no-listen --port 1", "", "--no-listen"),
             ("--no-listen", "bind = '::1'", "--no-listen"),
+            ("--no-listen --port-map", "", "--port-map"),
+            ("--no-listen", "port-map = true", "--port-map"),
             ("--no-lan --lan-interface lo", "", "--lan-interface"),
             ("--no-lan", "lan-interface = 'lo'", "--lan-interface"),
             ("", "lan-interface = 'a b'", "elo.toml:1: lan-interface"),

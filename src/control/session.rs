@@ -149,12 +149,12 @@ fn args<T: DeserializeOwned>(raw: &RawValue) -> Result<T, String> {
 
 async fn find<W: AsyncWrite + Unpin>(node: &Node, args: FindArgs, replies: &mut Replies<W>) -> Result<(), Gone> {
     let wait = (args.wait_ms > 0).then(|| Duration::from_millis(args.wait_ms));
-    match node.find(&args.capability, wait).await {
-        Ok(found) => {
-            for node in found {
+    match node.search(&args.capability, wait).await {
+        Ok(search) => {
+            for node in search.nodes {
                 replies.item(&node).await?;
             }
-            replies.done(&()).await
+            replies.done(&json!({ "tried": search.tried })).await
         }
         Err(e) => replies.fault(&e).await,
     }

@@ -8,4 +8,6 @@ pub(crate) mod candidates;
 pub(crate) mod dht;
 #[cfg(feature = "lan")]
 pub(crate) mod lan;
+#[cfg(feature = "port-map")]
+pub(crate) mod portmap;
 pub(crate) mod remembered;

@@ -139,6 +139,13 @@ pub enum Action {
         /// How many links away.
         hops: u32,
     },
+    /// What came of asking the DHT for a query of ours.
+    FindNote {
+        /// The query's id.
+        id: String,
+        /// In words.
+        result: String,
+    },
     /// A query of ours is over.
     FindOver {
         /// The query's id.

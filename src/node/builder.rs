@@ -85,6 +85,7 @@ pub struct Builder {
     pub(crate) default_handler: Option<BoxHandler>,
     pub(crate) tracker: Tracker,
     pub(crate) legacy: bool,
+    pub(crate) port_map: bool,
     pub(crate) dht: Dht,
     pub(crate) dht_port: Option<u16>,
     pub(crate) limits: Limits,
@@ -192,6 +193,14 @@ impl Builder {
     /// Admits nodes of the Python package elo-node, as unproven peers. Default: they are refused.
     pub fn legacy(mut self, admit: bool) -> Self {
         self.legacy = admit;
+        self
+    }
+
+    /// Asks the gateway for a port that leads to this node, by PCP, NAT-PMP or UPnP, and keeps it. Default: it doesn't. What
+    /// came of it is in [`Status::port_map`](crate::Status::port_map); failing does not keep the node from starting.
+    #[cfg(feature = "port-map")]
+    pub fn port_map(mut self, ask: bool) -> Self {
+        self.port_map = ask;
         self
     }
 

@@ -18,9 +18,10 @@ use tokio_util::task::TaskTracker;
 
 use super::Inner;
 use super::dht::DhtPart;
-use super::info::{Activity, FoundNode};
+use super::info::{Activity, PortMapping};
 use super::keeper::Discovery;
 use super::run::RunningTask;
+use super::search::SearchNews;
 use super::subscriptions::Subscribers;
 use super::task::BoxHandler;
 use crate::error::CloseReason;
@@ -91,7 +92,7 @@ pub(crate) struct Shared {
     next_conn: AtomicU64,
     pub(crate) handlers: RwLock<Handlers>,
     pub(crate) calls: Mutex<HashMap<String, mpsc::Sender<CallEvent>>>,
-    pub(crate) finds: Mutex<HashMap<String, mpsc::Sender<FoundNode>>>,
+    pub(crate) finds: Mutex<HashMap<String, mpsc::Sender<SearchNews>>>,
     pub(crate) tasks: Mutex<HashMap<TaskKey, RunningTask>>,
     pub(crate) subscribers: Subscribers,
     pub(crate) activity: broadcast::Sender<Activity>,
@@ -119,6 +120,8 @@ pub(crate) struct Shared {
     pub(crate) runtime: Handle,
     pub(crate) spawned: TaskTracker,
     pub(crate) traffic: Traffic,
+    /// The port on the gateway, if one was asked for.
+    pub(crate) port_map: Mutex<Option<PortMapping>>,
     /// Whom it may find by itself.
     pub(crate) discovery: Discovery,
     /// The part in the DHT, if the node takes any.
@@ -197,6 +200,7 @@ impl Shared {
             runtime: Handle::current(),
             spawned: TaskTracker::new(),
             traffic: Traffic::default(),
+            port_map: Mutex::default(),
             dht,
             dht_note,
             discovery,
@@ -354,7 +358,12 @@ impl Shared {
                 let found = self.read(|state, _| state.found(&record, how, Some(hops)));
                 if let Some(sender) = lock(&self.finds).get(&id) {
                     // A listing that nobody reads fast enough is cut short.
-                    let _ = sender.try_send(found);
+                    let _ = sender.try_send(SearchNews::Node(Box::new(found)));
+                }
+            }
+            Action::FindNote { id, result } => {
+                if let Some(sender) = lock(&self.finds).get(&id) {
+                    let _ = sender.try_send(SearchNews::Dht(result));
                 }
             }
             Action::FindOver { id } => drop(lock(&self.finds).remove(&id)),

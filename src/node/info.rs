@@ -127,6 +127,27 @@ pub enum Reachability {
     },
 }
 
+/// The port on the gateway that was asked for with `Builder::port_map`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PortMapping {
+    /// A gateway is being asked.
+    Looking,
+    /// The gateway says that this address leads here.
+    Mapped {
+        /// The address outside.
+        external: SocketAddr,
+        /// `PCP`, `NAT-PMP` or `UPnP`.
+        protocol: &'static str,
+    },
+    /// There is none; it is tried again.
+    Failed {
+        /// Why not.
+        why: String,
+    },
+}
+
 /// Whether a way of finding nodes is in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -327,6 +348,22 @@ impl DhtHealth {
     }
 }
 
+/// The DHT among the other ways of finding nodes. It dials in its lookups, so it has no candidates to be counted.
+impl From<&DhtHealth> for DiscoveryHealth {
+    fn from(dht: &DhtHealth) -> Self {
+        let off = dht.state == "off";
+        let words = if dht.detail.is_empty() { String::new() } else { format!("; {}", dht.detail) };
+        let found =
+            format!("{} of {} lookups led to somebody", dht.lookups_found, dht.lookups_found + dht.lookups_failed);
+        let detail = match off {
+            true => dht.detail.clone(),
+            false => format!("{}, {} nodes, {} announced, {found}{words}", dht.state, dht.nodes, dht.announced),
+        };
+        let state = if off { DiscoveryState::Off } else { DiscoveryState::On };
+        Self { name: dht.source, state, detail, ..Self::default() }
+    }
+}
+
 /// A node's own state, for a person or a monitor.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -345,6 +382,8 @@ pub struct Status {
     pub addrs: Vec<String>,
     /// Whether others can dial it.
     pub reachability: Reachability,
+    /// The port on the gateway; `None` when none was asked for.
+    pub port_map: Option<PortMapping>,
     /// Its tracker role.
     pub tracker: TrackerRole,
     /// What it provides.

@@ -215,7 +215,10 @@ impl Shared {
         let mut node = peer.node;
         loop {
             if let Some(node) = node {
+                let began = tokio::time::Instant::now();
                 self.until_lost(node).await;
+                // It may be the other side that dialled.
+                redial.lost(began.elapsed(), self.now().mono, limits);
             }
             let failure = match self.dial_peer(&peer).await {
                 Ok(found) => {

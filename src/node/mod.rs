@@ -16,18 +16,17 @@ mod keeper;
 mod links;
 mod payload;
 mod run;
+mod search;
 mod start;
 mod subscriptions;
 mod task;
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::mpsc;
 
 #[cfg(feature = "lan")]
 pub use builder::Lan;
@@ -37,8 +36,9 @@ pub use context::{ChunkError, Context};
 pub(crate) use info::millis;
 pub use info::{
     Activity, CapabilityInfo, DhtHealth, DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics, PeerInfo,
-    Reachability, Source, Status, TrackerName, TrackerRole, VerifiedAddr, Way,
+    PortMapping, Reachability, Source, Status, TrackerName, TrackerRole, VerifiedAddr, Way,
 };
+pub use search::Search;
 pub use subscriptions::{ActivityStream, Subscription};
 pub use task::{Payload, Task, TaskError, TaskResult};
 
@@ -47,7 +47,6 @@ use driver::{Shared, lock};
 use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits::MAX_EVENT;
-use crate::mesh::Purpose;
 use crate::wire::Capability;
 
 /// A handle to a running node; clones are handles to the same node. When the last one is dropped the node stops
@@ -255,54 +254,6 @@ impl Node {
         self.inner.shared.read(|state, now| state.contact_infos(now))
     }
 
-    /// Who provides a capability (`""`: everybody): what is known here, this node included, and who answers a query of
-    /// the mesh, or is named by the DHT where the node takes part in one, within `wait` (at most 30 s). `None`: only what is known here.
-    ///
-    /// # Errors
-    ///
-    /// The name is not valid, or the node is stopped.
-    pub async fn find(&self, capability: &str, wait: Option<Duration>) -> Result<Vec<FoundNode>, Error> {
-        let shared = self.running()?;
-        if !capability.is_empty() {
-            builder::check_name("a capability", capability)?;
-        }
-        let mut found: BTreeMap<NodeId, FoundNode> = BTreeMap::new();
-        if let Some(wait) = wait {
-            let (sender, mut answers) = mpsc::channel(256);
-            let query = shared.with(|state, now, out| {
-                let id = state.new_id();
-                lock(&shared.finds).insert(id.clone(), sender);
-                let until = now.mono + wait.min(Duration::from_secs(30));
-                state.ask_mesh(id.clone(), Purpose::Find, capability, "", 64, until, now, out);
-                state.find_in_dht(&id, capability, now, out);
-                id
-            });
-            let _guard = FindGuard { shared: Arc::clone(shared), query };
-            loop {
-                let answer = tokio::select! {
-                    biased;
-                    answer = answers.recv() => answer,
-                    () = shared.stop.cancelled() => None,
-                };
-                let Some(node) = answer else { break };
-                // The flood may find it as well, through whom the DHT named.
-                if found.get(&node.node_id).is_none_or(|known| known.found != "dht") {
-                    found.insert(node.node_id, node);
-                }
-            }
-        }
-        // What is known by itself tells more than that somebody else knew it.
-        for node in shared.read(|state, now| state.known(capability, now)) {
-            let entry = found.entry(node.node_id).or_insert_with(|| node.clone());
-            if node.found != "table" && entry.found != "dht" {
-                *entry = node;
-            }
-        }
-        let mut found: Vec<_> = found.into_values().collect();
-        found.sort_by(|a, b| (a.found != "self", &a.name, a.node_id).cmp(&(b.found != "self", &b.name, b.node_id)));
-        Ok(found)
-    }
-
     /// Waits until at least one peer is connected; `false` at the end of `wait`, or when the node has stopped.
     pub async fn connected(&self, wait: Duration) -> bool {
         let shared = &self.inner.shared;
@@ -331,8 +282,9 @@ impl Node {
     pub fn status(&self) -> Status {
         let shared = &self.inner.shared;
         let metrics = shared.metrics();
-        let discovery = shared.discovery.health();
         let dht = shared.dht_health();
+        let mut discovery = shared.discovery.health();
+        discovery.insert(0, DiscoveryHealth::from(&dht));
         shared.read(|state, _| Status {
             node_id: shared.me,
             name: shared.name.clone(),
@@ -341,6 +293,7 @@ impl Node {
             listen: shared.listen.clone(),
             addrs: state.addrs().iter().map(ToString::to_string).collect(),
             reachability: state.reachability(),
+            port_map: driver::lock(&shared.port_map).clone(),
             tracker: state.tracker_role(),
             capabilities: state.capabilities(),
             interests: state.interests(),
@@ -364,21 +317,5 @@ impl Node {
     /// Completes when the node has stopped.
     pub async fn stopped(&self) {
         self.inner.shared.stopped.cancelled().await;
-    }
-}
-
-/// Ends a query when nobody waits for its answers any more.
-struct FindGuard {
-    shared: Arc<Shared>,
-    query: String,
-}
-
-impl Drop for FindGuard {
-    fn drop(&mut self) {
-        lock(&self.shared.finds).remove(&self.query);
-        self.shared.with(|state, _, out| {
-            state.stop_query(&self.query);
-            state.stop_find(&self.query, out);
-        });
     }
 }

@@ -171,6 +171,9 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     if shared.dht.is_some() {
         shared.spawn(Arc::clone(shared).run_dht());
     }
+    if builder.port_map {
+        shared.keep_port_mapped();
+    }
     for peer in peers {
         shared.spawn(Arc::clone(shared).keep_connected(peer));
     }

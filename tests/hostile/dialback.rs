@@ -223,7 +223,7 @@ fn says(id: &Value, addr: &str) -> Object {
 async fn a_tracker_that_lies_makes_nobody_dialable() {
     let target = target().await;
     let (addr, port) = (addr_of(&target.node), port_of(&target.node));
-    assert_eq!(target.node.status().addrs, [addr.clone()], "without a tracker it names what it has");
+    assert_eq!(target.node.status().addrs, std::slice::from_ref(&addr), "without a tracker it names what it has");
     let mut liar = Raw::connect_as_tracker(&target.node).await;
     let ask = liar.until("the question", |m| m["type"] == "dial_back").await;
     assert_eq!(ask["port"], port);

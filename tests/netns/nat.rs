@@ -7,7 +7,7 @@ use serde_json::json;
 use super::harness::{figure, internet, seconds, until};
 use super::net::{Net, Switch};
 use super::nodes::Elo;
-use super::router::{Nat, block_udp};
+use super::router::{Nat, block_udp, port_mapping};
 use super::wire::Worse;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,13 +32,18 @@ impl Pair {
 
     /// In these homes, or on the internet.
     fn at(net: Net, world: &Switch, caller: Option<&Switch>, provider: Option<&Switch>) -> Self {
+        Self::at_with(net, world, caller, provider, &[])
+    }
+
+    /// The same, and the provider has further arguments.
+    fn at_with(net: Net, world: &Switch, caller: Option<&Switch>, provider: Option<&Switch>, args: &[&str]) -> Self {
         let calls = net.host(caller.unwrap_or(world), "caller");
         let provides = net.host(provider.unwrap_or(world), "provider");
         let tracker = net.host(world, "tracker");
         let peer = tracker.addr();
         let started = Instant::now();
         let tracker = Elo::start(&tracker, "tracker", &["--tracker"]);
-        let provider = Elo::start(&provides, "provider", &["--peer", &peer, "--agent", "work"]);
+        let provider = Elo::start(&provides, "provider", &[&["--peer", &peer, "--agent", "work"], args].concat());
         let caller = Elo::start(&calls, "caller", &["--peer", &peer]);
         Self { tracker, caller, provider, started, _net: net }
     }
@@ -61,6 +66,18 @@ impl Pair {
             Err(why) => panic!("a call failed while a better way was looked for: {why}"),
         });
         (shown, first, took)
+    }
+
+    /// Waits until a tracker has dialled the provider back; the time from the start.
+    fn dialable(&self) -> Duration {
+        until("the dial-back", PATIENCE, || {
+            let status = self.provider.status();
+            match status["reachability"]["state"].as_str() {
+                Some("dialable") => Ok(()),
+                _ => Err(status["reachability"].to_string()),
+            }
+        });
+        self.started.elapsed()
     }
 
     /// How the caller sees the provider in `elo peers`.
@@ -116,16 +133,24 @@ fn full_cone_is_dialable() {
     let row = "full cone NAT";
     let Some(net) = internet(row) else { return };
     let pair = Pair::new(net, Some(Nat::FullCone), Some(Nat::FullCone));
-    until("the dial-back", PATIENCE, || {
-        let status = pair.provider.status();
-        match status["reachability"]["state"].as_str() {
-            Some("dialable") => Ok(()),
-            _ => Err(status["reachability"].to_string()),
-        }
-    });
-    let proven = pair.started.elapsed();
+    let proven = pair.dialable();
     let (shown, _, took) = pair.until_direct();
     assert!(["direct", "inbound"].contains(&pair.way().as_str()), "{}", pair.way());
+    figure(row, &format!("dialable after {}; {shown}, direct {} later", seconds(proven), seconds(took)));
+}
+
+/// A router that opens ports to who asks: the node is dialled from where no hole could be punched.
+#[test]
+fn a_mapped_port_is_dialled() {
+    let row = "cone NAT with port mapping (NAT-PMP), called from a symmetric one";
+    let Some(net) = internet(row) else { return };
+    let world = net.internet();
+    let (caller, provider) = (net.home(&world, Nat::Symmetric), net.home(&world, Nat::Cone));
+    let _mapping = port_mapping(&provider);
+    let pair = Pair::at_with(net, &world, Some(&caller), Some(&provider), &["--port-map"]);
+    let proven = pair.dialable();
+    let (shown, _, took) = pair.until_direct();
+    assert_eq!(pair.way(), "direct");
     figure(row, &format!("dialable after {}; {shown}, direct {} later", seconds(proven), seconds(took)));
 }
 

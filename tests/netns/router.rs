@@ -1,9 +1,14 @@
 //! Routers with NAT, as homes and mobile networks have them.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
+use super::common::Reaped;
+use super::harness::{must, python};
 use super::net::{Net, Switch, sysctl};
 use super::wire::Worse;
 
@@ -64,6 +69,21 @@ impl Net {
         sysctl(&space, "net/ipv4/ip_forward", "1");
         lan
     }
+}
+
+/// The port mapping of a home's router, by NAT-PMP.
+pub fn port_mapping(home: &Switch) -> Reaped {
+    let mut command = Command::new("ip");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/netns/portmap.py");
+    let outer = must(&["ip", "-n", &home.space, "-4", "-json", "addr", "show", "dev", "wan"]);
+    let outer: Value = serde_json::from_str(&outer).unwrap();
+    let outer = outer[0]["addr_info"][0]["local"].as_str().unwrap();
+    command.args(["netns", "exec", &home.space, &python()]).arg(script).arg(outer).stdout(Stdio::piped());
+    let mut process = Reaped(command.spawn().unwrap());
+    let mut ready = String::new();
+    BufReader::new(process.0.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    assert_eq!(ready, "ready\n");
+    process
 }
 
 /// Makes a home's router drop UDP, as some companies' networks do.

@@ -129,6 +129,10 @@ pub(super) struct ServeArgs {
     #[arg(long, env = "ELO_NO_REMEMBER", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub(super) no_remember: Option<bool>,
+    /// Ask the router for a port that leads to this node, by PCP, NAT-PMP or UPnP
+    #[arg(long, env = "ELO_PORT_MAP", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub(super) port_map: Option<bool>,
     /// Admit nodes of the Python package elo-node, whose connections prove nothing
     #[arg(long, env = "ELO_LEGACY", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
@@ -215,7 +219,8 @@ fn open_door(app: &App) -> Result<Option<Door>, Failure> {
 }
 
 fn builder(home: &Path, settings: Settings) -> Result<Builder, Failure> {
-    let mut builder = Node::builder().tracker(settings.tracker).legacy(settings.legacy).dht(settings.dht);
+    let mut builder =
+        Node::builder().tracker(settings.tracker).legacy(settings.legacy).dht(settings.dht).port_map(settings.port_map);
     if let Some(port) = settings.dht_port {
         builder = builder.dht_port(port);
     }

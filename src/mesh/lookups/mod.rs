@@ -171,15 +171,16 @@ impl State {
         Some(id)
     }
 
-    /// A search wants to hear whom the DHT names as well.
-    pub fn find_in_dht(&mut self, find: &str, capability: &str, now: Now, out: &mut Vec<Action>) {
+    /// A search wants to hear whom the DHT names as well. `false`: it is not asked.
+    pub fn find_in_dht(&mut self, find: &str, capability: &str, now: Now, out: &mut Vec<Action>) -> bool {
         if !self.config.dht || capability.is_empty() {
-            return;
+            return false;
         }
-        let Some(id) = self.look_up(Wanted::Capability(capability.to_owned()), now, out) else { return };
+        let Some(id) = self.look_up(Wanted::Capability(capability.to_owned()), now, out) else { return false };
         if let Some(lookup) = self.lookups.entries.get_mut(&id) {
             lookup.finds.insert(find.to_owned());
         }
+        true
     }
 
     /// A search is over.
@@ -235,6 +236,9 @@ impl State {
     pub(super) fn end_lookup(&mut self, id: LookupId, now: Now, out: &mut Vec<Action>) {
         let Some(lookup) = self.forget_lookup(id, out) else { return };
         self.lookups.failed += 1;
+        for find in &lookup.finds {
+            out.push(Action::FindNote { id: find.clone(), result: lookup.outcome() });
+        }
         self.calls_lookup_over(id, &lookup.outcome(), now, out);
     }
 

@@ -11,7 +11,7 @@
 mod addrs;
 mod contacts;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod tracker;
 
 use std::collections::BTreeMap;
@@ -102,8 +102,10 @@ impl Punches {
         self.attempts.insert(node, Attempt { phase, until });
     }
 
-    fn punching(&self) -> usize {
-        self.attempts.values().filter(|a| a.phase == Phase::Punching).count()
+    /// Whether as many are under way as may be, those asked for included: each of them may be told to begin.
+    fn is_full(&self) -> bool {
+        let under_way = |a: &&Attempt| !matches!(a.phase, Phase::Failed { .. });
+        self.attempts.values().filter(under_way).count() >= MAX_PUNCHING
     }
 
     /// How it stands with a node, in words; empty when nothing was tried.
@@ -154,7 +156,7 @@ impl State {
         let help = |t: &NodeId| record.trackers.contains(t) && self.peers.proven(t).is_some_and(helps);
         let tracker = Some(via).filter(&help).or_else(|| record.trackers.iter().find(|t| help(t)).copied());
         let Some(tracker) = tracker else { return };
-        if self.punches.punching() >= MAX_PUNCHING {
+        if self.punches.is_full() {
             return;
         }
         if self.is_symmetric() {
@@ -188,7 +190,7 @@ impl State {
         let attempt = self.punches.attempts.get(&peer).map(|a| &a.phase);
         let asked = matches!(attempt, Some(Phase::Asked { id, tracker }) if *id == start.id && *tracker == from);
         if !asked {
-            let busy = attempt == Some(&Phase::Punching) || self.punches.punching() >= MAX_PUNCHING;
+            let busy = attempt == Some(&Phase::Punching) || self.punches.is_full();
             if busy || !self.punches.contacts.has(&peer) {
                 return self.refuse("unasked_punch");
             }
@@ -276,7 +278,7 @@ impl State {
 
     /// Whether this node's NAT is known to give one local port several public ones: two trackers, to which the same local
     /// port is connected, see it at one address with different ports. With a single tracker nobody can tell.
-    fn is_symmetric(&self) -> bool {
+    pub(super) fn is_symmetric(&self) -> bool {
         let seen: Vec<&Arrival> =
             self.peers.trackers().map(|(_, p)| &p.arrival).filter(|a| !a.inbound && a.observed.is_some()).collect();
         seen.iter().enumerate().any(|(i, a)| {

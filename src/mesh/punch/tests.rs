@@ -8,7 +8,7 @@ use crate::node::{Source, TrackerRole};
 use crate::wire::{Caps, Speaker};
 
 /// A connection to a tracker that helps.
-pub(super) fn arrival(tracker: &str, local: &str) -> Arrival {
+pub(in crate::mesh) fn arrival(tracker: &str, local: &str) -> Arrival {
     let tracker: SocketAddr = tracker.parse().unwrap();
     let local: SocketAddr = local.parse().unwrap();
     Arrival {

@@ -9,9 +9,10 @@ use rand::rngs::StdRng;
 use super::views::{AGAIN, Ask, Asked, BACKOFF, DOUBT, KEPT, Reach, WAIT};
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
-use crate::limits::MAX_VIEWS;
-use crate::mesh::conn_id::ConnId;
-use crate::wire::{DialBackResult, ProbeNonce, WireError};
+use crate::limits::{Limits, MAX_VIEWS};
+use crate::mesh::{Action, Arrival, Config, ConnId, DIALBACK, How, Now, State, What};
+use crate::node::TrackerRole;
+use crate::wire::{Caps, DialBackResult, Message, ProbeNonce, Speaker, WireError};
 
 const PORT: u16 = 7878;
 
@@ -286,4 +287,144 @@ fn however_many_trackers_there_are_a_few_are_asked() {
     }
     node.reach.look(&trackers[50..], node.now);
     assert_eq!((node.due().len(), node.reach.views.len()), (MAX_VIEWS, MAX_VIEWS));
+}
+
+// ---- what is published ---------------------------------------------------------------------------------------
+
+/// A node that listens everywhere, unless it is told otherwise, and what it publishes as connections come.
+struct Published {
+    state: State,
+    conns: u64,
+}
+
+impl Published {
+    fn new(set: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config {
+            name: "n".into(),
+            version: String::new(),
+            instance: "1".into(),
+            features: Vec::new(),
+            tracker: TrackerRole::None,
+            allow: None,
+            port: Some(PORT),
+            bound: None,
+            advertise: Vec::new(),
+            dht: false,
+            limits: Limits::default(),
+        };
+        set(&mut config);
+        Self { state: State::new(NodeId::from_bytes([99; 32]), config, [1; 32], NOW), conns: 0 }
+    }
+
+    /// A peer that this node dialled from that address; gives the question it was asked, if it is a tracker.
+    fn meets(&mut self, local: &str, addr: &str, tracker: TrackerRole) -> (ConnId, Option<(String, ProbeNonce)>) {
+        self.conns += 1;
+        let conn = ConnId(self.conns);
+        let arrival = Arrival {
+            node: NodeId::from_bytes([self.conns as u8; 32]),
+            speaker: Speaker::Proven,
+            addr: SocketAddr::new(ip(addr), 7000),
+            local: SocketAddr::new(ip(local), 40_000),
+            inbound: false,
+            how: How::default(),
+            instance: None,
+            version: String::new(),
+            features: if tracker == TrackerRole::None { Vec::new() } else { vec![DIALBACK.to_owned()] },
+            tracker,
+            observed: Some(SocketAddr::new(ip(local), 40_000)),
+            caps: Caps::default(),
+        };
+        let mut out = Vec::new();
+        self.state.connected(conn, arrival, NOW, &mut out).unwrap();
+        let asked = out.iter().find_map(|action| match action {
+            Action::Send { what: What::Ready(message), .. } => match Message::parse(message) {
+                Ok(Message::DialBack(ask)) => Some((ask.id, ask.nonce)),
+                _ => None,
+            },
+            _ => None,
+        });
+        (conn, asked)
+    }
+
+    fn verify(&mut self, (conn, asked): (ConnId, Option<(String, ProbeNonce)>), addr: &str) {
+        let (id, nonce) = asked.expect("it was asked");
+        self.state.probed(nonce, NOW, &mut Vec::new());
+        let answer = DialBackResult { id, addr: at(addr), outcome: Ok(()) };
+        self.state.on_dial_back_result(answer, conn, NOW, &mut Vec::new());
+    }
+
+    fn addrs(&self) -> Vec<String> {
+        self.state.addrs().iter().map(ToString::to_string).collect()
+    }
+}
+
+const NOW: Now = Now { mono: Duration::ZERO, unix_ms: 1_700_000_000_000 };
+
+#[test]
+fn without_a_tracker_the_local_addresses_are_published_and_with_one_what_it_verified() {
+    let mut node = Published::new(|_| {});
+    node.meets("192.168.1.5", "192.168.1.1", TrackerRole::None);
+    assert_eq!(node.addrs(), ["192.168.1.5:7878"]);
+    let asked = node.meets("10.0.0.5", "10.0.0.1", TrackerRole::Public);
+    assert!(node.addrs().is_empty(), "not verified yet");
+    node.verify(asked, "10.0.0.5:7878");
+    assert_eq!(node.addrs(), ["10.0.0.5:7878"]);
+}
+
+#[test]
+fn a_tracker_on_this_machine_tells_nothing_of_the_world() {
+    let mut node = Published::new(|_| {});
+    node.meets("192.168.1.5", "192.168.1.1", TrackerRole::None);
+    let asked = node.meets("127.0.0.1", "127.0.0.1", TrackerRole::Public);
+    node.verify(asked, "127.0.0.1:7878");
+    assert_eq!(node.addrs(), ["192.168.1.5:7878"], "others can't dial loopback");
+    node.meets("192.168.1.5", "203.0.113.1", TrackerRole::Public);
+    assert!(node.addrs().is_empty(), "now there is one that can tell");
+    // Where there is nothing but loopback, loopback is worth verifying and publishing.
+    for bound in [None, Some(ip("127.0.0.1"))] {
+        let mut node = Published::new(|config| config.bound = bound);
+        let asked = node.meets("127.0.0.1", "127.0.0.1", TrackerRole::Public);
+        assert!(node.addrs().is_empty());
+        node.verify(asked, "127.0.0.1:7878");
+        assert_eq!(node.addrs(), ["127.0.0.1:7878"]);
+    }
+}
+
+#[test]
+fn what_the_owner_names_and_what_a_tracker_is_found_at_stand_whatever_others_say() {
+    let mut node = Published::new(|config| config.advertise = vec![at("198.51.100.1:443")]);
+    let (_, asked) = node.meets("192.168.1.5", "203.0.113.1", TrackerRole::Public);
+    assert!(asked.is_some(), "it is still good to know");
+    assert_eq!(node.addrs(), ["198.51.100.1:443"]);
+    let mut tracker = Published::new(|config| config.tracker = TrackerRole::Public);
+    let (_, asked) = tracker.meets("192.168.1.5", "203.0.113.1", TrackerRole::Public);
+    assert!(asked.is_some());
+    assert_eq!(tracker.addrs(), ["192.168.1.5:7878"]);
+    let mut silent = Published::new(|config| config.port = None);
+    let (_, asked) = silent.meets("192.168.1.5", "203.0.113.1", TrackerRole::Public);
+    assert!(asked.is_none() && silent.addrs().is_empty(), "who doesn't listen asks nobody");
+}
+
+#[test]
+fn without_a_tracker_the_routers_address_is_published_if_it_is_of_the_internet() {
+    for (mapped, published) in [
+        ("93.184.216.34:4000", vec!["93.184.216.34:4000", "192.168.1.5:7878"]),
+        ("[2606:4700::1111]:4000", vec!["[2606:4700::1111]:4000", "192.168.1.5:7878"]),
+        ("192.168.0.2:4000", vec!["192.168.1.5:7878"]),
+        ("100.64.3.4:4000", vec!["192.168.1.5:7878"]),
+        ("127.0.0.1:4000", vec!["192.168.1.5:7878"]),
+        ("224.0.0.1:4000", vec!["192.168.1.5:7878"]),
+        ("[fd00::1]:4000", vec!["192.168.1.5:7878"]),
+    ] {
+        let mut node = Published::new(|_| {});
+        node.meets("192.168.1.5", "192.168.1.1", TrackerRole::None);
+        let mut out = Vec::new();
+        node.state.mapped(Some(at(mapped)), NOW, &mut out);
+        assert_eq!(node.addrs(), published);
+        let news = out.iter().filter(|action| matches!(action, Action::SignRecord(_))).count();
+        assert_eq!(news, usize::from(published.len() == 2), "the record is written anew when they change: {mapped}");
+        // With one it has to be verified like any other.
+        node.meets("192.168.1.5", "203.0.113.1", TrackerRole::Public);
+        assert!(node.addrs().is_empty());
+    }
 }

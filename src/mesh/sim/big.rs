@@ -21,7 +21,7 @@ struct Size {
 
 const SIZE: Size = Size { trackers: 6, hidden: 110, open: 190, seconds: 20, calls_per_s: 50 };
 
-fn seeds(most: u64) -> Vec<u64> {
+pub fn seeds(most: u64) -> Vec<u64> {
     let number = |key: &str| std::env::var(key).ok().and_then(|text| text.parse::<u64>().ok());
     match (number("ELO_SIM_SEED"), number("ELO_SIM_SEEDS")) {
         (Some(seed), _) => vec![seed],

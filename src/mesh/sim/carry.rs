@@ -73,6 +73,7 @@ impl World {
             Action::Found { id, record, hops, .. } => {
                 self.nodes[n].found.entry(id).or_default().push((record.node_id, hops));
             }
+            Action::FindNote { .. } => panic!("there is no DHT here"),
             Action::FindOver { id } => assert!(self.nodes[n].find_over.insert(id)),
             Action::Event(event) => self.nodes[n].events.push((event.event_type, event.id)),
             Action::Activity(activity) => {

@@ -10,7 +10,8 @@ use crate::net::port::at;
 async fn anchor() -> (TcpStream, SocketAddr, TcpListener) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let to = listener.local_addr().unwrap();
-    let stream = SharedPort::default().connect(to).await.unwrap();
+    // Bound first: a port that the kernel chooses when it connects may be shared with sockets that share no further.
+    let stream = at(0, to).unwrap().connect(to).await.unwrap();
     let local = stream.local_addr().unwrap();
     (stream, local, listener)
 }

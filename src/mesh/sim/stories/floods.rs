@@ -92,7 +92,7 @@ fn cost(w: &mut World, edges: &BTreeSet<(N, N)>, queries: usize) -> Cost {
 
 #[test]
 fn a_query_costs_little_more_than_a_message_for_each_link() {
-    let shapes: [(&str, usize, BTreeSet<(N, N)>, usize); 9] = [
+    let shapes = [
         ("ring of 8", 8, ring(8), 20),
         ("clique of 8", 8, clique(8), 20),
         ("clique of 30", 30, clique(30), 10),

@@ -311,3 +311,50 @@ fn contacts_and_attempts_are_bounded() {
     assert_eq!(state.contact_infos(now).len(), crate::limits::MAX_CONTACTS);
     assert_eq!(state.punches.len(), crate::limits::MAX_PUNCHES);
 }
+
+#[test]
+fn only_so_many_are_under_way_at_once() {
+    let mut w = behind_nats(14);
+    let most = crate::limits::MAX_PUNCHING;
+    let others: Vec<N> = (0..most + 9)
+        .map(|i| {
+            let n = w.add(Spec::new(&format!("p{i}")).hidden().punches());
+            w.join(n, TRACKER);
+            n
+        })
+        .collect();
+    w.symmetric.insert(CALLER);
+    w.run(secs(2));
+    let before = w.received["punch"];
+    let calls: Vec<_> = others.iter().map(|n| w.call(CALLER, Ask::new("ping").to(w.id(*n)))).collect();
+    w.run(secs(4));
+    assert_eq!(w.received["punch"] - before, most as u64);
+    assert!(calls.iter().all(|c| w.result(c).is_ok()));
+}
+
+#[test]
+fn what_two_trackers_see_of_one_port_tells_a_symmetric_nat() {
+    const LOCAL: &str = "192.168.1.5:40000";
+    let cases = [
+        (LOCAL, "203.0.113.5:40000", "203.0.113.5:40000", false),
+        (LOCAL, "203.0.113.5:40000", "203.0.113.5:40001", true),
+        // From another port, or at another address: that says nothing.
+        ("192.168.1.5:40009", "203.0.113.5:40000", "203.0.113.5:40009", false),
+        (LOCAL, "192.168.1.5:40000", "203.0.113.5:40001", false),
+    ];
+    for (local, one, two, symmetric) in cases {
+        let mut w = World::new(15);
+        let n = w.add(Spec::new("n").hidden().punches());
+        let (now, state) = (w.nodes[n].now(w.now), &mut w.nodes[n].state);
+        for (i, (tracker, local, observed)) in
+            [("198.51.100.1:7878", LOCAL, one), ("198.51.100.2:7878", local, two)].into_iter().enumerate()
+        {
+            let mut arrival = crate::mesh::punch::tests::arrival(tracker, local);
+            arrival.node = crate::identity::NodeId::from_bytes([i as u8 + 50; 32]);
+            arrival.observed = Some(observed.parse().unwrap());
+            assert!(!state.is_symmetric());
+            state.connected(crate::mesh::ConnId(900 + i as u64), arrival, now, &mut Vec::new()).unwrap();
+        }
+        assert_eq!(state.is_symmetric(), symmetric, "{local} {one} {two}");
+    }
+}

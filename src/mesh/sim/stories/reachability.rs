@@ -138,7 +138,7 @@ fn hundreds_that_come_at_once_are_all_tested_and_the_tracker_keeps_its_pace() {
     w.until(secs(120), "everybody knows", move |w| all.iter().all(|n| told(w, *n)));
     let most = nodes.iter().map(|n| w.received_by[*n]).max();
     println!(
-        "300 nodes at once: settled after {:?}, {} dial-backs, at most {most:?} messages to one node",
+        "300 nodes at once: settled {:?} after the start of the clock at 1 s, {} dial-backs, at most {most:?} messages to one node",
         w.now, w.dials_back
     );
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::mesh::sim::big::seeds;
 use crate::mesh::sim::*;
 
 const TRACKERS: usize = 10;
@@ -91,9 +92,13 @@ fn good(w: &World, calls: &[(N, String)]) -> usize {
 
 #[test]
 fn a_thousand_nodes_with_ten_trackers() {
+    seeds(1).into_iter().for_each(from_start_to_cut);
+}
+
+fn from_start_to_cut(seed: u64) {
     let began = Instant::now();
-    let took = |what: &str| eprintln!("{what} ({:.1} s)", began.elapsed().as_secs_f64());
-    let mut w = mesh(1);
+    let took = |what: &str| eprintln!("seed {seed}: {what} ({:.1} s)", began.elapsed().as_secs_f64());
+    let mut w = mesh(seed);
     w.run(secs(45));
     let everybody = TRACKERS..TRACKERS + NODES;
     let few = everybody.clone().filter(|n| registered(&w, *n) < 4).count();
@@ -177,4 +182,43 @@ fn a_thousand_nodes_with_ten_trackers() {
         average / 1024,
         trackers / 1024
     ));
+}
+
+#[test]
+fn a_thousand_nodes_at_two_trackers_that_come_to_know_each_other() {
+    let mut w = World::new(2);
+    w.delay = ms(20);
+    let trackers = [0, 1].map(|i| w.add(Spec::new(&format!("t{i}")).tracker()));
+    for i in 0..NODES {
+        let n =
+            w.add(Spec::new(&format!("n{i}")).hidden().provides(&format!("cap.{i}")).limits(|l| l.max_trackers = 1));
+        w.join(n, trackers[i % 2]);
+        w.run(ms(5));
+    }
+    w.run(secs(2));
+    let known = |w: &World| trackers.map(|t| w.nodes[t].state.table.len());
+    assert_eq!(known(&w), [NODES / 2; 2]);
+    let (before, announces) = (w.now, w.received["announce"]);
+    w.join(trackers[1], trackers[0]);
+    w.until(secs(12), "each knows the other's nodes", |w| known(w) == [NODES + 1; 2]);
+    let took = w.now - before;
+    let announces = w.received["announce"] - announces;
+    // A call for what only one node on the other side provides.
+    let queries = w.received.get("query").copied().unwrap_or(0);
+    let calls: Vec<_> = (0..100)
+        .map(|i| {
+            let call = w.call(2 + i, Ask::new(&format!("cap.{}", (i + 501) % NODES)).timeout(secs(10)));
+            w.run(ms(20));
+            call
+        })
+        .collect();
+    w.run(secs(3));
+    let queries = w.received["query"] - queries;
+    for call in &calls {
+        assert_eq!(w.result(call).as_ref().unwrap().hops, 3);
+    }
+    eprintln!(
+        "two trackers told each other of {NODES} nodes in {took:?}, with {announces} announces; 100 calls, {queries} queries"
+    );
+    assert!(w.throttled.is_empty(), "{:?}", w.throttled);
 }

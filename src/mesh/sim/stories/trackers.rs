@@ -406,3 +406,25 @@ fn a_cut_of_thirty_seconds_heals_within_ten() {
         }
     }
 }
+
+#[test]
+fn those_who_all_know_the_same_tracker_come_back_to_it_over_seconds() {
+    let mut w = World::new(37);
+    trackers(&mut w, 2);
+    let nodes: Vec<N> = (0..300).map(|i| w.add(Spec::new(&format!("n{i}")).hidden())).collect();
+    for n in &nodes {
+        w.join(*n, 0);
+    }
+    w.run(secs(30));
+    for away in [5, 60, 300] {
+        w.kill(0, true);
+        w.run(secs(away));
+        let back = w.now;
+        w.revive(0, 7000);
+        w.until(secs(60), "everybody is back", |w| nodes.iter().all(|n| w.link(*n, 0).is_some()));
+        let (took, peak) = (w.now - back, w.peak_of_arrivals(0, back));
+        eprintln!("away for {away} s: 300 nodes came back in {took:?}, {peak} in the busiest second");
+        assert!(peak <= 200, "{peak} of 300 in a second");
+        w.run(secs(30));
+    }
+}
