@@ -84,6 +84,10 @@ pub struct Peer {
     pub since: Duration,
     /// When a task, or a message about one, last went over it.
     pub used: Duration,
+    /// When it was last heard.
+    pub heard: Duration,
+    /// Whether it said nothing where something was to be expected: other ways are tried before it.
+    pub silent: bool,
     /// The last round-trip time.
     pub rtt: Option<Duration>,
     /// The heartbeat that waits for its answer.
@@ -293,6 +297,8 @@ impl State {
         let peer = Peer {
             since: now.mono,
             used: now.mono,
+            heard: now.mono,
+            silent: false,
             rtt: None,
             asked: None,
             legacy: is_legacy.then(|| self.legacy_arrived(&arrival, now)),

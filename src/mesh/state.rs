@@ -221,6 +221,9 @@ impl State {
             return;
         }
         self.timers.cancel(&Timer::Probe(conn));
+        if let Some(peer) = self.peers.get_mut(conn) {
+            (peer.heard, peer.silent) = (now.mono, false);
+        }
         if checked.forged_records() > 0 {
             self.refuse_n("forged_record", checked.forged_records() as u64);
         }

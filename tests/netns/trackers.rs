@@ -42,12 +42,11 @@ enum Death {
 }
 
 impl Death {
-    /// How long it is away. What is promised is less, but a slow machine may need longer; what counts is that it is
-    /// through the other tracker that the nodes are reached.
+    /// How long it is away: longer than its nodes may take to be reached through the other one.
     fn away(self) -> Duration {
         match self {
-            Self::Killed => Duration::from_secs(10),
-            Self::CutOff => Duration::from_secs(25),
+            Self::Killed => Duration::from_secs(12),
+            Self::CutOff => Duration::from_secs(20),
         }
     }
 
@@ -67,7 +66,7 @@ fn a_tracker_is_killed_under_load_and_returns() {
 
 #[test]
 fn a_tracker_is_cut_off_under_load_and_returns() {
-    dies_and_returns("tracker cut off, no goodbye, 15 calls/s", Death::CutOff);
+    dies_and_returns("tracker cut off, no goodbye, 15 calls/s (promised: reachable again in 5 s)", Death::CutOff);
 }
 
 fn dies_and_returns(row: &str, death: Death) {
@@ -141,7 +140,8 @@ fn dies_and_returns(row: &str, death: Death) {
         answered.min().expect("a caller never reached the provider again")
     });
     let reached = reached.max().unwrap();
-    assert!(reached < death.away(), "reachable again after {reached:?}, when the tracker was back");
+    // What is promised is 5 s; a slow machine may need longer, but never the 15 s after which the connections are given up.
+    assert!(reached < Duration::from_secs(10), "reachable again after {reached:?}");
 
     let mut failed: BTreeMap<&str, usize> = BTreeMap::new();
     for code in calls.iter().filter_map(Done::code) {

@@ -148,6 +148,55 @@ impl State {
         }
     }
 
+    /// Which way to send a relayed task again, of which nothing was heard. A tracker that hangs, or that a cable no longer
+    /// leads to, closes nothing: another one is tried while it is not known to be lost. The responder knows the task by
+    /// its id, whichever way the copies come.
+    pub(super) fn way_without_signs(
+        &mut self,
+        id: &str,
+        node: NodeId,
+        path: Path,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) -> Path {
+        let (Path::Relay(tracker), Some(call)) = (path, self.calls.entries.get(id)) else { return path };
+        if call.spec.via.is_some() {
+            return path;
+        }
+        let (last_sent, sends, signs) = (call.last_sent, call.sends, call.first_sign.is_some());
+        let mut silent = false;
+        if let Some(conn) = self.peers.conn_of(&tracker)
+            && let Some(peer) = self.peers.get_mut(conn)
+            && peer.heard < last_sent
+        {
+            (peer.silent, silent) = (true, true);
+            // If it lives, it answers, and counts again.
+            self.ask(conn, now, out);
+        }
+        // A tracker that is heard may have lost the node without knowing it.
+        if !silent && (signs || sends < 2) {
+            return path;
+        }
+        self.other_way(id, &node, &tracker).unwrap_or(path)
+    }
+
+    fn other_way(&self, id: &str, node: &NodeId, but: &NodeId) -> Option<Path> {
+        if self.peers.conn_of(node).is_some() {
+            return Some(Path::Direct);
+        }
+        let call = self.calls.entries.get(id)?;
+        let relays = |t: &&NodeId| *t != but && !call.unrelayable.contains(&(*node, **t)) && self.speaks(t);
+        let named = self.table.get(node).into_iter().flat_map(|r| &r.trackers);
+        // What we have of the node may be from before it registered there.
+        let others = self.peers.trackers().map(|(_, p)| &p.arrival.node);
+        named.chain(others).find(relays).map(|tracker| Path::Relay(*tracker))
+    }
+
+    /// Whether a node is connected and not silent.
+    pub(super) fn speaks(&self, node: &NodeId) -> bool {
+        self.peers.proven(node).is_some_and(|peer| !peer.silent)
+    }
+
     /// Dials for a call. One dial serves every call that waits for the node.
     pub(super) fn dial_for(&mut self, id: &str, node: NodeId, addrs: Vec<SocketAddr>, now: Now, out: &mut Vec<Action>) {
         if let Some(call) = self.calls.entries.get_mut(id) {

@@ -127,6 +127,8 @@ struct Call {
     /// The run of the responder that the task was signed for.
     instance: Option<String>,
     sends: u32,
+    /// When it was last sent.
+    last_sent: Duration,
     resend_at: Option<Duration>,
     resend_wait: Duration,
     delivery: Delivery,
@@ -214,6 +216,7 @@ impl State {
             lost_until: None,
             instance: None,
             sends: 0,
+            last_sent: Duration::ZERO,
             resend_at: None,
             resend_wait: RESEND,
             delivery: Delivery::NotSent,
@@ -294,6 +297,7 @@ impl State {
                 self.recover(id, now, out);
             }
             Phase::Sent { node, path } if call.resend_at.is_some_and(|at| at <= now.mono) => {
+                let path = self.way_without_signs(id, node, path, now, out);
                 self.dispatch(id, node, path, now, out);
             }
             _ => self.set_call_timer(id),
@@ -351,6 +355,7 @@ impl State {
         // Nobody has it: should there be no room for it, nobody will.
         let first = call.delivery == Delivery::NotSent;
         call.sends += 1;
+        call.last_sent = now.mono;
         let was_sent = matches!(call.phase, Phase::Sent { .. } | Phase::Lost { .. });
         call.phase = Phase::Sent { node, path };
         call.sent_at.get_or_insert(now.mono);

@@ -236,21 +236,17 @@ impl State {
         {
             return Reach::Dial(*node, record.addrs.clone());
         }
-        let relays = |t: &NodeId| self.peers.conn_of(t).is_some() && !call.unrelayable.contains(&(*node, *t));
-        if let Some(record) = record
-            && let Some(tracker) = record.trackers.iter().find(|t| relays(t))
-        {
-            return Reach::Now(Path::Relay(*tracker));
-        }
+        let relays = |t: &&NodeId| self.peers.conn_of(t).is_some() && !call.unrelayable.contains(&(*node, **t));
+        let named = record.into_iter().flat_map(|r| &r.trackers);
         // Whoever told us may be a tracker that knows it; so may any other.
-        let told = call.found.get(node).and_then(|(_, via)| *via);
-        let is_tracker = |t: &NodeId| self.peers.trackers().any(|(_, p)| p.arrival.node == *t);
-        let told = told.or(call.dht_tracker);
-        if let Some(tracker) = told.filter(|t| is_tracker(t) && relays(t)) {
-            return Reach::Now(Path::Relay(tracker));
-        }
-        if let Some((_, peer)) = self.peers.trackers().find(|(_, p)| relays(&p.arrival.node)) {
-            return Reach::Now(Path::Relay(peer.arrival.node));
+        let told = call.found.get(node).and_then(|(_, via)| *via).or(call.dht_tracker);
+        let told = told.filter(|t| self.peers.trackers().any(|(_, p)| p.arrival.node == *t));
+        let others = self.peers.trackers().map(|(_, p)| &p.arrival.node);
+        let mut ways: Vec<&NodeId> = named.chain(&told).chain(others).filter(relays).collect();
+        // One that says nothing comes last.
+        ways.sort_by_key(|t| !self.speaks(t));
+        if let Some(tracker) = ways.first() {
+            return Reach::Now(Path::Relay(**tracker));
         }
         // A tracker that the node names, and that we know but are not connected to.
         let named = record.into_iter().flat_map(|r| &r.trackers);

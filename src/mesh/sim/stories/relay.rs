@@ -125,8 +125,8 @@ fn lost_frames_are_sent_again_and_nothing_runs_twice() {
         w.seed = seed;
         w.faults = super::super::world::Faults { relay_loss: 0.3, relay_full: 0.05, relay_twice: 0.2, relay_late: 0.2 };
         let plan = |p: &mut Plan| (p.chunks, p.ms) = (20, 500);
-        let calls: Vec<_> = (0..4).map(|_| w.call(1, Ask::new("echo").plan(plan).timeout(secs(300)))).collect();
-        w.until(secs(301), "all end", |w| calls.iter().all(|c| w.ended(c)));
+        let calls: Vec<_> = (0..4).map(|_| w.call(1, Ask::new("echo").plan(plan).timeout(secs(900)))).collect();
+        w.until(secs(901), "all end", |w| calls.iter().all(|c| w.ended(c)));
         w.check_calls();
         let good = calls.iter().filter(|c| w.result(c).is_ok()).count();
         // Only the first copy of a task may be refused for want of room, and then it did not run.

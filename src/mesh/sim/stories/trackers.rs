@@ -321,6 +321,41 @@ fn a_node_whose_only_tracker_dies_is_reachable_through_another_within_five_secon
 }
 
 #[test]
+fn a_tracker_that_says_nothing_any_more_is_gone_around_before_it_is_known_to_be_lost() {
+    let mut went_around = 0;
+    for hung in [0, 1] {
+        let mut w = World::new(37);
+        trackers(&mut w, 2);
+        let nodes = [w.add(Spec::new("caller").hidden()), w.add(Spec::new("n").hidden().provides("echo"))];
+        for n in nodes {
+            w.join(n, 0);
+        }
+        w.run(secs(20));
+        assert!(nodes.iter().all(|n| registered(&w, *n) == 2));
+        let call = w.call(nodes[0], Ask::new("echo"));
+        w.run(secs(1));
+        let used = w.success(&call).via;
+        let (began, other) = (w.now, w.id(1 - hung));
+        for n in nodes {
+            let (link, _) = w.link(n, hung).unwrap();
+            w.cut(link, [secs(90), secs(90)]);
+        }
+        let call = w.call(nodes[0], Ask::new("echo"));
+        w.until(secs(3), "it is answered", |w| w.ended(&call));
+        assert_eq!(w.success(&call).via, Some(other));
+        if used == Some(w.id(hung)) {
+            went_around += 1;
+            assert!(w.now - began >= secs(2), "that tracker was the one to go through");
+        }
+        // The next ones don't wait for it again.
+        let call = w.call(nodes[0], Ask::new("echo"));
+        w.until(ms(500), "the next one is answered", |w| w.ended(&call));
+        assert_eq!(w.success(&call).via, Some(other));
+    }
+    assert_eq!(went_around, 1);
+}
+
+#[test]
 fn calls_under_way_through_a_tracker_that_dies_end_and_nothing_runs_twice() {
     let mut longest = Duration::ZERO;
     for seed in 0..5 {
