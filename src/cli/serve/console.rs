@@ -16,8 +16,8 @@ use crate::cli::{App, render, text};
 
 use super::prompt::{Prompt, QUIT};
 
-/// How long the line about a new peer waits for its name: longer than a record takes, shorter than a person notices.
-const NAME_WAIT: Duration = Duration::from_millis(300);
+/// How long the line about a new peer waits for its name: longer than a record takes on a busy machine.
+const NAME_WAIT: Duration = Duration::from_secs(2);
 
 /// How often it is looked for meanwhile.
 const NAME_LOOK: Duration = Duration::from_millis(20);
@@ -46,21 +46,22 @@ fn print(out: &Output, lines: &Lines, what: &Activity) {
     }
 }
 
-/// A peer that connected and whose name isn't known yet: it comes with the peer's record, in a moment.
-struct Newcomer {
-    what: Activity,
-    since: Instant,
-}
-
-impl Newcomer {
-    /// Puts the name in, if it is known by now.
-    fn look(&mut self, node: &Node) -> bool {
-        let Activity::PeerConnected { node_id, name, .. } = &mut self.what else { return true };
-        if let Some(peer) = node.peers().into_iter().find(|peer| peer.node_id == *node_id) {
-            *name = peer.name;
+/// Puts the name of a peer that connected in: it comes with the peer's record, in a moment. What happens meanwhile is told
+/// after it.
+async fn named(mut what: Activity, node: &Node) -> Activity {
+    // A Python node has none.
+    let Activity::PeerConnected { node_id, name, proven: true, .. } = &mut what else { return what };
+    let since = Instant::now();
+    while name.is_empty() && since.elapsed() < NAME_WAIT {
+        match node.peers().into_iter().find(|peer| peer.node_id == *node_id) {
+            Some(peer) => *name = peer.name,
+            None => break,
         }
-        !name.is_empty()
+        if name.is_empty() {
+            tokio::time::sleep(NAME_LOOK).await;
+        }
     }
+    what
 }
 
 impl Console {
@@ -121,40 +122,21 @@ impl Console {
             let mut told: HashSet<NodeId> = HashSet::new();
             for PeerInfo { node_id, name, addr, inbound, proven, .. } in early {
                 told.insert(node_id);
-                print(&out, &lines, &Activity::PeerConnected { node_id, name, addr, inbound, proven });
+                let what = Activity::PeerConnected { node_id, name, addr, inbound, proven };
+                let what = if out.json { what } else { named(what, &node).await };
+                print(&out, &lines, &what);
             }
-            let mut newcomer: Option<Newcomer> = None;
             loop {
-                let what = match &mut newcomer {
-                    None => activity.recv().await,
-                    Some(held) => match tokio::time::timeout(NAME_LOOK, activity.recv()).await {
-                        Ok(what) => {
-                            held.look(&node);
-                            print(&out, &lines, &held.what);
-                            newcomer = None;
-                            what
-                        }
-                        Err(_) => {
-                            if held.look(&node) || held.since.elapsed() >= NAME_WAIT {
-                                print(&out, &lines, &held.what);
-                                newcomer = None;
-                            }
-                            continue;
-                        }
-                    },
-                };
+                let what = activity.recv().await;
                 let Some(what) = what else { break };
                 match &what {
                     Activity::PeerConnected { node_id, .. } if told.remove(node_id) => continue,
-                    Activity::PeerConnected { name, .. } if name.is_empty() && !out.json => {
-                        newcomer = Some(Newcomer { what, since: Instant::now() });
-                        continue;
-                    }
                     Activity::PeerLost { node_id, .. } => {
                         told.remove(node_id);
                     }
                     _ => {}
                 }
+                let what = if out.json { what } else { named(what, &node).await };
                 print(&out, &lines, &what);
             }
         }))
