@@ -40,15 +40,13 @@ fn router(map: &Value) -> String {
 
 /// The part in the DHT, in a line.
 fn dht(dht: &Value) -> String {
-    let state = text_of(dht, "state");
-    let detail = text_of(dht, "detail");
-    if state == "off" {
-        return if detail.is_empty() { state.to_owned() } else { detail.to_owned() };
-    }
     let port = dht["port"].as_u64().map_or_else(String::new, |port| format!(" on UDP port {port}"));
     let last = dht["last_announce_s"].as_u64().map_or_else(String::new, |s| format!(", last {} ago", text::span(s)));
     format!(
-        "{state}{port}: {detail}; {} announced{last}; {} lookups found somebody, {} nobody",
+        "dht {}{port}: {}; {} nodes known, {} announced{last}; {} lookups found somebody, {} nobody",
+        text_of(dht, "state"),
+        text_of(dht, "detail"),
+        number(dht, "nodes"),
         number(dht, "announced"),
         number(dht, "lookups_found"),
         number(dht, "lookups_failed")
@@ -84,7 +82,6 @@ pub(in crate::cli) fn status(status: &Value) -> String {
         ("known", format!("{} records of other nodes", number(m, "records"))),
         ("provides", capabilities(&status["capabilities"])),
         ("interests", strings(&status["interests"])),
-        ("dht", dht(&status["dht"])),
         (
             "tasks",
             format!(
@@ -117,16 +114,19 @@ pub(in crate::cli) fn status(status: &Value) -> String {
         ("refused", counts("refused")),
         ("closed", counts("closed")),
     ];
-    let discovery = discovery(&status["discovery"]).into_iter().enumerate();
+    let discovery = discovery(status).into_iter().enumerate();
     let discovery = discovery.map(|(n, line)| (if n == 0 { "discovery" } else { "" }, line));
     rows.into_iter().chain(discovery).map(|(name, value)| format!("{name:<11}{}\n", text::line(&value))).collect()
 }
 
 /// How each way of finding nodes is doing, one a line; those that are not in use come last.
-fn discovery(list: &Value) -> Vec<String> {
-    let all = list.as_array().map(Vec::as_slice).unwrap_or_default();
+fn discovery(status: &Value) -> Vec<String> {
+    let all = status["discovery"].as_array().map(Vec::as_slice).unwrap_or_default();
     let off = |one: &&Value| text_of(one, "state") == "off";
     let shown = |one: &Value| {
+        if text_of(one, "name") == "dht" && !off(&one) {
+            return dht(&status["dht"]);
+        }
         let mut line = format!("{} {}", text_of(one, "name"), text_of(one, "state"));
         if !text_of(one, "detail").is_empty() {
             line.push_str(&format!(": {}", text_of(one, "detail")));
@@ -180,6 +180,18 @@ mod tests {
         ]}));
         let line = "discovery  lan failing: no\u{fffd} multicast (3 known, 2 dialled, 1 proven)\n           dht off\n";
         assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn a_status_tells_of_the_dht_once() {
+        let text = status(
+            &json!({"discovery": [{"name": "dht", "state": "on", "detail": "joined"}], "dht": {"state": "server",
+            "detail": "joined", "port": 7878, "nodes": 3, "announced": 2, "last_announce_s": 70, "lookups_found": 1}}),
+        );
+        let line = "discovery  dht server on UDP port 7878: joined; 3 nodes known, 2 announced, last 1 min 10 s ago; \
+                    1 lookups found somebody, 0 nobody\n";
+        assert!(text.contains(line), "{text}");
+        assert_eq!(text.matches("dht").count(), 1, "{text}");
     }
 
     #[test]

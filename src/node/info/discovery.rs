@@ -69,18 +69,11 @@ impl DhtHealth {
     }
 }
 
-/// The DHT among the other ways of finding nodes. It dials in its lookups, so it has no candidates to be counted.
+/// The DHT among the other ways of finding nodes: its figures stand in [`DhtHealth`] alone. It dials in its lookups, so it
+/// has no candidates to be counted.
 impl From<&DhtHealth> for DiscoveryHealth {
     fn from(dht: &DhtHealth) -> Self {
-        let off = dht.state == "off";
-        let words = if dht.detail.is_empty() { String::new() } else { format!("; {}", dht.detail) };
-        let found =
-            format!("{} of {} lookups led to somebody", dht.lookups_found, dht.lookups_found + dht.lookups_failed);
-        let detail = match off {
-            true => dht.detail.clone(),
-            false => format!("{}, {} nodes, {} announced, {found}{words}", dht.state, dht.nodes, dht.announced),
-        };
-        let state = if off { DiscoveryState::Off } else { DiscoveryState::On };
-        Self { name: dht.source, state, detail, ..Self::default() }
+        let state = if dht.state == "off" { DiscoveryState::Off } else { DiscoveryState::On };
+        Self { name: dht.source, state, detail: dht.detail.clone(), ..Self::default() }
     }
 }
