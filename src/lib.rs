@@ -56,6 +56,7 @@ pub mod limits;
 mod mesh;
 mod net;
 mod node;
+mod private_file;
 #[doc(hidden)]
 pub mod wire;
 

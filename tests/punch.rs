@@ -5,14 +5,14 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod common;
+mod spaces;
 
-use std::io::Write;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Home, Serve, eventually, run};
 use serde_json::Value;
+use spaces::inside;
 
 /// A NAT that keeps ports and lets only answers in: port-restricted.
 const CONE: &str = "masquerade";
@@ -35,32 +35,9 @@ struct Net {
     nats: usize,
 }
 
-fn sh(program: &str, args: &[&str], input: &str) {
-    let mut child = Command::new(program)
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|e| panic!("{program}: {e}"));
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let out = child.wait_with_output().unwrap();
-    assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
-}
-
-/// Whether namespaces can be made here.
+/// Whether there can be one here.
 fn able() -> bool {
-    let works = |program: &str, args: &[&str]| {
-        let quiet = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        quiet.is_ok_and(|status| status.success())
-    };
-    let able = rustix::process::geteuid().is_root() && works("ip", &["netns", "list"]) && works("nft", &["--version"]);
-    let must = std::env::var("ELO_NETNS").is_ok_and(|v| v == "1");
-    assert!(able || !must, "ELO_NETNS=1 is set, and this needs root, `ip` and `nft`");
-    if !able {
-        println!("not run: network namespaces need root, `ip` and `nft`");
-    }
-    able
+    spaces::may_be_made(&["nft"])
 }
 
 impl Net {
@@ -76,15 +53,14 @@ impl Net {
 
     fn space(&mut self, name: &str) -> String {
         let space = format!("{}-{name}", self.prefix);
-        sh("ip", &["netns", "add", &space], "");
         self.spaces.push(space.clone());
-        self.ip(&space, "link set lo up");
+        spaces::add(&space);
         space
     }
 
     fn ip(&self, space: &str, args: &str) {
-        let args: Vec<&str> = ["-n", space].into_iter().chain(args.split(' ')).collect();
-        sh("ip", &args, "");
+        let all: Vec<&str> = ["ip", "-n", space].into_iter().chain(args.split(' ')).collect();
+        spaces::must(&all);
     }
 
     fn public(&self) -> String {
@@ -103,7 +79,7 @@ impl Net {
         self.ip(&nat, "link add lan type bridge");
         self.ip(&nat, &format!("addr add 192.168.{n}.1/24 dev lan"));
         self.ip(&nat, "link set lan up");
-        sh("ip", &["netns", "exec", &nat, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"], "");
+        spaces::must(&["ip", "netns", "exec", &nat, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]);
         // What nobody behind it asked for is dropped without a word, as home routers do it.
         let rules = format!(
             "table ip nat {{\n\
@@ -112,7 +88,7 @@ impl Net {
              chain through {{ type filter hook forward priority 0; policy drop; ct state established,related accept; ct status dnat accept; iifname \"lan\" accept; }}\n\
              }}\n"
         );
-        sh("ip", &["netns", "exec", &nat, "nft", "-f", "-"], &rules);
+        spaces::nft(&nat, &rules);
         (0..hosts)
             .map(|h| {
                 let host = self.space(&format!("host{n}-{h}"));
@@ -130,22 +106,9 @@ impl Net {
 impl Drop for Net {
     fn drop(&mut self) {
         for space in &self.spaces {
-            drop(Command::new("ip").args(["netns", "del", space]).status());
+            spaces::remove(space);
         }
     }
-}
-
-/// A command inside a namespace, with its own environment.
-fn inside(space: &str, command: &Command) -> Command {
-    let mut wrapped = Command::new("ip");
-    wrapped.env_clear().args(["netns", "exec", space]).arg(command.get_program()).args(command.get_args());
-    for (key, value) in command.get_envs() {
-        if let Some(value) = value {
-            wrapped.env(key, value);
-        }
-    }
-    wrapped.stdin(Stdio::null());
-    wrapped
 }
 
 fn serve(home: &Home, space: &str, args: &[&str]) -> Serve {

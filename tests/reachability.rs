@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod common;
+mod spaces;
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -55,25 +56,15 @@ fn sh(command: &str) -> bool {
     Command::new("sh").args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap().success()
 }
 
-/// Whether this machine lets the test make namespaces; when it has to, it fails instead.
+/// Whether there can be one here.
 fn may_make_machines() -> bool {
-    let why = if !rustix::process::geteuid().is_root() {
-        "only root makes network namespaces"
-    } else if !sh("ip netns list && nft list tables") {
-        "the commands `ip` (iproute2) and `nft` (nftables) are needed"
-    } else {
-        return true;
-    };
-    assert!(std::env::var_os("ELO_NETNS").is_none_or(|v| v != "1"), "ELO_NETNS=1, and {why}");
-    eprintln!("NOT RUN: {why}");
-    false
+    spaces::may_be_made(&["nft"])
 }
 
 impl Machine {
     fn new(number: u8) -> Self {
         let machine = Self { name: format!("elo-reach-{}-{number}", std::process::id()) };
-        assert!(sh(&format!("ip netns add {}", machine.name)));
-        machine.run("ip link set lo up");
+        spaces::add(&machine.name);
         machine
     }
 
@@ -122,9 +113,7 @@ impl Machine {
 
     /// Whether the router has a mapping.
     fn maps(&self) -> bool {
-        let list = format!("ip netns exec {} nft list chain ip n pre", self.name);
-        let out = Command::new("sh").args(["-c", &list]).output().unwrap();
-        String::from_utf8_lossy(&out.stdout).contains("dnat to")
+        spaces::must(&["ip", "netns", "exec", &self.name, "nft", "list chain ip n pre"]).contains("dnat to")
     }
 
     /// Only what it asks for itself gets in from outside, and it asks nothing but its tracker: both sides dialling at once
@@ -143,18 +132,13 @@ impl Machine {
     }
 
     fn serve(&self, home: &Home, args: &[&str]) -> Serve {
-        let elo = env!("CARGO_BIN_EXE_elo");
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, elo, "serve", "--json"]).args(args);
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("ELO_HOME", home.path());
-        command.env("ELO_NO_LAN", "true").env("ELO_DHT", "off").stdin(Stdio::null());
-        Serve::start(command)
+        Serve::start(spaces::inside(&self.name, &home.command(["serve", "--json"].iter().chain(args))))
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        sh(&format!("ip netns del {}", self.name));
+        spaces::remove(&self.name);
     }
 }
 
@@ -230,8 +214,7 @@ fn behind_a_router_that_hands_out_a_port_a_node_is_dialled_at_it_once_a_tracker_
     }
     let [world, router, inside] = Machine::behind_a_router();
     let (box_, agent, caller) = (Home::new(), Home::new(), Home::new());
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", &router.name]).arg(std::env::current_exe().unwrap());
+    let mut command = spaces::enter(&router.name, std::env::current_exe().unwrap());
     command.args(["--exact", "router_with_nat_pmp", "--ignored"]).env("ELO_TEST_ROUTER", "4000");
     let _router = common::Reaped(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
     let _tracker = world.serve(&box_, &["--tracker", "--name", "box", "--port", "7000"]);

@@ -1,4 +1,4 @@
-//! Ways to learn addresses: the local network, the Kademlia DHT, peers of earlier runs.
+//! Ways to learn addresses: the local network, the Kademlia DHT, peers of earlier runs; and a port on the router.
 //!
 //! What is learned here is a *candidate*: somebody may be there. It is believed only when a handshake has proven who
 //! answers.

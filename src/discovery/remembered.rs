@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::identity::NodeId;
 use crate::limits::{MAX_REMEMBERED, MAX_REMEMBERED_ADDRS, MAX_REMEMBERED_FILE};
+use crate::private_file::write_new;
 
 /// The file's name in a home.
 #[cfg(feature = "cli")]
@@ -201,16 +202,6 @@ pub(crate) fn save(path: &Path, content: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&draft);
     }
     written
-}
-
-fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(content)?;
-    file.sync_all()
 }
 
 #[cfg(test)]

@@ -3,13 +3,14 @@
 //! It appears whole or not at all, readable by its owner only from the first byte on, and never in the place of
 //! another key unless that was asked for.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use rand::Rng;
 
 use super::{Identity, IdentityError};
+use crate::private_file::write_new;
 
 /// The key file's name in a node's home folder.
 const NAME: &str = "identity.seed";
@@ -122,16 +123,6 @@ fn copy_if_free(from: &Path, to: &Path) -> io::Result<()> {
 
 fn write_draft(draft: &Path, identity: &Identity) -> io::Result<()> {
     write_new(draft, identity.to_pem().as_bytes())
-}
-
-fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(content)?;
-    file.sync_all()
 }
 
 fn create_home(home: &Path) -> io::Result<()> {

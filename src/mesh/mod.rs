@@ -6,6 +6,7 @@
 //! doesn't change from run to run.
 
 pub mod action;
+mod admission;
 mod budget;
 pub mod calls;
 pub mod clock;
@@ -18,12 +19,14 @@ pub mod handshake;
 mod legacy;
 #[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "nobody answers its questions"))]
 mod lookups;
+mod own_record;
 pub mod peers;
 #[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "there is nowhere to publish"))]
 mod publish;
 mod punch;
 pub mod queries;
 mod reachability;
+mod records;
 pub mod redial;
 mod relay;
 mod seen;

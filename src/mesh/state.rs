@@ -16,20 +16,21 @@ use super::dialback::DialBacks;
 use super::federation::Shares;
 use super::forward::Forwards;
 use super::lookups::{LookupId, Lookups};
-use super::peers::{Arrival, Peers};
+use super::own_record::Drafts;
+use super::peers::Peers;
 use super::punch::Punches;
 use super::queries::Queries;
 use super::reachability::Reach;
 use super::relay::Relays;
 use super::seen::Seen;
-use super::table::{Learned, Table};
+use super::table::Table;
 use super::tasks::Tasks;
 use super::trackers::Trackers;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
-use crate::limits::{FLOOD_TTL, Limits, MAX_ADDRS, MAX_CAPS, MAX_RECORD, MAX_RECORDS_PER_MESSAGE, MAX_TRACKERS};
-use crate::node::{Source, TrackerRole};
-use crate::wire::{Capability, Caps, Checked, Draft, Message, Record, RecordDraft, WireError, draft};
+use crate::limits::Limits;
+use crate::node::TrackerRole;
+use crate::wire::{Caps, Checked, Draft, Message, Record, WireError};
 
 /// What a node is told at its start.
 #[derive(Clone, Debug)]
@@ -97,9 +98,6 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// How long the ids of queries and events are remembered beyond the time for which their timestamps are accepted.
 const SEEN_BEYOND: Duration = Duration::from_secs(60);
 
-/// How often the record is written anew at most because of its trackers alone: they come several at a time.
-const TRACKERS_SETTLE: Duration = Duration::from_secs(1);
-
 /// The protocol's state of one node.
 #[derive(Debug)]
 pub struct State {
@@ -113,12 +111,7 @@ pub struct State {
     pub(super) trackers: Vec<NodeId>,
     pub(super) local_ips: BTreeSet<IpAddr>,
     pub(super) record_dirty: bool,
-    /// The addresses of the record that was last given to be signed.
-    drafted_addrs: Vec<SocketAddr>,
-    trackers_dirty: bool,
-    /// When the record may be written anew because of its trackers.
-    trackers_told: Duration,
-    last_seq: u64,
+    pub(super) drafts: Drafts,
     pub(super) peers: Peers,
     pub(super) table: Table,
     pub(super) queries: Queries,
@@ -181,10 +174,7 @@ impl State {
             trackers: Vec::new(),
             local_ips: BTreeSet::new(),
             record_dirty: true,
-            drafted_addrs: Vec::new(),
-            trackers_dirty: false,
-            trackers_told: Duration::ZERO,
-            last_seq: 0,
+            drafts: Drafts::default(),
             peers: Peers::default(),
             table: Table::new(&limits),
             queries: Queries::new(&limits, seen_for),
@@ -337,336 +327,6 @@ impl State {
     pub fn next_due(&self) -> Option<Duration> {
         self.timers.next()
     }
-
-    // ---- what this node says of itself -----------------------------------------------------------------------
-
-    /// Provides a capability from now on. `false`: no room, or the name is not valid.
-    pub fn register(&mut self, cap: Capability, now: Now, out: &mut Vec<Action>) -> bool {
-        let before = self.caps.clone();
-        let done = self.caps.insert(cap);
-        self.mark_changed(before != self.caps, now, out);
-        done
-    }
-
-    /// Whether the record has room for a capability.
-    pub fn fits(&self, cap: &Capability) -> bool {
-        self.record_size_with(cap) <= MAX_RECORD
-    }
-
-    /// How large the record would be with a capability, in bytes: at most, whatever addresses and trackers come.
-    pub fn record_size_with(&self, cap: &Capability) -> usize {
-        /// The other members of a record, its signature, 8 addresses and 4 trackers.
-        const AROUND: usize = 1024;
-        let mut caps = self.caps.clone();
-        caps.insert(cap.clone());
-        let caps = crate::wire::canonicalize_value(&caps.to_value()).map_or(usize::MAX / 2, |c| c.len());
-        let interests: usize = self.interests.keys().map(|i| i.len() * 6 + 3).sum();
-        AROUND + self.config.name.len() * 6 + caps + interests
-    }
-
-    /// Its tracker role.
-    pub fn tracker_role(&self) -> TrackerRole {
-        self.config.tracker
-    }
-
-    /// Provides it no longer.
-    pub fn unregister(&mut self, name: &str, now: Now, out: &mut Vec<Action>) -> bool {
-        let done = self.caps.remove(name);
-        self.mark_changed(done, now, out);
-        done
-    }
-
-    /// Answers tasks for that capability, announced or not.
-    pub fn handles(&mut self, capability: &str) {
-        self.handled.insert(capability.to_owned());
-    }
-
-    /// Is interested once more. `false`: no room.
-    pub fn add_interest(&mut self, pattern: &str, now: Now, out: &mut Vec<Action>) -> bool {
-        if let Some(count) = self.interests.get_mut(pattern) {
-            *count += 1;
-            return true;
-        }
-        if self.interests.len() >= MAX_CAPS {
-            return false;
-        }
-        self.interests.insert(pattern.to_owned(), 1);
-        self.mark_changed(true, now, out);
-        true
-    }
-
-    /// Is interested once less.
-    pub fn remove_interest(&mut self, pattern: &str, now: Now, out: &mut Vec<Action>) -> bool {
-        let Some(count) = self.interests.get_mut(pattern) else { return false };
-        *count -= 1;
-        if *count == 0 {
-            self.interests.remove(pattern);
-            self.mark_changed(true, now, out);
-        }
-        true
-    }
-
-    fn mark_changed(&mut self, changed: bool, now: Now, out: &mut Vec<Action>) {
-        self.record_dirty |= changed;
-        self.flush_record(now, out);
-        if changed {
-            self.tell_legacy_all(now, out);
-        }
-    }
-
-    /// Asks for a signature now: the node starts.
-    pub fn publish_record(&mut self, now: Now, out: &mut Vec<Action>) {
-        self.record_dirty = true;
-        self.flush_record(now, out);
-    }
-
-    /// A record that a peer's `welcome` listed.
-    pub fn learned_from_welcome(
-        &mut self,
-        record: Record,
-        conn: ConnId,
-        from: NodeId,
-        now: Now,
-        out: &mut Vec<Action>,
-    ) {
-        // The few to begin with are for a beginning: with every tracker that comes and goes they would become many.
-        let begins = self.config.tracker != TrackerRole::None || self.peers.trackers().nth(1).is_none();
-        let wanted = || self.interests.keys().any(|pattern| record.caps.matches(pattern));
-        if begins || record.tracker != TrackerRole::None || wanted() {
-            self.on_record(record, 1, conn, from, now, out);
-        }
-    }
-
-    /// Asks for a new signature when the record is out of date.
-    pub fn flush_record(&mut self, now: Now, out: &mut Vec<Action>) {
-        if !self.record_dirty {
-            if !self.trackers_dirty {
-                return;
-            }
-            if now.mono < self.trackers_told {
-                return self.timers.set(Timer::Record, self.trackers_told);
-            }
-        }
-        if self.trackers_dirty {
-            self.trackers_told = now.mono + TRACKERS_SETTLE;
-        }
-        (self.record_dirty, self.trackers_dirty) = (false, false);
-        // Never the same seq twice, also when the clock stands or goes back.
-        self.last_seq = now.unix_ms.max(self.last_seq + 1);
-        let draft = self.record_draft(self.last_seq);
-        self.drafted_addrs.clone_from(&draft.addrs);
-        out.push(Action::SignRecord(Box::new(draft)));
-        self.timers.set(Timer::Record, now.mono + self.config.limits.record_ttl / 2);
-    }
-
-    /// The addresses may have changed: then the record has.
-    pub(super) fn flush_addrs(&mut self, now: Now, out: &mut Vec<Action>) {
-        self.record_dirty |= self.addrs() != self.drafted_addrs;
-        self.flush_record(now, out);
-    }
-
-    fn record_draft(&self, seq: u64) -> RecordDraft {
-        RecordDraft {
-            name: self.config.name.clone(),
-            caps: self.caps.clone(),
-            interests: self.interests.keys().cloned().collect(),
-            addrs: self.addrs(),
-            trackers: self.trackers.clone(),
-            tracker: self.config.tracker,
-            features: self.config.features.clone(),
-            version: self.config.version.clone(),
-            instance: self.config.instance.clone(),
-            dht: self.dht_port,
-            seq,
-            ttl_s: self.config.limits.record_ttl.as_secs().clamp(1, crate::wire::MAX_RECORD_TTL_S),
-        }
-    }
-
-    /// The addresses to publish: those the owner named, else those that trackers verified where there are some to ask,
-    /// else those found out.
-    pub fn addrs(&self) -> Vec<SocketAddr> {
-        if !self.config.advertise.is_empty() {
-            return self.config.advertise.iter().copied().take(MAX_ADDRS).collect();
-        }
-        let Some(port) = self.config.port else { return Vec::new() };
-        // A tracker is found at its address or not at all: it stands by it.
-        if self.config.tracker == TrackerRole::None
-            && let Some(verified) = self.verified_addrs()
-        {
-            return verified;
-        }
-        let local = self.local_addrs(port);
-        let mapped = self.mapped_addr().filter(|addr| !local.contains(addr));
-        mapped.into_iter().chain(local).take(MAX_ADDRS).collect()
-    }
-
-    fn local_addrs(&self, port: u16) -> Vec<SocketAddr> {
-        match self.config.bound {
-            Some(ip) => vec![SocketAddr::new(ip, port)],
-            None => {
-                // Loopback says something only to this machine: it is named when there is nothing else.
-                let beyond = self.local_ips.iter().any(|ip| !ip.is_loopback());
-                let ips = self.local_ips.iter().filter(|ip| !(beyond && ip.is_loopback()));
-                ips.take(MAX_ADDRS).map(|ip| SocketAddr::new(*ip, port)).collect()
-            }
-        }
-    }
-
-    /// A node that listens everywhere learns its addresses from its own connections.
-    pub(super) fn learn_local_addr(&mut self, arrival: &Arrival) {
-        self.note_local_ip(arrival.local.ip());
-    }
-
-    pub(super) fn note_local_ip(&mut self, ip: IpAddr) {
-        if self.config.port.is_none() || self.config.bound.is_some() || !self.config.advertise.is_empty() {
-            return;
-        }
-        let ip = ip.to_canonical();
-        if !ip.is_unspecified() && self.local_ips.len() < MAX_ADDRS && self.local_ips.insert(ip) {
-            self.record_dirty = true;
-        }
-    }
-
-    /// Which trackers the record names: the configured ones, then those named before, then any that are connected.
-    pub(super) fn refresh_trackers(&mut self, now: Now) {
-        let mut connected: Vec<(bool, bool, NodeId)> = Vec::new();
-        for (_, peer) in self.peers.trackers() {
-            let node = peer.arrival.node;
-            connected.push((peer.arrival.how.found != Source::Peer, !self.trackers.contains(&node), node));
-        }
-        connected.sort();
-        let mut named: Vec<NodeId> = connected.into_iter().take(MAX_TRACKERS).map(|(_, _, node)| node).collect();
-        // Their order says nothing, so it is no news.
-        let is_named = |t: &NodeId| self.trackers.contains(t);
-        if named.len() == self.trackers.len() && named.iter().all(is_named) {
-            named.clone_from(&self.trackers);
-        }
-        if named != self.trackers {
-            self.trackers = named;
-            self.trackers_dirty = true;
-        }
-        self.look_for_trackers(now);
-    }
-
-    /// The record was signed; peers are told.
-    pub fn record_signed(&mut self, record: Record, out: &mut Vec<Action>) {
-        // Two changes may be signed at once; the later one wins, whichever is ready first.
-        if self.record.as_ref().is_some_and(|r| r.seq >= record.seq) {
-            return;
-        }
-        let announce = draft::announce(&record.object, FLOOD_TTL);
-        self.record = Some(Arc::new(record));
-        for (conn, _) in self.peers.all_proven() {
-            out.push(Action::Send { to: conn, what: What::Ready(announce.clone()), on_full: OnFull::Drop });
-        }
-    }
-
-    // ---- the interest table ----------------------------------------------------------------------------------
-
-    fn on_record(&mut self, record: Record, ttl: u8, conn: ConnId, from: NodeId, now: Now, out: &mut Vec<Action>) {
-        let node = record.node_id;
-        if node == self.me {
-            return;
-        }
-        let own = node == from;
-        if own {
-            self.table.revive(&node);
-        }
-        let learned = self.learn(record, Some(from), now);
-        if let Learned::Dead = learned {
-            return self.refuse("dead_record");
-        }
-        let Some(record) = self.table.get(&node).cloned() else { return };
-        if own {
-            // Also when the record is known from before: the connection is a new one.
-            self.on_own_record(conn, &record, now, out);
-        }
-        self.lookups_on_record(&record, from, now, out);
-        let Learned::Newer(before) = learned else { return };
-        if ttl > 1 {
-            // Those who wanted what it provided before must hear that it does no longer.
-            let announce = draft::announce(&record.object, ttl - 1);
-            let before = before.as_ref().map(|r| &r.caps);
-            let wants = |r: &Record| {
-                let news = r.is_interested_in(&record.caps) || before.is_some_and(|b| r.is_interested_in(b));
-                news && r.tracker == TrackerRole::None
-            };
-            let mut to = self.interested(wants, &[node, from]);
-            to.retain(|c| self.peers.get(*c).is_some_and(|p| p.arrival.tracker == TrackerRole::None));
-            self.counters.flooded += to.len() as u64;
-            for conn in to {
-                out.push(Action::Send { to: conn, what: What::Ready(announce.clone()), on_full: OnFull::Drop });
-            }
-            self.tell_trackers(&record, ttl - 1, &from, now, out);
-        }
-        self.calls_nudge_for(&record, now, out);
-    }
-
-    /// A peer speaks of itself.
-    fn on_own_record(&mut self, conn: ConnId, record: &Record, now: Now, out: &mut Vec<Action>) {
-        let news = self.peers.set_tracker(conn, record.tracker);
-        let Some(peer) = self.peers.get_mut(conn) else { return };
-        let interesting = peer.told.as_ref() != Some(&record.interests);
-        let is_first = peer.told.replace(record.interests.clone()).is_none();
-        self.refresh_trackers(now);
-        if news {
-            self.reach_look(now, out);
-        }
-        self.flush_record(now, out);
-        if news && record.tracker == TrackerRole::None {
-            self.shares.forget(conn);
-        } else if news {
-            self.met_tracker(conn, now, out);
-        }
-        if is_first {
-            self.tell_of_tracker(conn, record, now, out);
-        }
-        if interesting {
-            self.send_interesting(conn, record, out);
-        }
-        if news {
-            self.calls_nudge(now, out);
-        }
-    }
-
-    /// Learns a record that `from` brought; those of connected peers are never the ones to go.
-    pub(super) fn learn(&mut self, record: Record, from: Option<NodeId>, now: Now) -> Learned {
-        let peers = &self.peers;
-        let source = match from.and_then(|from| peers.proven(&from)) {
-            Some(peer) if peer.arrival.node == record.node_id => peer.arrival.how.found,
-            Some(peer) if peer.arrival.tracker != TrackerRole::None => Source::Tracker,
-            _ => Source::Flood,
-        };
-        let node = record.node_id;
-        let learned = self.table.learn(record, source, now, |n| peers.conn_of(n).is_some());
-        if let (Learned::Newer(_), Some(record)) = (&learned, self.table.get(&node).cloned()) {
-            self.tracker_learned(&record, from, now);
-        }
-        learned
-    }
-
-    /// The connections of those who want to hear of something: trackers, and those whose record says so.
-    pub(super) fn interested(&self, wants: impl Fn(&Record) -> bool, not: &[NodeId]) -> Vec<ConnId> {
-        let peers = self.peers.all_proven().filter(|(_, p)| !not.contains(&p.arrival.node));
-        let wants = |p: &super::peers::Peer| {
-            // Most have no interest at all, and that is known without looking for their records.
-            let some = || p.told.as_ref().is_some_and(|interests| !interests.is_empty());
-            p.arrival.tracker != TrackerRole::None
-                || some() && self.table.get(&p.arrival.node).is_some_and(|r| wants(r))
-        };
-        peers.filter(|(_, p)| wants(p)).map(|(conn, _)| conn).collect()
-    }
-
-    /// Tells a peer what it has become interested in.
-    fn send_interesting(&mut self, conn: ConnId, to: &Record, out: &mut Vec<Action>) {
-        let wanted = self.table.wanted(&to.interests, &to.node_id, MAX_RECORDS_PER_MESSAGE);
-        for record in wanted.into_iter().filter(|r| self.may_tell(r, &to.node_id)) {
-            let announce = draft::announce(&record.object, 1);
-            out.push(Action::Send { to: conn, what: What::Ready(announce), on_full: OnFull::Drop });
-        }
-    }
-
-    // ---- small things ----------------------------------------------------------------------------------------
 
     /// Counts something that was refused or dropped.
     pub fn refuse(&mut self, reason: &'static str) {

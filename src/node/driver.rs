@@ -1,9 +1,9 @@
-//! The node behind every handle: it carries out what [`crate::mesh`] decides.
+//! The node behind every handle: it brings [`crate::mesh`] its inputs, and has done what that decides.
 //!
 //! The state is locked for a decision only: no await, no signature and no socket happens under the lock. What the
 //! decision asks for is carried out by whoever brought the input: a connection's reader, a handler, the caller.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,30 +11,26 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit, broadcast, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Inner;
 use super::dht::DhtPart;
+use super::dials::Dials;
 use super::info::{Activity, PortMapping};
 use super::keeper::Discovery;
 use super::run::RunningTask;
 use super::search::SearchNews;
 use super::subscriptions::Subscribers;
 use super::task::BoxHandler;
-use crate::error::CloseReason;
 use crate::identity::{Identity, NodeId};
-use crate::mesh::{Action, CallEvent, ConnId, How, Now, OnFull, State, TaskKey, What};
-use crate::net::{Connection, NetConfig, Punch, SendError};
-use crate::wire::draft;
+use crate::mesh::{Action, CallEvent, ConnId, Now, State, TaskKey};
+use crate::net::{Connection, NetConfig};
 
 /// How many things that happened wait for an owner who doesn't look.
 const ACTIVITY: usize = 1024;
-
-/// How many dials for calls may be under way at once: a call's wish must not become a scan.
-const DIALS: usize = 64;
 
 /// Handlers by capability.
 #[derive(Default)]
@@ -99,11 +95,10 @@ pub(crate) struct Shared {
     pub(crate) peers_changed: watch::Sender<u64>,
     /// Places for those who dial this node.
     pub(crate) connections: Arc<Semaphore>,
-    /// Places for those this node dials for its calls: others' can't take these away, nor these theirs.
-    dialled: Arc<Semaphore>,
+    /// What this node dials for its calls.
+    pub(super) dials: Dials,
     /// How many places there are of either kind.
     pub(crate) places: usize,
-    dials: Arc<Semaphore>,
     alarm: Notify,
     armed: AtomicU64,
     /// How many decisions are not carried out yet.
@@ -187,9 +182,8 @@ impl Shared {
             activity: broadcast::channel(ACTIVITY).0,
             peers_changed: watch::channel(0).0,
             connections: Arc::new(Semaphore::new(places)),
-            dialled: Arc::new(Semaphore::new(places)),
+            dials: Dials::new(places),
             places,
-            dials: Arc::new(Semaphore::new(DIALS)),
             alarm: Notify::new(),
             armed: AtomicU64::new(u64::MAX),
             carrying: AtomicUsize::new(0),
@@ -286,21 +280,7 @@ impl Shared {
         }
     }
 
-    /// Carries actions out, and those that come of it.
-    pub(crate) fn carry_out(&self, actions: Vec<Action>) {
-        if actions.is_empty() {
-            return;
-        }
-        let mut queue: VecDeque<Action> = actions.into();
-        while let Some(action) = queue.pop_front() {
-            let more = self.carry_out_one(action);
-            // What comes of an action comes before what was to follow it.
-            for action in more.into_iter().rev() {
-                queue.push_front(action);
-            }
-        }
-    }
-
+    /// Lets the state decide something, for whoever carries out what it wants done.
     pub(crate) fn decide(&self, decide: impl FnOnce(&mut State, Now, &mut Vec<Action>)) -> Vec<Action> {
         let mut out = Vec::new();
         let now = self.now();
@@ -313,75 +293,6 @@ impl Shared {
         out
     }
 
-    fn carry_out_one(&self, action: Action) -> Vec<Action> {
-        match action {
-            Action::Send { to, what, on_full } => return self.send(to, what, on_full),
-            Action::SignLegacy { conn, draft } => {
-                let message = draft.sign(&self.identity);
-                return self.decide(|s, now, out| s.send_legacy(conn, message, now, out));
-            }
-            Action::Close { conn, reason, message } => {
-                if let Some(connection) = self.connection(conn) {
-                    connection.close(reason, &message);
-                }
-            }
-            Action::Dial { node, addrs, how } => self.dial_for_calls(node, addrs, how),
-            Action::DialBack { conn, id, addr, nonce } => self.dial_back(conn, id, addr, nonce),
-            Action::Dht { lookup, what } => return self.ask_dht(lookup, what),
-            Action::DhtStop { lookup } => self.stop_dht(lookup),
-            Action::DialUnknown { lookup, addr, node } => self.dial_unknown(lookup, addr, node),
-            Action::Punch { node, local, addrs, wait, dialler } => {
-                self.punch(node, Punch { local, addrs, wait, dialler });
-            }
-            Action::SignRecord(draft) => match draft.sign(&self.identity) {
-                Some(record) => {
-                    let more = self.decide(|s, _, out| s.record_signed(record, out));
-                    self.dht_may_change();
-                    return more;
-                }
-                None => tracing::error!("this node's record is too large to be published: register less"),
-            },
-            Action::RunTask { key, task } => self.run_task(key, *task),
-            Action::StopTask { key } => {
-                if let Some(task) = lock(&self.tasks).get(&key) {
-                    task.token.cancel();
-                }
-            }
-            Action::Credit { key } => {
-                if let Some(task) = lock(&self.tasks).get(&key) {
-                    task.credit.notify_waiters();
-                }
-            }
-            // Told already, under the lock.
-            Action::Call { .. } => {}
-            Action::Found { id, record, how, hops } => {
-                let found = self.read(|state, _| state.found(&record, how, Some(hops)));
-                if let Some(sender) = lock(&self.finds).get(&id) {
-                    // A listing that nobody reads fast enough is cut short.
-                    let _ = sender.try_send(SearchNews::Node(Box::new(found)));
-                }
-            }
-            Action::FindNote { id, result } => {
-                if let Some(sender) = lock(&self.finds).get(&id) {
-                    let _ = sender.try_send(SearchNews::Dht(result));
-                }
-            }
-            Action::FindOver { id } => drop(lock(&self.finds).remove(&id)),
-            Action::Event(event) => {
-                self.subscribers.deliver(&event);
-                self.tell(Activity::Published(event));
-            }
-            Action::Activity(activity) => {
-                if matches!(activity, Activity::PeerConnected { .. } | Activity::PeerLost { .. }) {
-                    self.peers_changed.send_modify(|n| *n += 1);
-                    self.dht_may_change();
-                }
-                self.tell(activity);
-            }
-        }
-        Vec::new()
-    }
-
     /// Tells the owner, if anybody listens.
     pub(crate) fn tell(&self, activity: Activity) {
         let _ = self.activity.send(activity);
@@ -389,138 +300,6 @@ impl Shared {
 
     pub(crate) fn connection(&self, conn: ConnId) -> Option<Arc<Connection>> {
         lock(&self.conns).get(&conn).map(|link| Arc::clone(&link.connection))
-    }
-
-    fn send(&self, to: ConnId, what: What, on_full: OnFull) -> Vec<Action> {
-        let Some(connection) = self.connection(to) else { return Vec::new() };
-        let message = match what {
-            What::Ready(object) => object,
-            What::Sign(draft) => draft.sign(&self.identity),
-            What::Relay { target, source, hops, frame } => draft::relay(&target, &source, hops, &frame),
-            What::SignRelay(draft, target) => draft::relay(&target, &self.me, 0, &draft.sign(&self.identity)),
-        };
-        match connection.send(&message) {
-            // A closed connection is reported on its own.
-            Ok(()) | Err(SendError::Closed) => Vec::new(),
-            Err(SendError::TooLarge) => {
-                tracing::warn!(size = message.raw().len(), "a message is larger than the wire carries; it is dropped");
-                self.not_sent(&connection, on_full)
-            }
-            Err(SendError::Full) => self.not_sent(&connection, on_full),
-        }
-    }
-
-    fn not_sent(&self, connection: &Connection, on_full: OnFull) -> Vec<Action> {
-        match on_full {
-            OnFull::Drop => self.decide(|s, _, _| s.refuse("outbox_full")),
-            OnFull::Close => {
-                connection.close(CloseReason::TooSlow, "the outbox for this peer is full");
-                Vec::new()
-            }
-            OnFull::FailCall(id) => self.decide(|s, now, out| s.call_send_failed(&id, now, out)),
-            OnFull::Relay { source, target, id } => self.decide(|s, _, out| s.relay_full(&source, &target, &id, out)),
-        }
-    }
-
-    /// Hands callers their news. Under the lock, and so in the order they were decided: two connections may bring
-    /// chunks of one call at the same time. It only puts them into the calls' channels.
-    fn tell_callers(&self, state: &mut State, now: Now, actions: &mut Vec<Action>) {
-        let is_news = |action: &mut Action| matches!(action, Action::Call { .. });
-        loop {
-            let news: Vec<Action> = actions.extract_if(.., is_news).collect();
-            if news.is_empty() {
-                return;
-            }
-            for action in news {
-                if let Action::Call { id, event } = action
-                    && !self.tell_caller(&id, event)
-                {
-                    state.cancel_call(&id, now, actions);
-                }
-            }
-        }
-    }
-
-    /// `false`: the caller's channel is full. It holds a window and what surrounds it, so the responder overran that, and
-    /// the call can't go on.
-    fn tell_caller(&self, id: &str, event: CallEvent) -> bool {
-        let done = matches!(event, CallEvent::Done(_));
-        let mut calls = lock(&self.calls);
-        let sender = if done { calls.remove(id) } else { calls.get(id).cloned() };
-        drop(calls);
-        let sent = sender.map(|s| s.try_send(event));
-        done || !matches!(sent, Some(Err(mpsc::error::TrySendError::Full(_))))
-    }
-
-    fn dial_for_calls(&self, node: NodeId, addrs: Vec<SocketAddr>, how: How) {
-        let Some(shared) = self.strong() else { return };
-        self.spawn(async move {
-            let stop = shared.stop.clone();
-            let dial = async {
-                let Ok(_permit) = shared.dials.acquire().await else { return };
-                let mut why = String::from("no address");
-                for addr in addrs {
-                    let Ok(place) = Arc::clone(&shared.dialled).try_acquire_owned() else {
-                        why = format!("this node has made all the connections it may ({})", shared.places);
-                        break;
-                    };
-                    match crate::net::dial(&addr.to_string(), Some(node), &shared.net).await {
-                        Ok(established) => match shared.established(established, Some(place), how) {
-                            Ok(_) => return,
-                            Err((reason, message)) => why = format!("{reason}: {message}"),
-                        },
-                        Err(error) => why = format!("{addr}: {error}"),
-                    }
-                    if shared.read(|s, _| s.is_connected(&node)) {
-                        break;
-                    }
-                }
-                shared.with(|s, now, out| s.dial_failed(&node, &why, now, out));
-            };
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = dial => {}
-            }
-        });
-    }
-
-    /// What the node has in the DHT may have changed, or whom it could join it through.
-    fn dht_may_change(&self) {
-        if let Some(dht) = &self.dht {
-            dht.changed().send_modify(|n| *n += 1);
-        }
-    }
-
-    /// A place among the dials under way, and one among the connections made for calls.
-    #[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "only what discovery names is dialled so"))]
-    pub(crate) async fn place_for_dial(&self) -> Option<(SemaphorePermit<'_>, OwnedSemaphorePermit)> {
-        let permit = self.dials.acquire().await.ok()?;
-        Some((permit, Arc::clone(&self.dialled).try_acquire_owned().ok()?))
-    }
-
-    /// Connects to a node through both NATs, while it connects to us.
-    fn punch(&self, node: NodeId, punch: Punch) {
-        let Some(shared) = self.strong() else { return };
-        self.spawn(async move {
-            let attempt = async {
-                let place = Arc::clone(&shared.dialled).try_acquire_owned();
-                let why = match place {
-                    Err(_) => format!("this node has made all the connections it may ({})", shared.places),
-                    Ok(place) => match crate::net::punch(punch, node, &shared.net).await {
-                        Ok(established) => match shared.established(established, Some(place), How::PUNCHED) {
-                            Ok(_) => return,
-                            Err((reason, message)) => format!("{reason}: {message}"),
-                        },
-                        Err(why) => why,
-                    },
-                };
-                shared.with(|s, now, _| s.punch_failed(&node, &why, now));
-            };
-            tokio::select! {
-                () = shared.stop.cancelled() => {}
-                () = attempt => {}
-            }
-        });
     }
 
     /// The next connection's number.

@@ -1,5 +1,6 @@
 //! The public API: a [`Node`], the tasks it answers and the calls it makes.
 
+mod actions;
 mod builder;
 mod call;
 mod context;
@@ -9,6 +10,7 @@ mod dht;
 #[path = "nodht.rs"]
 mod dht;
 mod dialback;
+mod dials;
 mod driver;
 mod hooks;
 mod info;

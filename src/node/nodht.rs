@@ -18,7 +18,7 @@ pub(crate) enum DhtPart {}
 impl DhtPart {
     pub(crate) fn new(mode: Dht, _: Option<u16>, _: Option<SocketAddr>) -> Result<(Option<Self>, String), Error> {
         match mode {
-            Dht::Off => Ok((None, "off: this build has no DHT".to_owned())),
+            Dht::Off => Ok((None, "this build has no DHT".to_owned())),
             _ => Err(Error::Config("this build has no DHT: build it with the feature `dht`, or leave it off".into())),
         }
     }

@@ -56,20 +56,18 @@ impl Compact {
         let trackers: Vec<String> = self.trackers.iter().map(|(id, _)| id.to_string()).collect();
         let via: Vec<String> =
             self.trackers.iter().map(|(_, at)| at.map(|a| a.to_string()).unwrap_or_default()).collect();
-        let builder = Builder::untyped()
+        Builder::untyped()
             .u64("v", VERSION)
             .str("name", &self.name)
             .strings("addrs", &addrs)
             .strings("trackers", &trackers)
             .strings("via", &via)
+            .tracker(self.tracker)
             .u64("seq", self.seq)
-            .u64("ttl_s", self.ttl_s);
-        let builder = match self.tracker {
-            TrackerRole::None => builder.null("tracker"),
-            TrackerRole::Public => builder.str("tracker", "public"),
-            TrackerRole::Private => builder.str("tracker", "private"),
-        };
-        builder.build().raw().to_vec()
+            .u64("ttl_s", self.ttl_s)
+            .build()
+            .raw()
+            .to_vec()
     }
 
     /// Reads an item's value; `seq` is the item's. `None`: it is not one of ours, or not as it must be.
@@ -80,12 +78,7 @@ impl Compact {
         let object = Object::parse(bytes::Bytes::copy_from_slice(value)).ok()?;
         let f = Fields::inner(&object, "item");
         let read = || -> Result<Option<Self>, super::message::Malformed> {
-            let tracker = match f.opt_text("tracker")?.as_deref() {
-                None => TrackerRole::None,
-                Some("public") => TrackerRole::Public,
-                Some("private") => TrackerRole::Private,
-                Some(_) => return Ok(None),
-            };
+            let tracker = f.tracker()?;
             let trackers = f.nodes("trackers", MAX_TRACKERS)?;
             let via = f.strings("via")?;
             let (version, written, ttl_s) = (f.u64("v")?, f.u64("seq")?, f.u64("ttl_s")?);

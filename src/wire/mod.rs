@@ -15,6 +15,7 @@ pub(crate) mod draft;
 pub(crate) mod fields;
 mod message;
 mod record;
+mod role;
 
 pub use caps::{Capability, CapabilityKind, Caps, is_name, matches_pattern};
 pub use check::{Checked, Speaker, check, check_records};

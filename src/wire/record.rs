@@ -56,12 +56,7 @@ impl Record {
         if object.raw().len() > MAX_RECORD {
             return Err(f.malformed(format!("longer than {MAX_RECORD} bytes")));
         }
-        let tracker = match f.opt_text("tracker")?.as_deref() {
-            None => TrackerRole::None,
-            Some("public") => TrackerRole::Public,
-            Some("private") => TrackerRole::Private,
-            Some(_) => return Err(f.malformed("tracker: null, \"public\" or \"private\"")),
-        };
+        let tracker = f.tracker()?;
         let ttl_s = f.u64("ttl_s")?;
         if ttl_s == 0 || ttl_s > MAX_RECORD_TTL_S {
             return Err(f.malformed(format!("ttl_s: 1 to {MAX_RECORD_TTL_S} seconds")));
@@ -168,13 +163,9 @@ impl RecordDraft {
             .strings("features", &strings(&self.features))
             .str("version", &self.version)
             .str("instance", &self.instance)
+            .tracker(self.tracker)
             .u64("seq", self.seq)
             .u64("ttl_s", self.ttl_s);
-        let builder = match self.tracker {
-            TrackerRole::None => builder.null("tracker"),
-            TrackerRole::Public => builder.str("tracker", "public"),
-            TrackerRole::Private => builder.str("tracker", "private"),
-        };
         let builder = match self.dht {
             Some(port) => builder.u64("dht", port.into()),
             None => builder,

@@ -9,6 +9,8 @@ mod common;
 mod flood;
 mod inside;
 mod space;
+#[path = "../spaces/mod.rs"]
+mod spaces;
 
 use std::time::{Duration, Instant};
 

@@ -1,9 +1,11 @@
 //! A network namespace with nothing in it but loopback, gone when the test is over.
 
+use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::common::{Home, Serve, eventually, run};
+use super::spaces;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -12,24 +14,15 @@ pub struct Space {
 }
 
 impl Space {
-    /// `None`, and a word about it, where there can't be one; with `ELO_NETNS=1` there must be.
+    /// `None`, and a word about it, where there can't be one.
     #[track_caller]
     pub fn new() -> Option<Self> {
-        let required = std::env::var_os("ELO_NETNS").is_some_and(|value| value == "1");
-        let name = format!("elo-lan-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let made = Command::new("ip").args(["netns", "add", &name]).stdin(Stdio::null()).output();
-        let why = match made {
-            Ok(output) if output.status.success() => None,
-            Ok(output) => Some(String::from_utf8_lossy(&output.stderr).into_owned()),
-            Err(e) => Some(format!("can't run ip: {e}")),
-        };
-        if let Some(why) = why {
-            assert!(!required, "ELO_NETNS needs root and `ip` (iproute2): {why}");
-            println!("not run: it takes root and `ip` to make a network namespace ({})", why.trim());
+        if !spaces::may_be_made(&[]) {
             return None;
         }
+        let name = format!("elo-lan-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let space = Self { name };
-        space.ip(&["link", "set", "lo", "up"]);
+        spaces::add(&space.name);
         space.ip(&["link", "set", "lo", "multicast", "on"]);
         Some(space)
     }
@@ -75,27 +68,17 @@ impl Space {
     }
 
     fn ip(&self, args: &[&str]) {
-        let output = Command::new("ip").args(["-n", &self.name]).args(args).output().unwrap();
-        assert!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        spaces::must(&[&["ip", "-n", &self.name], args].concat());
     }
 
     /// Any command, in here.
-    fn enter(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(program);
-        command
+    fn enter(&self, program: impl AsRef<OsStr>) -> Command {
+        spaces::enter(&self.name, program)
     }
 
     /// `elo` in a home and in here, with discovery on the local network as it is by default.
     pub fn command(&self, home: &Home, args: &[&str]) -> Command {
-        let plain = home.command(args);
-        let mut command = self.enter(plain.get_program());
-        command.args(plain.get_args()).env_clear().stdin(Stdio::null());
-        for (name, value) in plain.get_envs() {
-            if let Some(value) = value {
-                command.env(name, value);
-            }
-        }
+        let mut command = spaces::inside(&self.name, &home.command(args));
         if !args.contains(&"--no-lan") {
             command.env_remove("ELO_NO_LAN");
         }
@@ -135,7 +118,7 @@ impl Space {
 
 impl Drop for Space {
     fn drop(&mut self) {
-        drop(Command::new("ip").args(["netns", "del", &self.name]).output());
+        spaces::remove(&self.name);
     }
 }
 

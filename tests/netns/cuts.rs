@@ -47,7 +47,7 @@ fn whole(halves: &[Vec<Elo>; 2], patience: Duration) -> Duration {
 #[test]
 fn a_partition_of_30_s_heals() {
     let row = "everything cut for 30 s, and healed";
-    let Some(net) = internet(row) else { return };
+    let Some(net) = internet() else { return };
     let left = net.internet();
     let (right, cable) = net.beyond(&left);
     let mut homes = Vec::new();

@@ -19,7 +19,7 @@ const PROMISED: Duration = Duration::from_secs(1);
 #[test]
 fn twenty_nodes_find_each_other_by_dht_alone() {
     let row = "DHT only, 20 nodes (2 of them behind a NAT), no common peer";
-    let Some(net) = internet(row) else { return };
+    let Some(net) = internet() else { return };
     let world = net.internet();
     let home = net.home(&world, Nat::Cone);
     let at = |n| if AT_HOME.contains(&n) { &home } else { &world };

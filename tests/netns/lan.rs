@@ -37,7 +37,7 @@ fn meet(row: &str, hosts: [&Host; 2], args: &[&str]) {
 #[test]
 fn two_nodes_on_one_lan_call_each_other() {
     let row = "LAN only, no peer given";
-    let Some(net) = internet(row) else { return };
+    let Some(net) = internet() else { return };
     let lan = net.lan();
     meet(row, [&net.host(&lan, "one"), &net.host(&lan, "two")], &[]);
 }
@@ -45,7 +45,7 @@ fn two_nodes_on_one_lan_call_each_other() {
 #[test]
 fn two_nodes_on_one_machine_without_a_network_call_each_other() {
     let row = "same host, loopback only";
-    let Some(net) = internet(row) else { return };
+    let Some(net) = internet() else { return };
     let host = net.alone("host");
     meet(row, [&host, &host], &["--port", "0", "--lan-interface", "lo"]);
 }
@@ -53,7 +53,7 @@ fn two_nodes_on_one_machine_without_a_network_call_each_other() {
 #[test]
 fn a_container_and_its_host_call_each_other() {
     let row = "Docker bridge, host and container";
-    let Some(net) = internet(row) else { return };
+    let Some(net) = internet() else { return };
     let world = net.internet();
     let bridge = net.home(&world, Nat::Cone);
     meet(row, [&net.router_of(&bridge), &net.host(&bridge, "container")], &[]);
@@ -63,7 +63,7 @@ fn a_container_and_its_host_call_each_other() {
 #[test]
 fn on_an_overlay_one_known_address_is_enough() {
     let row = "overlay (VPN) without multicast";
-    let Some(net) = internet(row) else { return };
+    let Some(net) = internet() else { return };
     let overlay = net.overlay();
     let [known, other, caller] = ["known", "other", "caller"].map(|name| net.host(&overlay, name));
     let (start, peer) = (Instant::now(), known.addr());
@@ -85,7 +85,7 @@ fn on_an_overlay_one_known_address_is_enough() {
 #[test]
 fn ipv6_only_works_without_ipv4() {
     let row = "IPv6 only, a tracker given";
-    let Some(net) = internet(row) else { return };
+    let Some(net) = internet() else { return };
     let lan = net.ipv6_only();
     let [tracker, provider, caller] = ["tracker", "provider", "caller"].map(|name| net.host(&lan, name));
     let (start, peer) = (Instant::now(), tracker.addr6());
@@ -104,7 +104,7 @@ fn ipv6_only_works_without_ipv4() {
 #[test]
 fn a_peer_is_remembered_over_a_restart() {
     let row = "restarted without a peer, on an address remembered";
-    let Some(net) = internet(row) else { return };
+    let Some(net) = internet() else { return };
     let world = net.internet();
     let [server, laptop] = ["server", "laptop"].map(|name| net.host(&world, name));
     let known = Elo::start(&server, "server", &["--agent", "work"]);

@@ -15,7 +15,7 @@ const WORSE: Worse = Worse { delay_ms: 20, jitter_ms: 5, loss_percent: 1 };
 #[test]
 fn calls_go_through_with_delay_and_loss() {
     let row = "20 ms ± 5 ms and 1 % loss each way";
-    let Some(net) = internet(row) else { return };
+    let Some(net) = internet() else { return };
     let world = net.internet();
     let (near, mut far) = (net.host(&world, "near"), net.host_far_away(&world, "far", WORSE));
     let provider = Elo::start(&near, "provider", &["--agent", "echo"]);

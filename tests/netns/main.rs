@@ -19,5 +19,7 @@ mod nat;
 mod net;
 mod nodes;
 mod router;
+#[path = "../spaces/mod.rs"]
+mod spaces;
 mod trackers;
 mod wire;

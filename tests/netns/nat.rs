@@ -103,14 +103,14 @@ fn punched(row: &str, pair: &Pair) {
 #[test]
 fn cone_to_cone_is_punched() {
     let row = "cone to cone NAT";
-    let Some(net) = internet(row) else { return };
+    let Some(net) = internet() else { return };
     punched(row, &Pair::new(net, Some(Nat::Cone), Some(Nat::Cone)));
 }
 
 #[test]
 fn where_udp_is_blocked_cone_to_cone_is_punched() {
     let row = "cone to cone NAT, UDP blocked";
-    let Some(net) = internet(row) else { return };
+    let Some(net) = internet() else { return };
     let world = net.internet();
     let homes = [(); 2].map(|()| net.home(&world, Nat::Cone));
     homes.iter().for_each(block_udp);
@@ -120,7 +120,7 @@ fn where_udp_is_blocked_cone_to_cone_is_punched() {
 #[test]
 fn far_apart_cone_to_cone_is_punched() {
     let row = "cone to cone NAT, 20 ms ± 5 ms and 1 % loss at each";
-    let Some(net) = internet(row) else { return };
+    let Some(net) = internet() else { return };
     let world = net.internet();
     let worse = Worse { delay_ms: 20, jitter_ms: 5, loss_percent: 1 };
     let homes = [(); 2].map(|()| net.home_far_away(&world, Nat::Cone, worse));
@@ -131,7 +131,7 @@ fn far_apart_cone_to_cone_is_punched() {
 #[test]
 fn full_cone_is_dialable() {
     let row = "full cone NAT";
-    let Some(net) = internet(row) else { return };
+    let Some(net) = internet() else { return };
     let pair = Pair::new(net, Some(Nat::FullCone), Some(Nat::FullCone));
     let proven = pair.dialable();
     let (shown, _, took) = pair.until_direct();
@@ -143,7 +143,7 @@ fn full_cone_is_dialable() {
 #[test]
 fn a_mapped_port_is_dialled() {
     let row = "cone NAT with port mapping (NAT-PMP), called from a symmetric one";
-    let Some(net) = internet(row) else { return };
+    let Some(net) = internet() else { return };
     let world = net.internet();
     let (caller, provider) = (net.home(&world, Nat::Symmetric), net.home(&world, Nat::Cone));
     let _mapping = port_mapping(&provider);
@@ -156,7 +156,7 @@ fn a_mapped_port_is_dialled() {
 
 /// Nodes for which no way but the relay exists: it stays so, every call succeeds, and `elo peers` says so.
 fn relayed(row: &str, caller: Nat, provider: Nat) {
-    let Some(net) = internet(row) else { return };
+    let Some(net) = internet() else { return };
     let pair = Pair::new(net, Some(caller), Some(provider));
     let (first, _) = until("a first call", PATIENCE, || pair.route());
     let took = pair.started.elapsed();
@@ -191,7 +191,7 @@ fn cone_to_symmetric_stays_on_the_relay() {
 #[test]
 fn a_server_is_dialled_from_a_home() {
     let row = "home NAT to a server";
-    let Some(net) = internet(row) else { return };
+    let Some(net) = internet() else { return };
     let pair = Pair::new(net, Some(Nat::Symmetric), None);
     let (shown, _, took) = pair.until_direct();
     assert_eq!(pair.way(), "direct");

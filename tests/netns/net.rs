@@ -8,10 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
-use rustix::process::{Pid, Signal, kill_process};
-
-use super::harness::{must, tried};
-use super::router::nft;
+use super::spaces::{add, must, nft, remove, tried};
 use super::wire::{Wire, Worse};
 
 /// What every name begins with; the process id follows.
@@ -37,16 +34,6 @@ impl Net {
         Self { tag, spaces: Mutex::default(), wires: Mutex::default(), count: AtomicU32::new(1) }
     }
 
-    /// What the names of its namespaces begin with.
-    pub fn tag(&self) -> &str {
-        &self.tag
-    }
-
-    /// Sees to the end of a namespace.
-    pub fn adopt(&self, space: &str) {
-        self.spaces.lock().unwrap().push(space.to_owned());
-    }
-
     pub fn number(&self) -> u32 {
         self.count.fetch_add(1, Ordering::Relaxed)
     }
@@ -54,9 +41,9 @@ impl Net {
     /// A new namespace, with loopback.
     pub fn space(&self, name: &str) -> String {
         let space = format!("{}{name}", self.tag);
-        self.adopt(&space);
-        must(&["ip", "netns", "add", &space]);
-        must(&["ip", "-n", &space, "link", "set", "lo", "up"]);
+        // Before it is there: also what fails half-way is removed.
+        self.spaces.lock().unwrap().push(space.clone());
+        add(&space);
         space
     }
 
@@ -181,19 +168,6 @@ impl Drop for Net {
         for space in spaces.iter().rev() {
             remove(space);
         }
-    }
-}
-
-/// Ends what runs in a namespace, and the namespace.
-fn remove(space: &str) {
-    let pids = tried(&["ip", "netns", "pids", space]).unwrap_or_default();
-    for pid in pids.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
-        kill_process(pid, Signal::KILL).ok();
-    }
-    if let Err(why) = tried(&["ip", "netns", "del", space])
-        && !why.contains("No such file")
-    {
-        eprintln!("{why}");
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::common::{Home, Ran, Serve, run};
 use super::net::Host;
+use super::spaces::inside;
 
 /// The most that an answer over the control socket is waited for: beyond the time of any call made here.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -69,14 +70,11 @@ impl Elo {
 
     /// `elo` on this machine, in this home.
     pub fn command(&self, args: &[impl AsRef<str>]) -> Command {
-        let inner = self.home.command(args.iter().map(AsRef::as_ref));
-        let mut command = Command::new("ip");
-        // `ip` becomes what it runs: the process started here is the node itself.
-        command.args(["netns", "exec", &self.space]).arg(inner.get_program()).args(inner.get_args());
-        command.env_clear().stdin(std::process::Stdio::null());
+        let mut command = inside(&self.space, &self.home.command(args.iter().map(AsRef::as_ref)));
         // What other tests switch off is on here, unless the row says otherwise.
-        let basic = inner.get_envs().filter(|(key, _)| ["PATH", "HOME", "ELO_HOME"].iter().any(|k| k == key));
-        command.envs(basic.filter_map(|(key, value)| Some((key, value?))));
+        for key in ["ELO_NO_LAN", "ELO_DHT", "ELO_NO_REMEMBER"] {
+            command.env_remove(key);
+        }
         command.envs(self.env.iter().map(|(key, value)| (key, value)));
         command
     }

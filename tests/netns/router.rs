@@ -1,15 +1,16 @@
 //! Routers with NAT, as homes and mobile networks have them.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 
 use super::common::Reaped;
-use super::harness::{must, python};
+use super::harness::python;
 use super::net::{Net, Switch, sysctl};
+use super::spaces::{enter, must, nft};
 use super::wire::Worse;
 
 /// How a router maps what its machines send, and what it lets in.
@@ -73,12 +74,12 @@ impl Net {
 
 /// The port mapping of a home's router, by NAT-PMP.
 pub fn port_mapping(home: &Switch) -> Reaped {
-    let mut command = Command::new("ip");
+    let mut command = enter(&home.space, python());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/netns/portmap.py");
     let outer = must(&["ip", "-n", &home.space, "-4", "-json", "addr", "show", "dev", "wan"]);
     let outer: Value = serde_json::from_str(&outer).unwrap();
     let outer = outer[0]["addr_info"][0]["local"].as_str().unwrap();
-    command.args(["netns", "exec", &home.space, &python()]).arg(script).arg(outer).stdout(Stdio::piped());
+    command.arg(script).arg(outer).stdout(Stdio::piped());
     let mut process = Reaped(command.spawn().unwrap());
     let mut ready = String::new();
     BufReader::new(process.0.stdout.take().unwrap()).read_line(&mut ready).unwrap();
@@ -90,14 +91,4 @@ pub fn port_mapping(home: &Switch) -> Reaped {
 pub fn block_udp(home: &Switch) {
     let rule = "chain through { type filter hook forward priority -1; meta l4proto udp drop; }";
     nft(&home.space, &format!("table ip noudp {{\n{rule}\n}}"));
-}
-
-/// Loads rules in a namespace.
-pub fn nft(space: &str, rules: &str) {
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", space, "nft", "-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
-    let ran = child.wait_with_output().unwrap();
-    assert!(ran.status.success(), "{}\n{rules}", String::from_utf8_lossy(&ran.stderr));
 }

@@ -70,7 +70,7 @@ fn a_tracker_is_cut_off_under_load_and_returns() {
 }
 
 fn dies_and_returns(row: &str, death: Death) {
-    let Some(net) = internet(row) else { return };
+    let Some(net) = internet() else { return };
     let world = net.internet();
     let boxes = ["first", "second"].map(|name| net.host(&world, name));
     let addrs = [0, 1].map(|n: usize| boxes[n].addr());
@@ -184,7 +184,7 @@ fn dies_and_returns(row: &str, death: Death) {
 #[test]
 fn nodes_of_two_federated_trackers_reach_each_other() {
     let row = "two federated trackers, a NATed node at each";
-    let Some(net) = internet(row) else { return };
+    let Some(net) = internet() else { return };
     let world = net.internet();
     let boxes = ["east", "west"].map(|name| net.host(&world, name));
     let [east, west] = [0, 1].map(|n| boxes[n].addr());

@@ -2,10 +2,11 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Stdio};
 
 use super::common::Reaped;
-use super::harness::{must, python, tried};
+use super::harness::python;
+use super::spaces::{enter, must, tried};
 
 /// How bad a cable is, each way.
 #[derive(Clone, Copy, Debug)]
@@ -40,9 +41,9 @@ impl Wire {
             return Self::Netem(ends.map(|(space, device)| (space.to_owned(), device.to_owned())));
         }
         must(&["ip", "-n", near, "link", "del", near_device]);
-        let mut command = Command::new("ip");
+        let mut command = enter(near, python());
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/netns/wire.py");
-        command.args(["netns", "exec", near, &python()]).arg(script).args([near_device, "far"]);
+        command.arg(script).args([near_device, "far"]);
         command.args([delay_ms, jitter_ms, loss_percent].map(|n| n.to_string()));
         let mut process = Reaped(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
         let stdin = process.0.stdin.take().unwrap();

@@ -69,15 +69,8 @@ impl Link {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::settings;
     use super::*;
-
-    fn settings(listen: Option<&str>, interfaces: &[&str]) -> Settings {
-        Settings {
-            me: NodeId::from_bytes([1; 32]),
-            listen: listen.map(|addr| addr.parse().unwrap()),
-            interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
-        }
-    }
 
     /// Which of a machine's addresses are used.
     fn used(listen: Option<&str>, interfaces: &[&str]) -> Vec<&'static str> {

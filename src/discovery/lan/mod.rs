@@ -373,7 +373,7 @@ async fn cached(daemon: &ServiceDaemon) -> Result<(usize, usize), String> {
 mod tests {
     use super::*;
 
-    fn settings(listen: Option<&str>, interfaces: &[&str]) -> Settings {
+    pub(super) fn settings(listen: Option<&str>, interfaces: &[&str]) -> Settings {
         Settings {
             me: NodeId::from_bytes([1; 32]),
             listen: listen.map(|addr| addr.parse().unwrap()),

@@ -6,6 +6,8 @@
 
 mod answers;
 mod dht;
+mod dispatch;
+mod end;
 mod lost;
 mod news;
 mod route;
@@ -17,13 +19,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::dht::Dht;
-use super::action::{Action, CallDone, CallEvent, OnFull, TaskToRun};
+use super::action::Action;
 use super::clock::Now;
 use super::state::{State, Timer};
-use crate::error::{Attempt, CallError, Delivery, ErrorCode};
+use crate::error::{Attempt, Delivery, ErrorCode};
 use crate::identity::NodeId;
-use crate::node::Route;
-use crate::wire::{Draft, TaskAnswer, TaskDraft, WireError};
+use crate::wire::{TaskAnswer, WireError};
 
 /// How many chunks may be on the way to us.
 pub const WINDOW: u64 = 32;
@@ -188,7 +189,7 @@ impl Call {
 }
 
 impl State {
-    /// Begins a call. Whatever becomes of it, [`CallEvent::Done`] comes exactly once.
+    /// Begins a call. Whatever becomes of it, [`CallEvent::Done`](super::CallEvent::Done) comes exactly once.
     pub fn start_call(&mut self, spec: CallSpec, now: Now, out: &mut Vec<Action>) {
         let id = spec.id.clone();
         let failed = spec.except.into_iter().collect();
@@ -241,39 +242,6 @@ impl State {
         self.advance(&id, now, out);
     }
 
-    /// The caller doesn't want it any more.
-    pub fn cancel_call(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
-        self.stop_call(id, ErrorCode::Cancelled, "the call was taken back".to_owned(), now, out);
-    }
-
-    /// Gives every call up: the node is going down.
-    pub fn abandon_calls(&mut self, now: Now, out: &mut Vec<Action>) {
-        let ids: Vec<_> = self.calls.entries.keys().cloned().collect();
-        for id in ids {
-            self.cancel_call(&id, now, out);
-        }
-    }
-
-    /// Ends a call, and tells whoever works on it to stop.
-    fn stop_call(&mut self, id: &str, code: ErrorCode, message: String, now: Now, out: &mut Vec<Action>) {
-        let Some(call) = self.calls.entries.get(id) else { return };
-        let Phase::Sent { node, path } = call.phase else { return self.fail(id, code, message, now, out) };
-        match path {
-            Path::Local => {
-                // The call ends first: the task's own end would give it another reason.
-                self.fail(id, code, message, now, out);
-                return self.on_cancel(&(self.me, id.to_owned()), now, out);
-            }
-            // The package knows no cancel; it would only use up its hundred messages.
-            Path::Direct if self.peers.legacy_conn_of(&node).is_some() => {}
-            Path::Direct | Path::Relay(_) => {
-                let via = if let Path::Relay(tracker) = path { Some(tracker) } else { None };
-                self.send_to(&node, via.as_ref(), Draft::Cancel { id: id.to_owned() }, OnFull::Drop, out);
-            }
-        }
-        self.fail(id, code, message, now, out);
-    }
-
     fn calls_where(&self, wanted: impl Fn(&Call) -> bool) -> Vec<String> {
         self.calls.entries.iter().filter(|(_, c)| wanted(c)).map(|(id, _)| id.clone()).collect()
     }
@@ -304,19 +272,6 @@ impl State {
         }
     }
 
-    fn time_out(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
-        let Some(call) = self.calls.entries.get(id) else { return };
-        let seconds = call.spec.timeout.as_secs_f64();
-        let message = match call.delivery {
-            Delivery::NotSent => format!("nobody was found within {seconds} s; the task was not sent"),
-            Delivery::Unconfirmed => {
-                format!("no sign of arrival within {seconds} s; whether the task ran is not known")
-            }
-            _ => format!("the responder has the task but did not answer within {seconds} s; it was told to stop"),
-        };
-        self.stop_call(id, ErrorCode::Timeout, message, now, out);
-    }
-
     fn set_call_timer(&mut self, id: &str) {
         let Some(call) = self.calls.entries.get(id) else { return };
         let next = match call.phase {
@@ -325,221 +280,6 @@ impl State {
             _ => call.deadline,
         };
         self.timers.set(Timer::Call(id.to_owned()), next.min(call.deadline));
-    }
-
-    /// Sends the task, or sends it again.
-    fn dispatch(&mut self, id: &str, node: NodeId, path: Path, now: Now, out: &mut Vec<Action>) {
-        let legacy = self.peers.conn_of(&node).is_none().then(|| self.peers.legacy_conn_of(&node)).flatten();
-        let known = match (self.peers.proven(&node), self.table.get(&node)) {
-            (Some(peer), _) => peer.arrival.instance.clone(),
-            (None, Some(record)) => record.instance.clone(),
-            _ => None,
-        };
-        let Some(call) = self.calls.entries.get_mut(id) else { return };
-        if call.sends == 0 {
-            call.instance = if legacy.is_some() { None } else { known };
-        }
-        if path == Path::Local {
-            return self.dispatch_local(id, node, now, out);
-        }
-        let draft = Draft::Task(TaskDraft {
-            id: id.to_owned(),
-            target: node,
-            capability: call.spec.capability.clone(),
-            payload: call.spec.payload.clone(),
-            timestamp: call.timestamp,
-            ttl_s: ttl_s(call.spec.timeout),
-            window: legacy.is_none().then_some(WINDOW),
-            instance: call.instance.clone(),
-        });
-        // Nobody has it: should there be no room for it, nobody will.
-        let first = call.delivery == Delivery::NotSent;
-        call.sends += 1;
-        call.last_sent = now.mono;
-        let was_sent = matches!(call.phase, Phase::Sent { .. } | Phase::Lost { .. });
-        call.phase = Phase::Sent { node, path };
-        call.sent_at.get_or_insert(now.mono);
-        if call.delivery == Delivery::NotSent {
-            call.delivery = Delivery::Unconfirmed;
-        }
-        call.resend_at = None;
-        if let Path::Relay(_) = path {
-            // A relay may lose what it can't pass on in time; over TCP alone nothing is lost but the connection.
-            if call.instance.is_some() {
-                call.resend_at = Some(now.mono + call.resend_wait);
-                call.resend_wait = (call.resend_wait * 2).min(RESEND_MAX);
-            }
-        }
-        if !was_sent {
-            *self.in_flight.entry(node).or_default() += 1;
-        }
-        if let Some(query) = call.query.take() {
-            // Should this node refuse, the question is put once more: others may not have answered yet.
-            call.flood = Flood::NotYet;
-            self.stop_query(&query);
-        }
-        let dht = self.calls.entries.get_mut(id).map_or(Dht::Over, |call| match call.dht {
-            Dht::Asking(_) => std::mem::replace(&mut call.dht, Dht::NotYet),
-            other => other,
-        });
-        self.leave_dht(dht, out);
-        self.set_call_timer(id);
-        self.used(&node, now);
-        if let Path::Relay(tracker) = path {
-            self.used(&tracker, now);
-        }
-        let on_full = if first { OnFull::FailCall(id.to_owned()) } else { OnFull::Drop };
-        match legacy {
-            Some(conn) => out.push(Action::Send { to: conn, what: super::action::What::Sign(draft), on_full }),
-            None => {
-                let via = if let Path::Relay(tracker) = path { Some(tracker) } else { None };
-                if !self.send_to(&node, via.as_ref(), draft, on_full, out) {
-                    return self.lose_way(id, now, out);
-                }
-                let Some(tracker) = via else { return };
-                self.note_contact(node, tracker, now);
-                // Who names the tracker wants it to go there. The task goes first: the other end then knows who asks.
-                if self.calls.entries.get(id).is_some_and(|c| c.spec.via.is_none()) {
-                    self.want_direct(node, tracker, now, out);
-                }
-            }
-        }
-    }
-
-    fn dispatch_local(&mut self, id: &str, node: NodeId, now: Now, out: &mut Vec<Action>) {
-        let Some(call) = self.calls.entries.get_mut(id) else { return };
-        call.phase = Phase::Sent { node, path: Path::Local };
-        call.sends = 1;
-        call.sent_at = Some(now.mono);
-        call.delivery = Delivery::Accepted;
-        let task = TaskToRun {
-            id: id.to_owned(),
-            caller: node,
-            capability: call.spec.capability.clone(),
-            payload: call.spec.payload.clone(),
-            timestamp: call.timestamp,
-            ttl_s: ttl_s(call.spec.timeout),
-            deadline: call.deadline,
-            via: None,
-            conn: None,
-            proven: true,
-            gateway: false,
-        };
-        self.set_call_timer(id);
-        self.run_local(task, now, out);
-    }
-
-    /// The first copy of a task did not fit in the peer's outbox: it never left.
-    pub fn call_send_failed(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
-        let Some(call) = self.calls.entries.get_mut(id) else { return };
-        let Some(node) = call.responder() else { return };
-        let error = WireError::new(ErrorCode::Overloaded, "the peer does not read fast enough: its outbox is full");
-        self.not_run(id, node, error.retry_after_s(1), Delivery::NotSent, now, out);
-    }
-
-    /// That node did not run the task: somebody else may be asked. `delivery`: whether it said so itself.
-    fn not_run(
-        &mut self,
-        id: &str,
-        node: NodeId,
-        error: WireError,
-        delivery: Delivery,
-        now: Now,
-        out: &mut Vec<Action>,
-    ) {
-        let Some(call) = self.calls.entries.get_mut(id) else { return };
-        call.tried("answer", Some(node), format!("{}: {}", error.code, error.message), now);
-        call.failed.insert(node);
-        call.refusal = Some((node, error, delivery));
-        self.unsend(id);
-        self.advance(id, now, out);
-    }
-
-    /// The task is with nobody any more: the call is where it was before it was sent.
-    fn unsend(&mut self, id: &str) {
-        let Some(call) = self.calls.entries.get_mut(id) else { return };
-        let responder = call.responder();
-        call.phase = Phase::Searching;
-        call.delivery = Delivery::NotSent;
-        call.sends = 0;
-        call.resend_at = None;
-        call.resend_wait = RESEND;
-        call.working = false;
-        call.lost_until = None;
-        call.early.clear();
-        call.answer = None;
-        if let Some(node) = responder {
-            self.release(&node);
-        }
-    }
-
-    fn release(&mut self, node: &NodeId) {
-        if let Some(n) = self.in_flight.get_mut(node) {
-            *n = n.saturating_sub(1);
-            if *n == 0 {
-                self.in_flight.remove(node);
-            }
-        }
-    }
-
-    /// Ends a call with an error.
-    fn fail(&mut self, id: &str, code: ErrorCode, message: String, now: Now, out: &mut Vec<Action>) {
-        self.end(id, Err((code, message, None)), now, out);
-    }
-
-    fn end(
-        &mut self,
-        id: &str,
-        result: Result<Bytes, (ErrorCode, String, Option<Duration>)>,
-        now: Now,
-        out: &mut Vec<Action>,
-    ) {
-        let Some(call) = self.calls.entries.remove(id) else { return };
-        self.timers.cancel(&Timer::Call(id.to_owned()));
-        if let Some(query) = &call.query {
-            self.stop_query(query);
-        }
-        self.timers.cancel(&Timer::Dht(id.to_owned()));
-        self.leave_dht(call.dht, out);
-        let responder = call.responder();
-        if let Some(node) = &responder {
-            self.release(node);
-        }
-        let since = |at: Option<Duration>| at.unwrap_or(now.mono).saturating_sub(call.started);
-        let done = match (result, responder) {
-            (Ok(payload), Some(responder)) => {
-                self.counters.calls_done += 1;
-                let path = if let Phase::Sent { path, .. } = call.phase { path } else { Path::Direct };
-                let (route, hops, via) = match path {
-                    Path::Local => (Route::Local, 0, None),
-                    Path::Relay(tracker) => (Route::Relay, 1 + u32::from(call.relay_hops.max(1)), Some(tracker)),
-                    Path::Direct => match call.found.get(&responder) {
-                        Some((hops, _)) => (Route::Flood, *hops, None),
-                        None => (Route::Direct, 1, None),
-                    },
-                };
-                let known = self.table.get(&responder).map(|r| r.name.clone());
-                let own = (responder == self.me).then(|| self.config.name.clone());
-                Ok(CallDone {
-                    payload,
-                    responder,
-                    responder_name: own.or(known).unwrap_or_default(),
-                    route,
-                    hops,
-                    via,
-                    chunks: call.next_chunk,
-                    timings: [since(call.sent_at), since(call.first_sign), now.mono.saturating_sub(call.started)],
-                    tried: call.tried,
-                })
-            }
-            (Ok(_), None) => return,
-            (Err((code, message, retry_after)), responder) => {
-                self.counters.calls_failed += 1;
-                let responder = responder.or(call.refusal.as_ref().map(|(n, ..)| *n));
-                Err(CallError { code, message, retry_after, delivery: call.delivery, responder, tried: call.tried })
-            }
-        };
-        out.push(Action::Call { id: id.to_owned(), event: CallEvent::Done(Box::new(done)) });
     }
 
     /// A result came through so many trackers.

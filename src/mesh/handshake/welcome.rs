@@ -33,12 +33,7 @@ pub fn read_welcome(object: &Object, from: &NodeId) -> Result<Welcome, Refusal> 
         None => None,
         Some(text) => Some(text.parse().map_err(|_| fields.malformed("observed: expected ip:port"))?),
     };
-    let tracker = match fields.opt_text("tracker")?.as_deref() {
-        None => TrackerRole::None,
-        Some("public") => TrackerRole::Public,
-        Some("private") => TrackerRole::Private,
-        Some(_) => return Err(fields.malformed("tracker: null, \"public\" or \"private\"").into()),
-    };
+    let tracker = fields.tracker()?;
     let peers = fields.children("peers")?;
     if peers.len() > MAX_RECORDS_PER_MESSAGE {
         return Err(fields.malformed(format!("peers: at most {MAX_RECORDS_PER_MESSAGE} records")).into());
@@ -59,14 +54,10 @@ pub fn welcome<'a>(
         bytes += record.raw().len();
         bytes <= MAX_RECORD_BYTES_PER_MESSAGE
     });
-    let builder = Builder::new("welcome")
+    Builder::new("welcome")
         .str("node_id", &me.to_string())
         .str("observed", &observed.to_string())
-        .objects("peers", peers);
-    match tracker {
-        TrackerRole::None => builder.null("tracker"),
-        TrackerRole::Public => builder.str("tracker", "public"),
-        TrackerRole::Private => builder.str("tracker", "private"),
-    }
-    .build()
+        .objects("peers", peers)
+        .tracker(tracker)
+        .build()
 }

@@ -75,7 +75,7 @@ impl DhtPart {
             None => Ipv4Addr::UNSPECIFIED,
             Some(IpAddr::V6(ip)) if ip.is_unspecified() => Ipv4Addr::UNSPECIFIED,
             Some(IpAddr::V6(_)) => {
-                let note = "off: the DHT is IPv4 only, and this node is bound to an IPv6 address".to_owned();
+                let note = "the DHT is IPv4 only, and this node is bound to an IPv6 address".to_owned();
                 tracing::info!("{note}");
                 return Ok((None, note));
             }

@@ -1,14 +1,21 @@
 //! What a node tells of itself, its peers and what happens to it.
 
+mod activity;
+mod discovery;
+mod reachability;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::error::CloseReason;
 use crate::identity::NodeId;
 use crate::wire::{Capability, CapabilityKind};
+
+pub use activity::{Activity, Event};
+pub use discovery::{DhtHealth, DiscoveryHealth, DiscoveryState};
+pub use reachability::{PortMapping, Reachability, TrackerName, VerifiedAddr};
 
 /// Whether a node is a tracker, and for whom.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -79,105 +86,6 @@ pub enum Way {
     Punched,
     /// Not at all: it is reached through a tracker's relay.
     Relay,
-}
-
-/// A tracker, as it is shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct TrackerName {
-    /// Its id.
-    pub node_id: NodeId,
-    /// The name it gives itself; empty when that is not known.
-    pub name: String,
-}
-
-/// An address at which this node was dialled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct VerifiedAddr {
-    /// The address.
-    pub addr: SocketAddr,
-    /// The trackers that dialled it.
-    pub by: Vec<TrackerName>,
-}
-
-/// Whether others can dial this node, as trackers found out that it asked to try.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Reachability {
-    /// They can.
-    Dialable {
-        /// Where; these are published, unless the owner named others.
-        addrs: Vec<VerifiedAddr>,
-    },
-    /// They can't: a tracker tried, and did not come through.
-    Nat {
-        /// The trackers through which it is reached.
-        trackers: Vec<TrackerName>,
-        /// What the tracker met with.
-        why: String,
-    },
-    /// Nobody has tried.
-    Unknown {
-        /// Why not.
-        why: String,
-        /// The trackers through which it is reached.
-        trackers: Vec<TrackerName>,
-    },
-}
-
-/// The port on the gateway that was asked for with `Builder::port_map`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum PortMapping {
-    /// A gateway is being asked.
-    Looking,
-    /// The gateway says that this address leads here.
-    Mapped {
-        /// The address outside.
-        external: SocketAddr,
-        /// `PCP`, `NAT-PMP` or `UPnP`.
-        protocol: &'static str,
-    },
-    /// There is none; it is tried again.
-    Failed {
-        /// Why not.
-        why: String,
-    },
-}
-
-/// Whether a way of finding nodes is in use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum DiscoveryState {
-    /// It is not in use.
-    #[default]
-    Off,
-    /// It works, as far as can be told.
-    On,
-    /// It is wanted and does not work.
-    Failing,
-}
-
-/// How one way of finding nodes is doing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct DiscoveryHealth {
-    /// Which: `lan`, `remembered`, …
-    pub name: &'static str,
-    /// Whether it is in use.
-    pub state: DiscoveryState,
-    /// Details in words: why it is off or failing, what it uses.
-    pub detail: String,
-    /// Addresses known from it now that may be dialled.
-    pub candidates: usize,
-    /// Dials made because of it since the start.
-    pub dialled: u64,
-    /// Those of the dials at whose end the expected node was.
-    pub proven: u64,
 }
 
 /// One capability in a listing.
@@ -313,57 +221,6 @@ pub struct Metrics {
     pub closed: BTreeMap<String, u64>,
 }
 
-/// How a node's part in the Kademlia DHT is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct DhtHealth {
-    /// `dht`.
-    pub source: &'static str,
-    /// `off`, `starting` (not joined yet), `client` (it asks others) or `server` (it keeps things for others too).
-    pub state: &'static str,
-    /// Why it is so, in words.
-    pub detail: String,
-    /// Its UDP port.
-    pub port: Option<u16>,
-    /// Nodes in its routing table.
-    pub nodes: usize,
-    /// How many things of this node others keep in it: its capabilities, and what it says of itself.
-    pub announced: usize,
-    /// How many of them its own server keeps.
-    pub kept_here: usize,
-    /// When others last took one of them, in seconds ago.
-    pub last_announce_s: Option<u64>,
-    /// Lookups under way.
-    pub lookups: usize,
-    /// Lookups that led to somebody.
-    pub lookups_found: u64,
-    /// Lookups that led to nobody.
-    pub lookups_failed: u64,
-}
-
-impl DhtHealth {
-    /// Of a node that takes part in none.
-    pub(crate) fn off(detail: &str) -> Self {
-        Self { source: "dht", state: "off", detail: detail.to_owned(), ..Self::default() }
-    }
-}
-
-/// The DHT among the other ways of finding nodes. It dials in its lookups, so it has no candidates to be counted.
-impl From<&DhtHealth> for DiscoveryHealth {
-    fn from(dht: &DhtHealth) -> Self {
-        let off = dht.state == "off";
-        let words = if dht.detail.is_empty() { String::new() } else { format!("; {}", dht.detail) };
-        let found =
-            format!("{} of {} lookups led to somebody", dht.lookups_found, dht.lookups_found + dht.lookups_failed);
-        let detail = match off {
-            true => dht.detail.clone(),
-            false => format!("{}, {} nodes, {} announced, {found}{words}", dht.state, dht.nodes, dht.announced),
-        };
-        let state = if off { DiscoveryState::Off } else { DiscoveryState::On };
-        Self { name: dht.source, state, detail, ..Self::default() }
-    }
-}
-
 /// A node's own state, for a person or a monitor.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -396,99 +253,6 @@ pub struct Status {
     pub dht: DhtHealth,
     /// Counters and gauges.
     pub metrics: Metrics,
-}
-
-/// A published event that reached this node.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct Event {
-    /// Its id, unique together with `origin`.
-    pub id: String,
-    /// Its type, such as `task.done`.
-    pub event_type: String,
-    /// What it carries.
-    pub data: serde_json::Value,
-    /// Who published it. Its signature was checked when `proven`.
-    pub origin: NodeId,
-    /// When it was published, in UNIX seconds by the origin's clock.
-    pub timestamp: i64,
-    /// Whether the origin's signature proves it. `false` for the Python package's events, which are not signed.
-    pub proven: bool,
-}
-
-/// Something that happened to the node, for its owner to see.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Activity {
-    /// A peer completed its handshake.
-    PeerConnected {
-        /// Its id.
-        node_id: NodeId,
-        /// Its name, empty until its record came.
-        name: String,
-        /// Where it is connected.
-        addr: SocketAddr,
-        /// Whether it dialled us.
-        inbound: bool,
-        /// Whether its id is proven.
-        proven: bool,
-    },
-    /// A peer's connection ended.
-    PeerLost {
-        /// Its id.
-        node_id: NodeId,
-        /// Its name.
-        name: String,
-        /// Why, if it or we said so.
-        reason: Option<CloseReason>,
-    },
-    /// A connection was refused or closed before it was proven.
-    Refused {
-        /// Its address.
-        addr: SocketAddr,
-        /// Why.
-        reason: CloseReason,
-        /// Details in words.
-        message: String,
-    },
-    /// A configured peer could not be reached; it is tried again.
-    DialFailed {
-        /// The address as configured.
-        peer: String,
-        /// What went wrong.
-        message: String,
-        /// When it is tried again, in milliseconds.
-        retry_in_ms: u64,
-    },
-    /// A task arrived and its handler starts.
-    TaskReceived {
-        /// Its id.
-        id: String,
-        /// What is asked for.
-        capability: String,
-        /// Who asks.
-        caller: NodeId,
-        /// Through which tracker it came, if through one.
-        via: Option<NodeId>,
-    },
-    /// A task was answered.
-    TaskFinished {
-        /// Its id.
-        id: String,
-        /// What was asked for.
-        capability: String,
-        /// Who asked.
-        caller: NodeId,
-        /// Whether it was answered with success.
-        success: bool,
-        /// The error, if not.
-        error: Option<String>,
-        /// How long it took, in milliseconds.
-        took_ms: u64,
-    },
-    /// A published event that one of our interests or subscriptions covers.
-    Published(Event),
 }
 
 pub(crate) fn millis(d: Duration) -> f64 {

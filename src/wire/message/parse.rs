@@ -1,311 +1,18 @@
-//! Messages after the handshake: their members, checked, with the bytes they came in.
-
-use std::net::SocketAddr;
+//! From an object to a message: which members it must have, and what they may hold.
 
 use bytes::Bytes;
 
-use super::dialback::{DialBack, DialBackResult};
-use super::fields::Fields;
-use super::json::Object;
-use super::record::Record;
+use super::{
+    Accepted, Cancel, Chunk, ChunkAck, Event, Heartbeat, Malformed, Message, Punch, PunchError, PunchStart, Query,
+    QueryResp, Relay, RelayError, Task, TaskAnswer, WireError,
+};
 use crate::error::{CloseReason, ErrorCode};
-use crate::identity::NodeId;
 use crate::limits::{MAX_NAME, MAX_PUNCH_CANDIDATES, MAX_RECORDS_PER_MESSAGE, MAX_TTL_S};
-
-/// A message that can't be used, and why.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{kind}: {why}")]
-pub struct Malformed {
-    /// The message's type, as far as it was understood.
-    pub kind: String,
-    /// The message's id, when it has a usable one, so that its sender can be told.
-    pub id: Option<String>,
-    /// What is wrong with which member.
-    pub why: String,
-}
-
-/// A signed request to do something.
-#[derive(Clone, Debug)]
-pub struct Task {
-    /// Chosen by the caller; unique together with `caller`.
-    pub id: String,
-    /// Who is to do it; `None` when the caller left it open (the Python package does).
-    pub target: Option<NodeId>,
-    /// A target that is not an id: the Python package also writes its beginning, or `beginning@host:port`.
-    pub target_name: Option<String>,
-    /// Who asks and signs.
-    pub caller: NodeId,
-    /// What is asked for.
-    pub capability: String,
-    /// With what: JSON text.
-    pub payload: Bytes,
-    /// When, in UNIX seconds by the caller's clock.
-    pub timestamp: i64,
-    /// For how long, in seconds.
-    pub ttl_s: u64,
-    /// How many chunks may be on the way unacknowledged; `None`: the caller doesn't acknowledge chunks.
-    pub window: Option<u64>,
-    /// The run of the target that the task is meant for.
-    pub instance: Option<String>,
-    /// As it came.
-    pub object: Object,
-}
-
-/// "I have it and am working on it."
-#[derive(Clone, Debug)]
-pub struct Accepted {
-    /// The task.
-    pub id: String,
-    /// Who has it, and signs.
-    pub responder: NodeId,
-    /// As it came.
-    pub object: Object,
-}
-
-/// A part of an answer.
-#[derive(Clone, Debug)]
-pub struct Chunk {
-    /// The task.
-    pub id: String,
-    /// Which part, from 0.
-    pub seq: u64,
-    /// JSON text.
-    pub data: Bytes,
-    /// Who answers, and signs.
-    pub responder: NodeId,
-    /// As it came.
-    pub object: Object,
-}
-
-/// "I have taken every chunk before `next`."
-#[derive(Clone, Debug)]
-pub struct ChunkAck {
-    /// The task.
-    pub id: String,
-    /// The first chunk not taken yet.
-    pub next: u64,
-    /// Who asked, and signs.
-    pub caller: NodeId,
-    /// As it came.
-    pub object: Object,
-}
-
-/// An error as it stands in a result.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WireError {
-    /// The code as written; codes of other programs are kept.
-    pub code: String,
-    /// In words.
-    pub message: String,
-    /// When to come back, in seconds: what came over the wire is checked to be none that a [`Duration`] can't hold.
-    ///
-    /// [`Duration`]: std::time::Duration
-    pub retry_after_s: Option<f64>,
-    /// The responder says that it did nothing for the task: `"ran": false`. Somebody else may be asked.
-    pub not_run: bool,
-    /// The run of the responder, when it refused a task that was meant for an earlier one.
-    pub instance: Option<String>,
-}
-
-/// The answer to a task.
-#[derive(Clone, Debug)]
-pub struct TaskAnswer {
-    /// The task.
-    pub id: String,
-    /// The payload's JSON text, or the error.
-    pub body: Result<Bytes, WireError>,
-    /// How many chunks belong to the answer; `None` when the responder doesn't say.
-    pub chunks: Option<u64>,
-    /// Who answers, and signs; `None` from the Python package.
-    pub responder: Option<NodeId>,
-    /// As it came.
-    pub object: Object,
-}
-
-/// "Stop working on it."
-#[derive(Clone, Debug)]
-pub struct Cancel {
-    /// The task.
-    pub id: String,
-    /// Who asked, and signs.
-    pub caller: NodeId,
-    /// As it came.
-    pub object: Object,
-}
-
-/// "Who provides this?"
-#[derive(Clone, Debug)]
-pub struct Query {
-    /// Unique together with `origin`.
-    pub id: String,
-    /// The capability asked for; empty: any.
-    pub capability: String,
-    /// The node asked for (id, beginning of an id, or name); empty: any.
-    pub node: String,
-    /// How many links it may still travel.
-    pub ttl: u8,
-    /// Who asks, and signs; `None` from the Python package.
-    pub origin: Option<NodeId>,
-    /// When, in UNIX seconds.
-    pub timestamp: i64,
-    /// How many answers are wanted.
-    pub limit: u64,
-    /// As it came.
-    pub object: Object,
-}
-
-/// The answer to a query.
-#[derive(Clone, Debug)]
-pub struct QueryResp {
-    /// The query's id.
-    pub id: String,
-    /// Who asked.
-    pub origin: Option<NodeId>,
-    /// How many links away the answering node is from the receiver.
-    pub hops: u32,
-    /// Who was found; each record's signature was checked.
-    pub nodes: Vec<Record>,
-    /// Why there is no answer.
-    pub error: Option<WireError>,
-}
-
-/// Something published.
-#[derive(Clone, Debug)]
-pub struct Event {
-    /// Unique together with `origin`.
-    pub id: String,
-    /// Its type.
-    pub event_type: String,
-    /// JSON text.
-    pub data: Bytes,
-    /// Who published and signs it; `None` from the Python package.
-    pub origin: Option<NodeId>,
-    /// When, in UNIX seconds.
-    pub timestamp: i64,
-    /// How many links it may still travel.
-    pub ttl: u8,
-    /// As it came.
-    pub object: Object,
-}
-
-/// A signed message on its way through a tracker.
-#[derive(Clone, Debug)]
-pub struct Relay {
-    /// Whom it is for.
-    pub target: NodeId,
-    /// Who signed the frame.
-    pub source: NodeId,
-    /// How many trackers it has passed.
-    pub hops: u8,
-    /// The message; its signature was checked against `source`.
-    pub frame: Box<Message>,
-    /// The frame as it came.
-    pub frame_object: Object,
-}
-
-/// "I could not pass it on."
-#[derive(Clone, Debug)]
-pub struct RelayError {
-    /// Whom it was for.
-    pub target: NodeId,
-    /// Whose frame it was; `None`: the receiver's.
-    pub source: Option<NodeId>,
-    /// The id of the frame's task.
-    pub id: String,
-    /// Why.
-    pub error: WireError,
-}
-
-/// To a tracker: "these are my addresses in my own network", and with a target: "help us to a connection of our own".
-#[derive(Clone, Debug)]
-pub struct Punch {
-    /// Chosen by the asker.
-    pub id: String,
-    /// To whom; `None`: only the addresses are told.
-    pub target: Option<NodeId>,
-    /// Where the asker's end of this connection is in its own network.
-    pub addrs: Vec<SocketAddr>,
-}
-
-/// From a tracker to both ends: "connect to each other, at the same moment".
-#[derive(Clone, Debug)]
-pub struct PunchStart {
-    /// The id of the [`Punch`] that asked for it.
-    pub id: String,
-    /// The other end.
-    pub peer: NodeId,
-    /// Where the other end may be reached.
-    pub addrs: Vec<SocketAddr>,
-    /// How long to wait, in milliseconds.
-    pub wait_ms: u64,
-}
-
-/// From a tracker: "I can't help you there".
-#[derive(Clone, Debug)]
-pub struct PunchError {
-    /// The id of the [`Punch`].
-    pub id: String,
-    /// To whom it was.
-    pub target: NodeId,
-    /// Why.
-    pub error: WireError,
-}
-
-/// "I am here."
-#[derive(Clone, Debug)]
-pub struct Heartbeat {
-    /// An answer with this number is wanted at once.
-    pub ask: Option<u64>,
-    /// The number that was asked with.
-    pub answer: Option<u64>,
-}
-
-/// A message after the handshake.
-#[derive(Clone, Debug)]
-pub enum Message {
-    /// A record changed; how many links the news may still travel.
-    Announce(Record, u8),
-    /// The short form of the Python package: the names it provides.
-    InterestUpdate(Vec<String>),
-    /// See [`Query`].
-    Query(Query),
-    /// See [`QueryResp`].
-    QueryResp(QueryResp),
-    /// See [`Task`].
-    Task(Task),
-    /// See [`Accepted`].
-    Accepted(Accepted),
-    /// See [`Chunk`].
-    Chunk(Chunk),
-    /// See [`ChunkAck`].
-    ChunkAck(ChunkAck),
-    /// See [`TaskAnswer`].
-    Result(TaskAnswer),
-    /// See [`Cancel`].
-    Cancel(Cancel),
-    /// See [`Event`].
-    Event(Event),
-    /// See [`Relay`].
-    Relay(Relay),
-    /// See [`RelayError`].
-    RelayError(RelayError),
-    /// See [`Punch`].
-    Punch(Punch),
-    /// See [`PunchStart`].
-    PunchStart(PunchStart),
-    /// See [`PunchError`].
-    PunchError(PunchError),
-    /// See [`Heartbeat`].
-    Heartbeat(Heartbeat),
-    /// See [`DialBack`].
-    DialBack(DialBack),
-    /// See [`DialBackResult`].
-    DialBackResult(DialBackResult),
-    /// The other side closes, and why; `None` when it gave no code we know.
-    Bye(Option<CloseReason>, String),
-    /// A type this version doesn't know.
-    Unknown(String),
-}
+use crate::wire::caps::is_name;
+use crate::wire::dialback::{DialBack, DialBackResult};
+use crate::wire::fields::Fields;
+use crate::wire::json::Object;
+use crate::wire::record::Record;
 
 /// The longest wait that is believed: a day, as long as a task may live.
 const MAX_RETRY_AFTER_S: f64 = MAX_TTL_S as f64;
@@ -314,7 +21,7 @@ const MAX_RETRY_AFTER_S: f64 = MAX_TTL_S as f64;
 const DEFAULT_TTL: u8 = crate::limits::FLOOD_TTL;
 
 impl Message {
-    /// Reads a message's members. Signatures are not looked at: see [`super::check`].
+    /// Reads a message's members. Signatures are not looked at: see [`crate::wire::check`].
     pub fn parse(object: &Object) -> Result<Self, Malformed> {
         Self::parse_at(object, false)
     }
@@ -382,46 +89,6 @@ impl Message {
         };
         Ok(message)
     }
-
-    /// The type as it stands on the wire.
-    pub fn kind(&self) -> &str {
-        match self {
-            Self::Announce(..) => "announce",
-            Self::InterestUpdate(_) => "interest_update",
-            Self::Query(_) => "query",
-            Self::QueryResp(_) => "query_resp",
-            Self::Task(_) => "task",
-            Self::Accepted(_) => "accepted",
-            Self::Chunk(_) => "chunk",
-            Self::ChunkAck(_) => "chunk_ack",
-            Self::Result(_) => "result",
-            Self::Cancel(_) => "cancel",
-            Self::Event(_) => "event",
-            Self::Relay(_) => "relay",
-            Self::RelayError(_) => "relay_error",
-            Self::Punch(_) => "punch",
-            Self::PunchStart(_) => "punch_start",
-            Self::PunchError(_) => "punch_error",
-            Self::Heartbeat(_) => "heartbeat",
-            Self::DialBack(_) => "dial_back",
-            Self::DialBackResult(_) => "dial_back_result",
-            Self::Bye(..) => "bye",
-            Self::Unknown(kind) => kind,
-        }
-    }
-
-    /// The id of the task that the message is about, if it is about one.
-    pub fn task_id(&self) -> Option<&str> {
-        match self {
-            Self::Task(m) => Some(&m.id),
-            Self::Accepted(m) => Some(&m.id),
-            Self::Chunk(m) => Some(&m.id),
-            Self::ChunkAck(m) => Some(&m.id),
-            Self::Result(m) => Some(&m.id),
-            Self::Cancel(m) => Some(&m.id),
-            _ => None,
-        }
-    }
 }
 
 fn task(f: &Fields<'_>) -> Result<Task, Malformed> {
@@ -429,7 +96,7 @@ fn task(f: &Fields<'_>) -> Result<Task, Malformed> {
     let target = target_text.as_ref().and_then(|t| t.parse().ok());
     let target_name = target_text.filter(|_| target.is_none());
     let capability = f.text("capability")?;
-    if !super::is_name(&capability) {
+    if !is_name(&capability) {
         return Err(f.malformed(format!("capability: 1 to {MAX_NAME} characters without control characters")));
     }
     if let Some(protocol) = f.opt_text("protocol")?
@@ -536,7 +203,7 @@ fn query_resp(f: &Fields<'_>) -> Result<QueryResp, Malformed> {
 
 fn event(f: &Fields<'_>) -> Result<Event, Malformed> {
     let event_type = f.text("event_type")?;
-    if !super::is_name(&event_type) {
+    if !is_name(&event_type) {
         return Err(f.malformed(format!("event_type: 1 to {MAX_NAME} characters without control characters")));
     }
     Ok(Event {
@@ -565,6 +232,7 @@ fn relay(f: &Fields<'_>) -> Result<Relay, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::NodeId;
 
     fn refusal(text: &str) -> Option<String> {
         let object = Object::parse(Bytes::copy_from_slice(text.as_bytes())).unwrap();

@@ -1,0 +1,57 @@
+//! What happens to a node, as it happens.
+
+use serde_json::Value;
+
+use super::{event, named, number, short, text_of};
+use crate::cli::output::Tone;
+use crate::cli::text;
+
+/// One thing that happened to the node, without the time.
+pub(in crate::cli) fn activity(what: &Value) -> (Tone, String) {
+    let id = |member: &str| short(text_of(what, member));
+    match text_of(what, "event") {
+        "peer_connected" => {
+            let direction = if what["inbound"] == true { "from" } else { "to" };
+            let unproven = if what["proven"] == false { ", unproven" } else { "" };
+            let line =
+                format!("peer {} connected {direction} {}{unproven}", named(what, "node_id"), text_of(what, "addr"));
+            (Tone::Good, line)
+        }
+        "peer_lost" => {
+            let reason = what["reason"].as_str().map(|r| format!(": {r}")).unwrap_or_default();
+            (Tone::Dim, format!("peer {} left{reason}", named(what, "node_id")))
+        }
+        "refused" => {
+            let line =
+                format!("refused {}: {} {}", text_of(what, "addr"), text_of(what, "reason"), text_of(what, "message"));
+            (Tone::Bad, line)
+        }
+        "dial_failed" => {
+            let retry = text::millis(what["retry_in_ms"].as_f64().unwrap_or_default());
+            (
+                Tone::Dim,
+                format!("can't reach {}: {} (again in {retry})", text_of(what, "peer"), text_of(what, "message")),
+            )
+        }
+        "task_received" => {
+            let via = what["via"].as_str().map(|via| format!(" via {}", short(via))).unwrap_or_default();
+            (
+                Tone::Plain,
+                format!("task {} from {}{via} ({})", text_of(what, "capability"), id("caller"), text_of(what, "id")),
+            )
+        }
+        "task_finished" => {
+            let took = match number(what, "took_ms") {
+                0 => "less than 1 ms".to_owned(),
+                took => text::millis(took as f64),
+            };
+            let task = format!("task {} for {}", text_of(what, "capability"), id("caller"));
+            match what["error"].as_str() {
+                Some(error) => (Tone::Bad, format!("{task} failed in {took}: {error}")),
+                None => (Tone::Plain, format!("{task} done in {took}")),
+            }
+        }
+        "published" => (Tone::Plain, format!("event {}", event(what))),
+        other => (Tone::Plain, format!("{other} {what}")),
+    }
+}

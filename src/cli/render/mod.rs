@@ -1,0 +1,268 @@
+//! Answers as text for people. Whatever comes from other nodes is made harmless here.
+
+mod activity;
+mod status;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value;
+
+use crate::control::{Progress, Stage};
+
+use super::text;
+
+pub(super) use activity::activity;
+pub(super) use status::status;
+
+/// The narrowest terminal that tables are fitted into; on a narrower one each row is a list.
+const NARROWEST: u16 = 60;
+
+/// A member as text; empty if it isn't one.
+fn text_of<'a>(value: &'a Value, member: &str) -> &'a str {
+    value[member].as_str().unwrap_or_default()
+}
+
+fn number(value: &Value, member: &str) -> u64 {
+    value[member].as_u64().unwrap_or_default()
+}
+
+/// The first 12 characters of a node id, which is what people compare.
+fn short(id: &str) -> String {
+    id.chars().take(12).collect()
+}
+
+fn who(value: &Value, id: &str) -> String {
+    match text_of(value, "name") {
+        "" => short(text_of(value, id)),
+        name => name.to_owned(),
+    }
+}
+
+fn table(terminal: bool, header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    // A terminal that doesn't tell its size says 0.
+    match table.width() {
+        Some(width) if terminal && width >= NARROWEST => {
+            table.set_content_arrangement(ContentArrangement::Dynamic);
+        }
+        Some(width) if terminal && width > 0 => return list(header, rows),
+        _ => {}
+    }
+    table.set_header(header);
+    for row in rows {
+        table.add_row(row.iter().map(|cell| text::line(cell)));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// Rows one below the other, for which there is no room beside each other.
+fn list(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let widest = header.iter().map(|name| name.len()).max().unwrap_or_default();
+    let row = |row: Vec<String>| -> String {
+        let cells = header.iter().zip(row).filter(|(_, cell)| !cell.is_empty());
+        cells.map(|(name, cell)| format!("{name:<widest$}  {}\n", text::line(&cell))).collect()
+    };
+    rows.into_iter().map(row).collect::<Vec<_>>().join("\n")
+}
+
+fn capabilities(list: &Value) -> String {
+    let names: Vec<String> = list
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|cap| match text_of(cap, "kind") {
+            "agent" => text_of(cap, "name").to_owned(),
+            kind => format!("{kind}:{}", text_of(cap, "name")),
+        })
+        .collect();
+    if names.is_empty() { "-".to_owned() } else { names.join(", ") }
+}
+
+fn strings(list: &Value) -> String {
+    let texts: Vec<&str> = list.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if texts.is_empty() { "-".to_owned() } else { texts.join(", ") }
+}
+
+/// How a peer is connected, or reached, and where.
+fn way(peer: &Value) -> String {
+    let addr = text_of(peer, "addr");
+    match text_of(peer, "way") {
+        "relay" => {
+            let tracker = match text_of(peer, "via_name") {
+                "" => short(text_of(peer, "via")),
+                name => name.to_owned(),
+            };
+            let note = text_of(peer, "note");
+            format!("relay via {tracker}{}{note}", if note.is_empty() { "" } else { ", " })
+        }
+        way => format!("{way} {addr}"),
+    }
+}
+
+/// The connected peers, and the nodes reached through trackers.
+pub(super) fn peers(terminal: bool, peers: &[Value]) -> String {
+    let rows = peers.iter().map(|peer| {
+        let mut notes = Vec::new();
+        if text_of(peer, "tracker") != "none" {
+            notes.push(format!("{} tracker", text_of(peer, "tracker")));
+        }
+        if peer["proven"] == false {
+            notes.push("unproven".to_owned());
+        }
+        vec![
+            who(peer, "node_id"),
+            short(text_of(peer, "node_id")),
+            text_of(peer, "found").to_owned(),
+            way(peer),
+            peer["rtt_ms"].as_f64().map_or_else(|| "-".to_owned(), text::millis),
+            text::span(number(peer, "connected_s")),
+            capabilities(&peer["capabilities"]),
+            notes.join(", "),
+        ]
+    });
+    table(terminal, &["NAME", "ID", "FOUND", "WAY", "RTT", "SINCE", "PROVIDES", ""], rows)
+}
+
+/// Nodes found.
+pub(super) fn nodes(terminal: bool, nodes: &[Value]) -> String {
+    let rows = nodes.iter().map(|node| {
+        let mut reach = Vec::new();
+        if node["connected"] == true {
+            reach.push("connected".to_owned());
+        }
+        let addrs = strings(&node["addrs"]);
+        if addrs != "-" {
+            reach.push(addrs);
+        }
+        let trackers: Vec<String> =
+            node["trackers"].as_array().into_iter().flatten().filter_map(Value::as_str).map(short).collect();
+        if !trackers.is_empty() {
+            reach.push(format!("via {}", trackers.join(", ")));
+        }
+        let mut found = text_of(node, "found").to_owned();
+        if let Some(hops) = node["hops"].as_u64() {
+            found = format!("{found}, {hops} hop{}", if hops == 1 { "" } else { "s" });
+        }
+        if node["proven"] == false {
+            found.push_str(", unproven");
+        }
+        vec![
+            who(node, "node_id"),
+            short(text_of(node, "node_id")),
+            capabilities(&node["capabilities"]),
+            reach.join(", "),
+            found,
+        ]
+    });
+    table(terminal, &["NAME", "ID", "PROVIDES", "REACHED", "FOUND"], rows)
+}
+
+/// What a node provides.
+pub(super) fn provided(terminal: bool, list: &Value) -> String {
+    let rows = list.as_array().into_iter().flatten().map(|cap| {
+        let details = cap.get("details").map(Value::to_string).unwrap_or_default();
+        vec![text_of(cap, "kind").to_owned(), text_of(cap, "name").to_owned(), details]
+    });
+    table(terminal, &["KIND", "NAME", "DETAILS"], rows)
+}
+
+/// A node by its name and id, or by its id alone when its name is not known yet.
+fn named(value: &Value, id: &str) -> String {
+    let (name, id) = (who(value, id), short(text_of(value, id)));
+    if name == id { id } else { format!("{name} ({id})") }
+}
+
+/// A published event.
+pub(super) fn event(event: &Value) -> String {
+    let unproven = if event["proven"] == false { ", unproven" } else { "" };
+    text::line(&format!(
+        "{} from {}{unproven}: {}",
+        text_of(event, "event_type"),
+        short(text_of(event, "origin")),
+        event["data"]
+    ))
+}
+
+/// How far a call is.
+pub(super) fn progress(capability: &str, progress: &Progress) -> String {
+    let what = match (progress.stage, progress.with.as_deref()) {
+        (Stage::Looking, Some(with)) => format!("looking for {with}, or for a sign of it"),
+        (Stage::Looking, None) => "looking for a provider, or for a sign of one".to_owned(),
+        (Stage::Sent, Some(with)) => format!("sent to {with}, no sign of it yet"),
+        (Stage::Sent, None) => "sent, no sign of it yet".to_owned(),
+        (Stage::Accepted, Some(with)) => format!("accepted by {with}, no result yet"),
+        (Stage::Accepted, None) => "accepted, no result yet".to_owned(),
+    };
+    format!("{capability}: {what}")
+}
+
+/// How a call went: `--trace`.
+pub(super) fn trace(outcome: &Value) -> String {
+    let mut lines = String::new();
+    if outcome["route"].is_string() {
+        let responder = serde_json::json!({ "name": outcome["responder_name"], "id": outcome["responder"] });
+        let via = outcome["via"].as_str().map(|via| format!(" via {}", short(via))).unwrap_or_default();
+        let hops = number(outcome, "hops");
+        let signature = if outcome["verified"] == true { "signature verified" } else { "NOT VERIFIED" };
+        let t = |member: &str| text::millis(outcome["timings"][member].as_f64().unwrap_or_default());
+        lines.push_str(&format!(
+            "route      {}{via}, {hops} hop{}\nresponder  {}, {signature}\ntimes      sent {}, first sign {}, total {}\n",
+            text_of(outcome, "route"),
+            if hops == 1 { "" } else { "s" },
+            text::line(&named(&responder, "id")),
+            t("sent_ms"),
+            t("first_sign_ms"),
+            t("total_ms"),
+        ));
+    } else if let Some(delivery) = outcome["delivery"].as_str() {
+        lines.push_str(&format!("delivery   {delivery}\n"));
+    }
+    let tried = outcome["tried"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if !tried.is_empty() {
+        let rows = tried.iter().map(|step| {
+            vec![
+                text::millis(step["at_ms"].as_f64().unwrap_or_default()),
+                text_of(step, "step").to_owned(),
+                step["node"].as_str().map(short).unwrap_or_default(),
+                text_of(step, "result").to_owned(),
+            ]
+        });
+        lines.push_str(&table(false, &["AT", "TRIED", "NODE", "RESULT"], rows));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn names_from_other_nodes_are_harmless() {
+        let evil = "ev\u{1b}[31mil\nname";
+        let peer = json!({"node_id": "abcdefghijklmnop", "name": evil, "proven": false, "addr": "1.2.3.4:5", "inbound": true,
+            "tracker": "public", "capabilities": [{"kind": "tool", "name": evil}], "rtt_ms": 0.5, "connected_s": 70});
+        let text = peers(false, std::slice::from_ref(&peer));
+        assert!(!text.contains('\u{1b}'), "{text}");
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.contains("abcdefghijkl") && text.contains("1 min 10 s") && text.contains("unproven"), "{text}");
+        let text = nodes(false, &[peer]);
+        assert!(!text.contains('\u{1b}') && text.lines().count() == 2, "{text}");
+        let text = event(&json!({"event_type": evil, "origin": "abc", "data": {"x": evil}}));
+        assert!(!text.contains(|c: char| c.is_control()), "{text}");
+        let text = trace(&json!({"route": "relay", "responder_name": evil, "hops": 2, "verified": true,
+            "tried": [{"step": "table", "result": evil}]}));
+        assert!(!text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn where_there_is_no_room_each_row_is_a_list() {
+        let rows = [["a", "x\u{1b}y", ""], ["b", "z", "note"]].map(|row| row.map(str::to_owned).to_vec());
+        let text = list(&["NAME", "PROVIDES", ""], rows);
+        assert_eq!(text, "NAME      a\nPROVIDES  x\u{fffd}y\n\nNAME      b\nPROVIDES  z\n          note\n");
+    }
+}

@@ -1,0 +1,218 @@
+//! The state of a node: `elo status`.
+
+use serde_json::Value;
+
+use super::{capabilities, number, strings, text_of, who};
+use crate::cli::text;
+
+/// Whether others can dial a node.
+fn reachable(reach: &Value) -> String {
+    let names = |list: &Value| -> String {
+        let names: Vec<String> = list.as_array().into_iter().flatten().map(|t| who(t, "node_id")).collect();
+        names.join(", ")
+    };
+    let via = match names(&reach["trackers"]) {
+        via if via.is_empty() => "not reached through any tracker".to_owned(),
+        via => format!("reached via {via}"),
+    };
+    match text_of(reach, "state") {
+        "dialable" => {
+            let addrs = reach["addrs"].as_array().into_iter().flatten();
+            let addrs = addrs.map(|a| format!("{} (verified by {})", text_of(a, "addr"), names(&a["by"])));
+            format!("dialable at {}", addrs.collect::<Vec<_>>().join(", "))
+        }
+        "nat" => format!("behind NAT, {via} ({})", text_of(reach, "why")),
+        "unknown" if names(&reach["trackers"]).is_empty() => format!("not known: {}", text_of(reach, "why")),
+        "unknown" => format!("not known: {}; {via}", text_of(reach, "why")),
+        _ => "-".to_owned(),
+    }
+}
+
+/// The port on the router.
+fn router(map: &Value) -> String {
+    match text_of(map, "state") {
+        "mapped" => format!("{} leads here, by {}", text_of(map, "external"), text_of(map, "protocol")),
+        "failed" => format!("no port: {}", text_of(map, "why")),
+        "looking" => "is being asked for a port".to_owned(),
+        _ => "not asked for a port (--port-map)".to_owned(),
+    }
+}
+
+/// The part in the DHT, in a line.
+fn dht(dht: &Value) -> String {
+    let port = dht["port"].as_u64().map_or_else(String::new, |port| format!(" on UDP port {port}"));
+    let last = dht["last_announce_s"].as_u64().map_or_else(String::new, |s| format!(", last {} ago", text::span(s)));
+    format!(
+        "dht {}{port}: {}; {} nodes known, {} announced{last}; {} lookups found somebody, {} nobody",
+        text_of(dht, "state"),
+        text_of(dht, "detail"),
+        number(dht, "nodes"),
+        number(dht, "announced"),
+        number(dht, "lookups_found"),
+        number(dht, "lookups_failed")
+    )
+}
+
+/// The state of a node.
+pub(in crate::cli) fn status(status: &Value) -> String {
+    let m = &status["metrics"];
+    let counts = |member: &str| {
+        let counted: Vec<String> =
+            m[member].as_object().into_iter().flatten().map(|(reason, n)| format!("{n} {reason}")).collect();
+        if counted.is_empty() { "none".to_owned() } else { counted.join(", ") }
+    };
+    let rows = [
+        ("node", format!("{} (elo {})", text_of(status, "name"), text_of(status, "version"))),
+        ("id", text_of(status, "node_id").to_owned()),
+        ("uptime", text::span(number(status, "uptime_s"))),
+        ("listens", strings(&status["listen"])),
+        ("published", strings(&status["addrs"])),
+        ("reachable", reachable(&status["reachability"])),
+        ("router", router(&status["port_map"])),
+        ("tracker", text_of(status, "tracker").to_owned()),
+        (
+            "peers",
+            format!(
+                "{} proven, {} unproven, {} connections",
+                number(m, "peers"),
+                number(m, "unproven_peers"),
+                number(m, "connections")
+            ),
+        ),
+        ("known", format!("{} records of other nodes", number(m, "records"))),
+        ("provides", capabilities(&status["capabilities"])),
+        ("interests", strings(&status["interests"])),
+        (
+            "tasks",
+            format!(
+                "{} running, {} done, {} failed",
+                number(m, "tasks_running"),
+                number(m, "tasks_done"),
+                number(m, "tasks_failed")
+            ),
+        ),
+        (
+            "calls",
+            format!(
+                "{} running, {} done, {} failed",
+                number(m, "calls_running"),
+                number(m, "calls_done"),
+                number(m, "calls_failed")
+            ),
+        ),
+        (
+            "traffic",
+            format!(
+                "in {} messages, {}; out {} messages, {}",
+                number(m, "messages_in"),
+                text::bytes(number(m, "bytes_in")),
+                number(m, "messages_out"),
+                text::bytes(number(m, "bytes_out"))
+            ),
+        ),
+        ("for others", format!("{} frames relayed, {} floods passed on", number(m, "relayed"), number(m, "flooded"))),
+        ("refused", counts("refused")),
+        ("closed", counts("closed")),
+    ];
+    let discovery = discovery(status).into_iter().enumerate();
+    let discovery = discovery.map(|(n, line)| (if n == 0 { "discovery" } else { "" }, line));
+    rows.into_iter().chain(discovery).map(|(name, value)| format!("{name:<11}{}\n", text::line(&value))).collect()
+}
+
+/// How each way of finding nodes is doing, one a line; those that are not in use come last.
+fn discovery(status: &Value) -> Vec<String> {
+    let all = status["discovery"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let off = |one: &&Value| text_of(one, "state") == "off";
+    let shown = |one: &Value| {
+        if text_of(one, "name") == "dht" && !off(&one) {
+            return dht(&status["dht"]);
+        }
+        let mut line = format!("{} {}", text_of(one, "name"), text_of(one, "state"));
+        if !text_of(one, "detail").is_empty() {
+            line.push_str(&format!(": {}", text_of(one, "detail")));
+        }
+        let counts = ["candidates", "dialled", "proven"].map(|member| number(one, member));
+        if counts != [0; 3] {
+            let [known, dialled, proven] = counts;
+            line.push_str(&format!(" ({known} known, {dialled} dialled, {proven} proven)"));
+        }
+        line
+    };
+    all.iter().filter(|one| !off(one)).chain(all.iter().filter(off)).map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_status_tells_in_a_line_whether_the_node_is_reached() {
+        let box1 = json!({"node_id": "abcdefghijklmnop", "name": "box"});
+        let box2 = json!({"node_id": "qrstuvwxyzabcdef", "name": ""});
+        for (reach, told) in [
+            (
+                json!({"state": "dialable", "addrs": [{"addr": "192.0.2.1:7878", "by": [box1]}]}),
+                "reachable  dialable at 192.0.2.1:7878 (verified by box)\n",
+            ),
+            (
+                json!({"state": "nat", "trackers": [box1, box2], "why": "nobody answered within 3 s"}),
+                "reachable  behind NAT, reached via box, qrstuvwxyzab (nobody answered within 3 s)\n",
+            ),
+            (
+                json!({"state": "nat", "trackers": [], "why": "x\u{1b}[31m"}),
+                "reachable  behind NAT, not reached through any tracker (x\u{fffd}[31m)\n",
+            ),
+            (json!({"state": "unknown", "trackers": [], "why": "w"}), "reachable  not known: w\n"),
+            (json!({"state": "unknown", "trackers": [box1], "why": "w"}), "reachable  not known: w; reached via box\n"),
+        ] {
+            let text = status(&json!({"reachability": reach, "metrics": {}}));
+            assert!(text.contains(told), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_status_tells_how_discovery_is_doing() {
+        let text = status(&json!({"discovery": [
+            {"name": "dht", "state": "off", "detail": ""},
+            {"name": "lan", "state": "failing", "detail": "no\u{1b} multicast", "candidates": 3, "dialled": 2, "proven": 1},
+        ]}));
+        let line = "discovery  lan failing: no\u{fffd} multicast (3 known, 2 dialled, 1 proven)\n           dht off\n";
+        assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn a_status_tells_of_the_dht_once() {
+        let text = status(
+            &json!({"discovery": [{"name": "dht", "state": "on", "detail": "joined"}], "dht": {"state": "server",
+            "detail": "joined", "port": 7878, "nodes": 3, "announced": 2, "last_announce_s": 70, "lookups_found": 1}}),
+        );
+        let line = "discovery  dht server on UDP port 7878: joined; 3 nodes known, 2 announced, last 1 min 10 s ago; \
+                    1 lookups found somebody, 0 nobody\n";
+        assert!(text.contains(line), "{text}");
+        assert_eq!(text.matches("dht").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn a_status_tells_what_the_router_gave() {
+        for (map, told) in [
+            (
+                json!({"state": "mapped", "external": "203.0.113.7:4000", "protocol": "PCP"}),
+                "router     203.0.113.7:4000 leads here, by PCP\n",
+            ),
+            (json!({"state": "failed", "why": "x\ny"}), "router     no port: x"),
+            (json!(null), "router     not asked for a port (--port-map)\n"),
+        ] {
+            let text = status(&json!({"port_map": map, "metrics": {}}));
+            assert!(text.contains(told), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_status_names_refusals_by_reason() {
+        let text = status(&json!({"name": "box", "metrics": {"refused": {"BAD_SIGNATURE": 2}, "bytes_in": 2048}}));
+        assert!(text.contains("refused    2 BAD_SIGNATURE"), "{text}");
+        assert!(text.contains("2.0 kB"), "{text}");
+    }
+}

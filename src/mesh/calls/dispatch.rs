@@ -1,0 +1,158 @@
+//! Sending a call's task, sending it again, and taking back what was not run.
+
+use super::dht::Dht;
+use super::{Flood, Path, Phase, RESEND, RESEND_MAX, WINDOW, ttl_s};
+use crate::error::{Delivery, ErrorCode};
+use crate::identity::NodeId;
+use crate::mesh::action::{Action, OnFull, TaskToRun, What};
+use crate::mesh::clock::Now;
+use crate::mesh::state::State;
+use crate::wire::{Draft, TaskDraft, WireError};
+
+impl State {
+    /// Sends the task, or sends it again.
+    pub(super) fn dispatch(&mut self, id: &str, node: NodeId, path: Path, now: Now, out: &mut Vec<Action>) {
+        let legacy = self.peers.conn_of(&node).is_none().then(|| self.peers.legacy_conn_of(&node)).flatten();
+        let known = match (self.peers.proven(&node), self.table.get(&node)) {
+            (Some(peer), _) => peer.arrival.instance.clone(),
+            (None, Some(record)) => record.instance.clone(),
+            _ => None,
+        };
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        if call.sends == 0 {
+            call.instance = if legacy.is_some() { None } else { known };
+        }
+        if path == Path::Local {
+            return self.dispatch_local(id, node, now, out);
+        }
+        let draft = Draft::Task(TaskDraft {
+            id: id.to_owned(),
+            target: node,
+            capability: call.spec.capability.clone(),
+            payload: call.spec.payload.clone(),
+            timestamp: call.timestamp,
+            ttl_s: ttl_s(call.spec.timeout),
+            window: legacy.is_none().then_some(WINDOW),
+            instance: call.instance.clone(),
+        });
+        // Nobody has it: should there be no room for it, nobody will.
+        let first = call.delivery == Delivery::NotSent;
+        call.sends += 1;
+        call.last_sent = now.mono;
+        let was_sent = matches!(call.phase, Phase::Sent { .. } | Phase::Lost { .. });
+        call.phase = Phase::Sent { node, path };
+        call.sent_at.get_or_insert(now.mono);
+        if call.delivery == Delivery::NotSent {
+            call.delivery = Delivery::Unconfirmed;
+        }
+        call.resend_at = None;
+        if let Path::Relay(_) = path {
+            // A relay may lose what it can't pass on in time; over TCP alone nothing is lost but the connection.
+            if call.instance.is_some() {
+                call.resend_at = Some(now.mono + call.resend_wait);
+                call.resend_wait = (call.resend_wait * 2).min(RESEND_MAX);
+            }
+        }
+        if !was_sent {
+            *self.in_flight.entry(node).or_default() += 1;
+        }
+        if let Some(query) = call.query.take() {
+            // Should this node refuse, the question is put once more: others may not have answered yet.
+            call.flood = Flood::NotYet;
+            self.stop_query(&query);
+        }
+        let dht = self.calls.entries.get_mut(id).map_or(Dht::Over, |call| match call.dht {
+            Dht::Asking(_) => std::mem::replace(&mut call.dht, Dht::NotYet),
+            other => other,
+        });
+        self.leave_dht(dht, out);
+        self.set_call_timer(id);
+        self.used(&node, now);
+        if let Path::Relay(tracker) = path {
+            self.used(&tracker, now);
+        }
+        let on_full = if first { OnFull::FailCall(id.to_owned()) } else { OnFull::Drop };
+        match legacy {
+            Some(conn) => out.push(Action::Send { to: conn, what: What::Sign(draft), on_full }),
+            None => {
+                let via = if let Path::Relay(tracker) = path { Some(tracker) } else { None };
+                if !self.send_to(&node, via.as_ref(), draft, on_full, out) {
+                    return self.lose_way(id, now, out);
+                }
+                let Some(tracker) = via else { return };
+                self.note_contact(node, tracker, now);
+                // Who names the tracker wants it to go there. The task goes first: the other end then knows who asks.
+                if self.calls.entries.get(id).is_some_and(|c| c.spec.via.is_none()) {
+                    self.want_direct(node, tracker, now, out);
+                }
+            }
+        }
+    }
+
+    fn dispatch_local(&mut self, id: &str, node: NodeId, now: Now, out: &mut Vec<Action>) {
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        call.phase = Phase::Sent { node, path: Path::Local };
+        call.sends = 1;
+        call.sent_at = Some(now.mono);
+        call.delivery = Delivery::Accepted;
+        let task = TaskToRun {
+            id: id.to_owned(),
+            caller: node,
+            capability: call.spec.capability.clone(),
+            payload: call.spec.payload.clone(),
+            timestamp: call.timestamp,
+            ttl_s: ttl_s(call.spec.timeout),
+            deadline: call.deadline,
+            via: None,
+            conn: None,
+            proven: true,
+            gateway: false,
+        };
+        self.set_call_timer(id);
+        self.run_local(task, now, out);
+    }
+
+    /// The first copy of a task did not fit in the peer's outbox: it never left.
+    pub fn call_send_failed(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        let Some(node) = call.responder() else { return };
+        let error = WireError::new(ErrorCode::Overloaded, "the peer does not read fast enough: its outbox is full");
+        self.not_run(id, node, error.retry_after_s(1), Delivery::NotSent, now, out);
+    }
+
+    /// That node did not run the task: somebody else may be asked. `delivery`: whether it said so itself.
+    pub(super) fn not_run(
+        &mut self,
+        id: &str,
+        node: NodeId,
+        error: WireError,
+        delivery: Delivery,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        call.tried("answer", Some(node), format!("{}: {}", error.code, error.message), now);
+        call.failed.insert(node);
+        call.refusal = Some((node, error, delivery));
+        self.unsend(id);
+        self.advance(id, now, out);
+    }
+
+    /// The task is with nobody any more: the call is where it was before it was sent.
+    pub(super) fn unsend(&mut self, id: &str) {
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        let responder = call.responder();
+        call.phase = Phase::Searching;
+        call.delivery = Delivery::NotSent;
+        call.sends = 0;
+        call.resend_at = None;
+        call.resend_wait = RESEND;
+        call.working = false;
+        call.lost_until = None;
+        call.early.clear();
+        call.answer = None;
+        if let Some(node) = responder {
+            self.release(&node);
+        }
+    }
+}

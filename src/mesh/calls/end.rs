@@ -1,0 +1,131 @@
+//! How a call ends: taken back, timed out, failed or answered; exactly once.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Path, Phase};
+use crate::error::{CallError, Delivery, ErrorCode};
+use crate::identity::NodeId;
+use crate::mesh::action::{Action, CallDone, CallEvent, OnFull};
+use crate::mesh::clock::Now;
+use crate::mesh::state::{State, Timer};
+use crate::node::Route;
+use crate::wire::Draft;
+
+impl State {
+    /// The caller doesn't want it any more.
+    pub fn cancel_call(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+        self.stop_call(id, ErrorCode::Cancelled, "the call was taken back".to_owned(), now, out);
+    }
+
+    /// Gives every call up: the node is going down.
+    pub fn abandon_calls(&mut self, now: Now, out: &mut Vec<Action>) {
+        let ids: Vec<_> = self.calls.entries.keys().cloned().collect();
+        for id in ids {
+            self.cancel_call(&id, now, out);
+        }
+    }
+
+    /// Ends a call, and tells whoever works on it to stop.
+    pub(super) fn stop_call(&mut self, id: &str, code: ErrorCode, message: String, now: Now, out: &mut Vec<Action>) {
+        let Some(call) = self.calls.entries.get(id) else { return };
+        let Phase::Sent { node, path } = call.phase else { return self.fail(id, code, message, now, out) };
+        match path {
+            Path::Local => {
+                // The call ends first: the task's own end would give it another reason.
+                self.fail(id, code, message, now, out);
+                return self.on_cancel(&(self.me, id.to_owned()), now, out);
+            }
+            // The package knows no cancel; it would only use up its hundred messages.
+            Path::Direct if self.peers.legacy_conn_of(&node).is_some() => {}
+            Path::Direct | Path::Relay(_) => {
+                let via = if let Path::Relay(tracker) = path { Some(tracker) } else { None };
+                self.send_to(&node, via.as_ref(), Draft::Cancel { id: id.to_owned() }, OnFull::Drop, out);
+            }
+        }
+        self.fail(id, code, message, now, out);
+    }
+
+    pub(super) fn time_out(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+        let Some(call) = self.calls.entries.get(id) else { return };
+        let seconds = call.spec.timeout.as_secs_f64();
+        let message = match call.delivery {
+            Delivery::NotSent => format!("nobody was found within {seconds} s; the task was not sent"),
+            Delivery::Unconfirmed => {
+                format!("no sign of arrival within {seconds} s; whether the task ran is not known")
+            }
+            _ => format!("the responder has the task but did not answer within {seconds} s; it was told to stop"),
+        };
+        self.stop_call(id, ErrorCode::Timeout, message, now, out);
+    }
+
+    /// Ends a call with an error.
+    pub(super) fn fail(&mut self, id: &str, code: ErrorCode, message: String, now: Now, out: &mut Vec<Action>) {
+        self.end(id, Err((code, message, None)), now, out);
+    }
+
+    pub(super) fn end(
+        &mut self,
+        id: &str,
+        result: Result<Bytes, (ErrorCode, String, Option<Duration>)>,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(call) = self.calls.entries.remove(id) else { return };
+        self.timers.cancel(&Timer::Call(id.to_owned()));
+        if let Some(query) = &call.query {
+            self.stop_query(query);
+        }
+        self.timers.cancel(&Timer::Dht(id.to_owned()));
+        self.leave_dht(call.dht, out);
+        let responder = call.responder();
+        if let Some(node) = &responder {
+            self.release(node);
+        }
+        let since = |at: Option<Duration>| at.unwrap_or(now.mono).saturating_sub(call.started);
+        let done = match (result, responder) {
+            (Ok(payload), Some(responder)) => {
+                self.counters.calls_done += 1;
+                let path = if let Phase::Sent { path, .. } = call.phase { path } else { Path::Direct };
+                let (route, hops, via) = match path {
+                    Path::Local => (Route::Local, 0, None),
+                    Path::Relay(tracker) => (Route::Relay, 1 + u32::from(call.relay_hops.max(1)), Some(tracker)),
+                    Path::Direct => match call.found.get(&responder) {
+                        Some((hops, _)) => (Route::Flood, *hops, None),
+                        None => (Route::Direct, 1, None),
+                    },
+                };
+                let known = self.table.get(&responder).map(|r| r.name.clone());
+                let own = (responder == self.me).then(|| self.config.name.clone());
+                Ok(CallDone {
+                    payload,
+                    responder,
+                    responder_name: own.or(known).unwrap_or_default(),
+                    route,
+                    hops,
+                    via,
+                    chunks: call.next_chunk,
+                    timings: [since(call.sent_at), since(call.first_sign), now.mono.saturating_sub(call.started)],
+                    tried: call.tried,
+                })
+            }
+            (Ok(_), None) => return,
+            (Err((code, message, retry_after)), responder) => {
+                self.counters.calls_failed += 1;
+                let responder = responder.or(call.refusal.as_ref().map(|(n, ..)| *n));
+                Err(CallError { code, message, retry_after, delivery: call.delivery, responder, tried: call.tried })
+            }
+        };
+        out.push(Action::Call { id: id.to_owned(), event: CallEvent::Done(Box::new(done)) });
+    }
+
+    pub(super) fn release(&mut self, node: &NodeId) {
+        if let Some(n) = self.in_flight.get_mut(node) {
+            *n = n.saturating_sub(1);
+            if *n == 0 {
+                self.in_flight.remove(node);
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Carrying out what the mesh decided: outside the lock, by whoever brought the input.
+
+use std::collections::VecDeque;
+
+use tokio::sync::mpsc;
+
+use super::driver::{Shared, lock};
+use super::info::Activity;
+use super::search::SearchNews;
+use crate::error::CloseReason;
+use crate::mesh::{Action, CallEvent, ConnId, Now, OnFull, State, What};
+use crate::net::{Connection, Punch, SendError};
+use crate::wire::draft;
+
+impl Shared {
+    /// Carries actions out, and those that come of it.
+    pub(crate) fn carry_out(&self, actions: Vec<Action>) {
+        if actions.is_empty() {
+            return;
+        }
+        let mut queue: VecDeque<Action> = actions.into();
+        while let Some(action) = queue.pop_front() {
+            let more = self.carry_out_one(action);
+            // What comes of an action comes before what was to follow it.
+            for action in more.into_iter().rev() {
+                queue.push_front(action);
+            }
+        }
+    }
+
+    fn carry_out_one(&self, action: Action) -> Vec<Action> {
+        match action {
+            Action::Send { to, what, on_full } => return self.send(to, what, on_full),
+            Action::SignLegacy { conn, draft } => {
+                let message = draft.sign(&self.identity);
+                return self.decide(|s, now, out| s.send_legacy(conn, message, now, out));
+            }
+            Action::Close { conn, reason, message } => {
+                if let Some(connection) = self.connection(conn) {
+                    connection.close(reason, &message);
+                }
+            }
+            Action::Dial { node, addrs, how } => self.dial_for_calls(node, addrs, how),
+            Action::DialBack { conn, id, addr, nonce } => self.dial_back(conn, id, addr, nonce),
+            Action::Dht { lookup, what } => return self.ask_dht(lookup, what),
+            Action::DhtStop { lookup } => self.stop_dht(lookup),
+            Action::DialUnknown { lookup, addr, node } => self.dial_unknown(lookup, addr, node),
+            Action::Punch { node, local, addrs, wait, dialler } => {
+                self.punch(node, Punch { local, addrs, wait, dialler });
+            }
+            Action::SignRecord(draft) => match draft.sign(&self.identity) {
+                Some(record) => {
+                    let more = self.decide(|s, _, out| s.record_signed(record, out));
+                    self.dht_may_change();
+                    return more;
+                }
+                None => tracing::error!("this node's record is too large to be published: register less"),
+            },
+            Action::RunTask { key, task } => self.run_task(key, *task),
+            Action::StopTask { key } => {
+                if let Some(task) = lock(&self.tasks).get(&key) {
+                    task.token.cancel();
+                }
+            }
+            Action::Credit { key } => {
+                if let Some(task) = lock(&self.tasks).get(&key) {
+                    task.credit.notify_waiters();
+                }
+            }
+            // Told already, under the lock.
+            Action::Call { .. } => {}
+            Action::Found { id, record, how, hops } => {
+                let found = self.read(|state, _| state.found(&record, how, Some(hops)));
+                if let Some(sender) = lock(&self.finds).get(&id) {
+                    // A listing that nobody reads fast enough is cut short.
+                    let _ = sender.try_send(SearchNews::Node(Box::new(found)));
+                }
+            }
+            Action::FindNote { id, result } => {
+                if let Some(sender) = lock(&self.finds).get(&id) {
+                    let _ = sender.try_send(SearchNews::Dht(result));
+                }
+            }
+            Action::FindOver { id } => drop(lock(&self.finds).remove(&id)),
+            Action::Event(event) => {
+                self.subscribers.deliver(&event);
+                self.tell(Activity::Published(event));
+            }
+            Action::Activity(activity) => {
+                if matches!(activity, Activity::PeerConnected { .. } | Activity::PeerLost { .. }) {
+                    self.peers_changed.send_modify(|n| *n += 1);
+                    self.dht_may_change();
+                }
+                self.tell(activity);
+            }
+        }
+        Vec::new()
+    }
+
+    fn send(&self, to: ConnId, what: What, on_full: OnFull) -> Vec<Action> {
+        let Some(connection) = self.connection(to) else { return Vec::new() };
+        let message = match what {
+            What::Ready(object) => object,
+            What::Sign(draft) => draft.sign(&self.identity),
+            What::Relay { target, source, hops, frame } => draft::relay(&target, &source, hops, &frame),
+            What::SignRelay(draft, target) => draft::relay(&target, &self.me, 0, &draft.sign(&self.identity)),
+        };
+        match connection.send(&message) {
+            // A closed connection is reported on its own.
+            Ok(()) | Err(SendError::Closed) => Vec::new(),
+            Err(SendError::TooLarge) => {
+                tracing::warn!(size = message.raw().len(), "a message is larger than the wire carries; it is dropped");
+                self.not_sent(&connection, on_full)
+            }
+            Err(SendError::Full) => self.not_sent(&connection, on_full),
+        }
+    }
+
+    fn not_sent(&self, connection: &Connection, on_full: OnFull) -> Vec<Action> {
+        match on_full {
+            OnFull::Drop => self.decide(|s, _, _| s.refuse("outbox_full")),
+            OnFull::Close => {
+                connection.close(CloseReason::TooSlow, "the outbox for this peer is full");
+                Vec::new()
+            }
+            OnFull::FailCall(id) => self.decide(|s, now, out| s.call_send_failed(&id, now, out)),
+            OnFull::Relay { source, target, id } => self.decide(|s, _, out| s.relay_full(&source, &target, &id, out)),
+        }
+    }
+
+    /// Hands callers their news. Under the lock, and so in the order they were decided: two connections may bring
+    /// chunks of one call at the same time. It only puts them into the calls' channels.
+    pub(super) fn tell_callers(&self, state: &mut State, now: Now, actions: &mut Vec<Action>) {
+        let is_news = |action: &mut Action| matches!(action, Action::Call { .. });
+        loop {
+            let news: Vec<Action> = actions.extract_if(.., is_news).collect();
+            if news.is_empty() {
+                return;
+            }
+            for action in news {
+                if let Action::Call { id, event } = action
+                    && !self.tell_caller(&id, event)
+                {
+                    state.cancel_call(&id, now, actions);
+                }
+            }
+        }
+    }
+
+    /// `false`: the caller's channel is full. It holds a window and what surrounds it, so the responder overran that, and
+    /// the call can't go on.
+    fn tell_caller(&self, id: &str, event: CallEvent) -> bool {
+        let done = matches!(event, CallEvent::Done(_));
+        let mut calls = lock(&self.calls);
+        let sender = if done { calls.remove(id) } else { calls.get(id).cloned() };
+        drop(calls);
+        let sent = sender.map(|s| s.try_send(event));
+        done || !matches!(sent, Some(Err(mpsc::error::TrySendError::Full(_))))
+    }
+
+    /// What the node has in the DHT may have changed, or whom it could join it through.
+    fn dht_may_change(&self) {
+        if let Some(dht) = &self.dht {
+            dht.changed().send_modify(|n| *n += 1);
+        }
+    }
+}

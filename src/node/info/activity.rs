@@ -1,0 +1,101 @@
+//! What happens to the node, for its owner to see.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use crate::error::CloseReason;
+use crate::identity::NodeId;
+
+/// A published event that reached this node.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Event {
+    /// Its id, unique together with `origin`.
+    pub id: String,
+    /// Its type, such as `task.done`.
+    pub event_type: String,
+    /// What it carries.
+    pub data: serde_json::Value,
+    /// Who published it. Its signature was checked when `proven`.
+    pub origin: NodeId,
+    /// When it was published, in UNIX seconds by the origin's clock.
+    pub timestamp: i64,
+    /// Whether the origin's signature proves it. `false` for the Python package's events, which are not signed.
+    pub proven: bool,
+}
+
+/// Something that happened to the node, for its owner to see.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Activity {
+    /// A peer completed its handshake.
+    PeerConnected {
+        /// Its id.
+        node_id: NodeId,
+        /// Its name, empty until its record came.
+        name: String,
+        /// Where it is connected.
+        addr: SocketAddr,
+        /// Whether it dialled us.
+        inbound: bool,
+        /// Whether its id is proven.
+        proven: bool,
+    },
+    /// A peer's connection ended.
+    PeerLost {
+        /// Its id.
+        node_id: NodeId,
+        /// Its name.
+        name: String,
+        /// Why, if it or we said so.
+        reason: Option<CloseReason>,
+    },
+    /// A connection was refused or closed before it was proven.
+    Refused {
+        /// Its address.
+        addr: SocketAddr,
+        /// Why.
+        reason: CloseReason,
+        /// Details in words.
+        message: String,
+    },
+    /// A configured peer could not be reached; it is tried again.
+    DialFailed {
+        /// The address as configured.
+        peer: String,
+        /// What went wrong.
+        message: String,
+        /// When it is tried again, in milliseconds.
+        retry_in_ms: u64,
+    },
+    /// A task arrived and its handler starts.
+    TaskReceived {
+        /// Its id.
+        id: String,
+        /// What is asked for.
+        capability: String,
+        /// Who asks.
+        caller: NodeId,
+        /// Through which tracker it came, if through one.
+        via: Option<NodeId>,
+    },
+    /// A task was answered.
+    TaskFinished {
+        /// Its id.
+        id: String,
+        /// What was asked for.
+        capability: String,
+        /// Who asked.
+        caller: NodeId,
+        /// Whether it was answered with success.
+        success: bool,
+        /// The error, if not.
+        error: Option<String>,
+        /// How long it took, in milliseconds.
+        took_ms: u64,
+    },
+    /// A published event that one of our interests or subscriptions covers.
+    Published(Event),
+}

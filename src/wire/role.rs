@@ -1,0 +1,29 @@
+//! A node's tracker role, as the member `tracker` says it.
+
+use super::fields::Fields;
+use super::json::Builder;
+use super::message::Malformed;
+use crate::node::TrackerRole;
+
+impl Fields<'_> {
+    /// The role; absent or null: no tracker.
+    pub(crate) fn tracker(&self) -> Result<TrackerRole, Malformed> {
+        match self.opt_text("tracker")?.as_deref() {
+            None => Ok(TrackerRole::None),
+            Some("public") => Ok(TrackerRole::Public),
+            Some("private") => Ok(TrackerRole::Private),
+            Some(_) => Err(self.malformed("tracker: null, \"public\" or \"private\"")),
+        }
+    }
+}
+
+impl Builder {
+    /// Writes the role.
+    pub(crate) fn tracker(self, role: TrackerRole) -> Self {
+        match role {
+            TrackerRole::None => self.null("tracker"),
+            TrackerRole::Public => self.str("tracker", "public"),
+            TrackerRole::Private => self.str("tracker", "private"),
+        }
+    }
+}
