@@ -328,6 +328,8 @@ impl State {
         self.timers.next()
     }
 
+    // ---- small things ----------------------------------------------------------------------------------------
+
     /// Counts something that was refused or dropped.
     pub fn refuse(&mut self, reason: &'static str) {
         self.refuse_n(reason, 1);
