@@ -1,6 +1,6 @@
 //! Answers as text for people. Whatever comes from other nodes is made harmless here.
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde_json::Value;
 
 use crate::control::{Progress, Stage};
@@ -10,6 +10,11 @@ use super::text;
 
 /// The narrowest terminal that tables are fitted into; on a narrower one each row is a list.
 const NARROWEST: u16 = 60;
+
+/// The longest cell that is never put on two lines: ids, times.
+const UNBROKEN: usize = 14;
+/// The longest word that isn't broken to make a table fit: an address.
+const WORD: usize = 21;
 
 /// A member as text; empty if it isn't one.
 fn text_of<'a>(value: &'a Value, member: &str) -> &'a str {
@@ -33,22 +38,44 @@ fn who(value: &Value, id: &str) -> String {
 }
 
 fn table(terminal: bool, header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    // A terminal that doesn't tell its size says 0.
+    let width = Table::new().width().filter(|width| terminal && *width > 0);
+    fitted(width, header, rows.into_iter().collect())
+}
+
+/// A table that fits this width without breaking an id, a time or an address; else each row is a list.
+fn fitted(width: Option<u16>, header: &[&str], mut rows: Vec<Vec<String>>) -> String {
+    let mut header = header.to_vec();
+    if header.starts_with(&["NAME", "ID"]) && rows.iter().all(|row| row[0] == row[1]) {
+        // Nobody has a name of its own.
+        header.remove(0);
+        rows.iter_mut().for_each(|row| drop(row.remove(0)));
+    }
+    let least = |column: usize| -> usize {
+        let least = |cell: &str| match cell.chars().count() {
+            short if short <= UNBROKEN => short,
+            _ => cell.split(' ').map(|word| word.chars().count().min(WORD)).max().unwrap_or_default(),
+        };
+        rows.iter().map(|row| least(&row[column])).chain([header[column].len()]).max().unwrap_or_default() + 2
+    };
+    let least: Vec<u16> = (0..header.len()).map(|column| u16::try_from(least(column)).unwrap_or(u16::MAX)).collect();
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    // A terminal that doesn't tell its size says 0.
-    match table.width() {
-        Some(width) if terminal && width >= NARROWEST => {
-            table.set_content_arrangement(ContentArrangement::Dynamic);
+    if let Some(width) = width {
+        if width < NARROWEST || least.iter().map(|l| u32::from(*l)).sum::<u32>() > u32::from(width) {
+            return list(&header, rows);
         }
-        Some(width) if terminal && width > 0 => return list(header, rows),
-        _ => {}
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     }
     table.set_header(header);
     for row in rows {
         table.add_row(row.iter().map(|cell| text::line(cell)));
     }
-    for column in table.column_iter_mut() {
+    for (column, least) in table.column_iter_mut().zip(least) {
         column.set_padding((0, 2));
+        if width.is_some() {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least)));
+        }
     }
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
@@ -101,6 +128,9 @@ fn way(peer: &Value) -> String {
 pub(super) fn peers(terminal: bool, peers: &[Value]) -> String {
     let rows = peers.iter().map(|peer| {
         let mut notes = Vec::new();
+        if peer["capabilities"].as_array().is_some_and(|list| !list.is_empty()) {
+            notes.push(capabilities(&peer["capabilities"]));
+        }
         if text_of(peer, "tracker") != "none" {
             notes.push(format!("{} tracker", text_of(peer, "tracker")));
         }
@@ -114,11 +144,10 @@ pub(super) fn peers(terminal: bool, peers: &[Value]) -> String {
             way(peer),
             peer["rtt_ms"].as_f64().map_or_else(|| "-".to_owned(), text::millis),
             text::span(number(peer, "connected_s")),
-            capabilities(&peer["capabilities"]),
-            notes.join(", "),
+            if notes.is_empty() { "-".to_owned() } else { notes.join("; ") },
         ]
     });
-    table(terminal, &["NAME", "ID", "FOUND", "WAY", "RTT", "SINCE", "PROVIDES", ""], rows)
+    table(terminal, &["NAME", "ID", "FOUND", "WAY", "RTT", "SINCE", "PROVIDES"], rows)
 }
 
 /// Nodes found.
@@ -197,25 +226,13 @@ fn router(map: &Value) -> String {
     }
 }
 
-/// The part in the DHT, in a line.
-fn dht(dht: &Value) -> String {
-    let state = text_of(dht, "state");
-    let detail = text_of(dht, "detail");
-    if state == "off" {
-        return if detail.is_empty() { state.to_owned() } else { detail.to_owned() };
-    }
-    let port = dht["port"].as_u64().map_or_else(String::new, |port| format!(" on UDP port {port}"));
-    let last = dht["last_announce_s"].as_u64().map_or_else(String::new, |s| format!(", last {} ago", text::span(s)));
-    format!(
-        "{state}{port}: {detail}; {} announced{last}; {} lookups found somebody, {} nobody",
-        number(dht, "announced"),
-        number(dht, "lookups_found"),
-        number(dht, "lookups_failed")
-    )
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// The state of a node.
-pub(super) fn status(status: &Value) -> String {
+/// The state of a node, its lines broken at the width of a terminal.
+pub(super) fn status(terminal: bool, status: &Value) -> String {
+    let width = Table::new().width().filter(|width| terminal && *width >= NARROWEST);
     let m = &status["metrics"];
     let counts = |member: &str| {
         let counted: Vec<String> =
@@ -234,16 +251,15 @@ pub(super) fn status(status: &Value) -> String {
         (
             "peers",
             format!(
-                "{} proven, {} unproven, {} connections",
+                "{} proven, {} unproven, {}",
                 number(m, "peers"),
                 number(m, "unproven_peers"),
-                number(m, "connections")
+                counted(number(m, "connections"), "connection")
             ),
         ),
-        ("known", format!("{} records of other nodes", number(m, "records"))),
+        ("known", format!("{} of other nodes", counted(number(m, "records"), "record"))),
         ("provides", capabilities(&status["capabilities"])),
         ("interests", strings(&status["interests"])),
-        ("dht", dht(&status["dht"])),
         (
             "tasks",
             format!(
@@ -278,7 +294,7 @@ pub(super) fn status(status: &Value) -> String {
     ];
     let discovery = discovery(&status["discovery"]).into_iter().enumerate();
     let discovery = discovery.map(|(n, line)| (if n == 0 { "discovery" } else { "" }, line));
-    rows.into_iter().chain(discovery).map(|(name, value)| format!("{name:<11}{}\n", text::line(&value))).collect()
+    rows.into_iter().chain(discovery).map(|(name, value)| text::hung(name, &text::line(&value), 11, width)).collect()
 }
 
 /// How each way of finding nodes is doing, one a line; those that are not in use come last.
@@ -448,6 +464,33 @@ mod tests {
     }
 
     #[test]
+    fn a_table_on_a_terminal_breaks_no_id_and_no_address() {
+        let (one, two) = ("rrDoCjJJDJ4q", "0eEvL9LQyZuR");
+        let peer = |id: &str, name: &str, way: &str, tracker: &str| {
+            let row = [name, id, "remembered", way, "12.59 ms", "1 min 10 s", tracker];
+            row.map(str::to_owned).to_vec()
+        };
+        let header = ["NAME", "ID", "FOUND", "WAY", "RTT", "SINCE", "PROVIDES"];
+        let relay = "relay via 0eEvL9LQyZuR, punching failed: no answer within 5 s (a NAT with changing ports?)";
+        for names in [[one, two], ["render", "box"], ["a-machine-of-mine", "another"]] {
+            let rows = vec![
+                peer(one, names[0], "inbound 203.0.113.210:42319", "render"),
+                peer(two, names[1], relay, "render; public tracker"),
+            ];
+            for width in [60, 80, 100, 200] {
+                let text = fitted(Some(width), &header, rows.clone());
+                for whole in [one, two, "203.0.113.210:42319", "12.59 ms", "1 min 10 s", "changing"] {
+                    assert!(text.contains(whole), "{width}: {text}");
+                }
+                let list = text.starts_with("NAME      ") && text.contains("\n\n") || text.starts_with("ID        ");
+                assert!(list || text.lines().all(|l| l.chars().count() <= width.into()), "{width}: {text}");
+            }
+            let text = fitted(Some(80), &header, rows);
+            assert!(names[0] != one || !text.contains("NAME"), "{text}");
+        }
+    }
+
+    #[test]
     fn a_status_tells_in_a_line_whether_the_node_is_reached() {
         let box1 = json!({"node_id": "abcdefghijklmnop", "name": "box"});
         let box2 = json!({"node_id": "qrstuvwxyzabcdef", "name": ""});
@@ -467,17 +510,20 @@ mod tests {
             (json!({"state": "unknown", "trackers": [], "why": "w"}), "reachable  not known: w\n"),
             (json!({"state": "unknown", "trackers": [box1], "why": "w"}), "reachable  not known: w; reached via box\n"),
         ] {
-            let text = status(&json!({"reachability": reach, "metrics": {}}));
+            let text = status(false, &json!({"reachability": reach, "metrics": {}}));
             assert!(text.contains(told), "{text}");
         }
     }
 
     #[test]
     fn a_status_tells_how_discovery_is_doing() {
-        let text = status(&json!({"discovery": [
-            {"name": "dht", "state": "off", "detail": ""},
-            {"name": "lan", "state": "failing", "detail": "no\u{1b} multicast", "candidates": 3, "dialled": 2, "proven": 1},
-        ]}));
+        let text = status(
+            false,
+            &json!({"discovery": [
+                {"name": "dht", "state": "off", "detail": ""},
+                {"name": "lan", "state": "failing", "detail": "no\u{1b} multicast", "candidates": 3, "dialled": 2, "proven": 1},
+            ]}),
+        );
         let line = "discovery  lan failing: no\u{fffd} multicast (3 known, 2 dialled, 1 proven)\n           dht off\n";
         assert!(text.contains(line), "{text}");
     }
@@ -492,14 +538,15 @@ mod tests {
             (json!({"state": "failed", "why": "x\ny"}), "router     no port: x"),
             (json!(null), "router     not asked for a port (--port-map)\n"),
         ] {
-            let text = status(&json!({"port_map": map, "metrics": {}}));
+            let text = status(false, &json!({"port_map": map, "metrics": {}}));
             assert!(text.contains(told), "{text}");
         }
     }
 
     #[test]
     fn a_status_names_refusals_by_reason() {
-        let text = status(&json!({"name": "box", "metrics": {"refused": {"BAD_SIGNATURE": 2}, "bytes_in": 2048}}));
+        let text =
+            status(false, &json!({"name": "box", "metrics": {"refused": {"BAD_SIGNATURE": 2}, "bytes_in": 2048}}));
         assert!(text.contains("refused    2 BAD_SIGNATURE"), "{text}");
         assert!(text.contains("2.0 kB"), "{text}");
     }

@@ -158,6 +158,8 @@ pub enum DiscoveryState {
     Off,
     /// It works, as far as can be told.
     On,
+    /// It is wanted, and there is no network for it at present.
+    Waiting,
     /// It is wanted and does not work.
     Failing,
 }
@@ -352,12 +354,19 @@ impl DhtHealth {
 impl From<&DhtHealth> for DiscoveryHealth {
     fn from(dht: &DhtHealth) -> Self {
         let off = dht.state == "off";
-        let words = if dht.detail.is_empty() { String::new() } else { format!("; {}", dht.detail) };
-        let found =
-            format!("{} of {} lookups led to somebody", dht.lookups_found, dht.lookups_found + dht.lookups_failed);
+        let words = if dht.detail.is_empty() { String::new() } else { format!(", {}", dht.detail) };
+        let port = dht.port.map_or_else(String::new, |port| format!(" on UDP port {port}"));
+        let announced = match dht.announced {
+            0 => String::new(),
+            n => format!("; {n} announced"),
+        };
+        let looked = match (dht.lookups_found, dht.lookups_found + dht.lookups_failed) {
+            (_, 0) => String::new(),
+            (found, all) => format!("; {found} of {all} lookups found somebody"),
+        };
         let detail = match off {
             true => dht.detail.clone(),
-            false => format!("{}, {} nodes, {} announced, {found}{words}", dht.state, dht.nodes, dht.announced),
+            false => format!("{}{port}{words}{announced}{looked}", dht.state),
         };
         let state = if off { DiscoveryState::Off } else { DiscoveryState::On };
         Self { name: dht.source, state, detail, ..Self::default() }
