@@ -147,7 +147,7 @@ pub enum Error {
     Identity(#[from] IdentityError),
     /// The address to listen on can't be had.
     #[error(
-        "can't listen on {addr}: {source} (choose an address of this machine and a port that no other program has, or port 0 for any free one)"
+        "can't listen on {addr}: {source} (choose an address of this machine and another port, or port 0 for any free one)"
     )]
     Listen {
         /// The address asked for.
