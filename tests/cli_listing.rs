@@ -37,6 +37,9 @@ fn status_in_both_formats() {
     for part in [&one.id(), "one (elo ", &one.addr(), "public", "1 proven", "echo", "1 done", "news.*", "refused"] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
+    assert_eq!(text.matches(&one.id()).count(), 1, "{text}");
+    assert!(text.contains("1 connection\n") && text.contains("1 record of other nodes"), "{text}");
+    assert_eq!(text.lines().filter(|line| line.contains("dht")).count(), 1, "{text}");
 }
 
 #[test]

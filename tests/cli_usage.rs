@@ -82,6 +82,9 @@ fn wrong_usage_is_told_with_exit_code_2() {
         (&["serve", "--tracker", "--allow", &id], "--allow needs --private"),
         (&["serve", "--tracker", "--private", "--allow", "abc"], "43 characters"),
         (&["serve", "--no-listen", "--port", "1"], "--no-listen"),
+        (&["serve", "--no-listen", "--tracker"], "--no-listen doesn't go with --tracker"),
+        (&["serve", "--dht", "nonsense"], "none of mesh, off and public"),
+        (&["serve", "--dht", "off", "--dht-port", "1"], "--dht-port doesn't go"),
         (&["serve", "--exec-stream"], "need --exec"),
         (&["serve", "--exec", "cat"], "without a capability"),
         (&["serve", "--exec", " ", "--agent", "a"], "--exec is empty"),
@@ -111,6 +114,16 @@ fn with_json_an_error_is_one_object() {
         assert_eq!(error["error"]["exit"], ran.code, "{error}");
         assert!(error["error"]["message"].is_string());
     }
+}
+
+#[test]
+fn a_home_that_cant_be_written_is_said_with_what_to_do() {
+    let home = Home::new();
+    // A folder in place of the lock can't be opened for writing, by root either.
+    std::fs::create_dir_all(home.file("node.lock")).unwrap();
+    let ran = home.run(["serve", "--bind", "127.0.0.1", "--port", "0"]);
+    ran.failed(1, "can't open the lock");
+    ran.failed(1, "name another folder with --home");
 }
 
 #[test]

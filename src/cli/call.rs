@@ -24,12 +24,12 @@ Examples:
   elo call summarise 'some text'             the payload is text
   elo call add '[1, 2]'                      the payload is JSON
   elo call translate --to mybox - < file     the payload comes from stdin
-  elo call ping --peer 10.0.0.5              through a short-lived node, when none runs here
-  elo call write --stream --trace 'a poem'   parts as they appear, and which way they came
+  elo call ping --peer 10.0.0.5              through a short-lived node
+  elo call write --stream --trace 'a poem'   parts as they come, and which way
 
 The result goes to stdout: text as text, everything else as JSON; with --json the whole outcome.
 
-Exit codes: 0 success, 1 the task failed, 2 wrong usage, 3 not delivered (or not known to be),
+Exit codes: 0 success, 1 the task failed, 2 wrong usage, 3 not delivered (or not known to be), \
 4 delivered but unanswered in time, 130 interrupted (the task is cancelled).";
 
 /// Hand a task to an agent, model or tool, and print its answer

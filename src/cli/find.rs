@@ -18,7 +18,7 @@ const AFTER_HELP: &str = "\
 Examples:
   elo find                      everybody who is known or answers
   elo find summarise            who provides `summarise`
-  elo find --peer 10.0.0.5      through a short-lived node, when none runs here
+  elo find --peer 10.0.0.5      through a short-lived node
   elo find summarise --trace    each step, and when it was done
   elo find --json | jq .name    one JSON object a line
 

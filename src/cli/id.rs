@@ -11,7 +11,7 @@ use super::failure::{Failure, OK};
 const AFTER_HELP: &str = "\
 Examples:
   elo id
-  elo serve --peer \"$(elo --home ~/other id)@10.0.0.5\"     that node and no other
+  elo serve --peer \"$(elo --home ~/other id)@10.0.0.5\"   that node and no other
 
 Exit codes: 0 success, 1 there is no key or it can't be used.";
 

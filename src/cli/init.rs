@@ -14,7 +14,8 @@ Examples:
   elo init              make the key, if there is none
   elo init --force      make a new one; the old key is kept beside it
 
-The key is HOME/identity.seed (PKCS#8 PEM, readable by its owner only). `elo serve` makes it as well.
+The key is HOME/identity.seed (PKCS#8 PEM, readable by its owner only). \
+`elo serve` makes it as well.
 
 Exit codes: 0 made, 1 there is one already or it can't be made.";
 

@@ -46,6 +46,8 @@ impl From<DoorError> for Failure {
             DoorError::Running { .. } => {
                 failure.code("ALREADY_RUNNING").hint("stop it with `elo stop`, or run this one with another --home")
             }
+            #[cfg(unix)]
+            DoorError::Io { .. } => failure.hint("a running node writes in its home: name another folder with --home"),
             _ => failure,
         }
     }
@@ -233,10 +235,11 @@ async fn settle(node: &Node, peers: usize, enough: usize, within: Duration) -> R
     }
     let faults: Vec<String> = failed.iter().map(|(peer, fault)| format!("{peer}: {fault}")).collect();
     let faults = if faults.is_empty() { "no answer in time".to_owned() } else { faults.join("; ") };
-    Err(Failure::new(format!("NO_PEER: no peer could be connected ({faults})"))
-        .code("NO_PEER")
-        .exit(NOT_DELIVERED)
-        .hint("check the address, and that a node serves there"))
+    let failure = Failure::new(format!("NO_PEER: no peer could be connected ({faults})"));
+    let failure = failure.code("NO_PEER").exit(NOT_DELIVERED);
+    // Who was refused reached a node, and is told why.
+    let refused = !failed.is_empty() && failed.values().all(|fault| fault.contains("the other side refused"));
+    Err(if refused { failure } else { failure.hint("check the address, and that a node serves there") })
 }
 
 /// The next thing that happens: a peer's fault, or `None` for anything that changes who is connected.

@@ -36,12 +36,13 @@ use output::Output;
 
 const AFTER_HELP: &str = "\
 Two commands to begin with:
-  elo demo                                   see the mesh work, on this machine alone
-  elo serve --agent summarise --exec ./run   offer an agent that runs a program
+  elo demo                                  see the mesh work, on this machine
+  elo serve --agent summarise --exec ./run  offer an agent that runs a program
 
-Settings: a flag wins over an environment variable ELO_*, that over HOME/elo.toml, that over the default.
+Settings: a flag wins over an environment variable ELO_*, that over HOME/elo.toml, that over the \
+default.
 
-Exit codes: 0 success, 1 failed, 2 wrong usage, 3 not delivered, 4 delivered but unanswered in time,
+Exit codes: 0 success, 1 failed, 2 wrong usage, 3 not delivered, 4 delivered but unanswered in time, \
 130 interrupted.";
 
 /// A peer-to-peer mesh for AI agents: find one by what it can do, hand it a task, get a signed result.
@@ -179,6 +180,20 @@ mod tests {
             let help = command.clone().render_long_help().to_string();
             assert!(help.contains("Example"), "elo {name} --help has no example");
             assert!(command.get_about().is_some(), "elo {name} has no description");
+        }
+    }
+
+    /// Help is wrapped to the terminal: a paragraph that is broken by hand as well ends up as long and short lines by turns.
+    #[test]
+    fn help_is_broken_by_hand_only_where_it_fits_80_columns() {
+        let command = super::Cli::command();
+        for command in std::iter::once(&command).chain(command.get_subcommands()) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for paragraph in help.split("\n\n").filter(|paragraph| paragraph.contains('\n')) {
+                for line in paragraph.lines() {
+                    assert!(line.chars().count() < 80, "{}: {line}", command.get_name());
+                }
+            }
         }
     }
 }

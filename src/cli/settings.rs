@@ -124,6 +124,12 @@ impl Settings {
                 "a port on the router leads nowhere then; leave one out",
             );
         }
+        if no_listen && tracker {
+            return wrong(
+                "--no-listen doesn't go with --tracker",
+                "others register with a tracker by connecting to it; leave one out",
+            );
+        }
         if private && !tracker {
             return wrong(
                 "--private needs --tracker",

@@ -50,12 +50,14 @@ pub(super) fn run(app: &App, _args: StatusArgs) -> Result<u8, Failure> {
         } else {
             let home = app.home.display();
             match &identity {
+                // The node tells its id itself.
+                Some(_) if running => {}
                 Some(id) => app.out.line(&format!("identity   {id}"))?,
                 None => app.out.line("identity   none yet (`elo init` makes one, and so does `elo serve`)")?,
             }
             app.out.line(&format!("home       {home}"))?;
             match node {
-                Some(node) => app.out.block(&render::status(&mesh::value(&node)?))?,
+                Some(node) => app.out.block(&render::status(app.out.terminal, &mesh::value(&node)?))?,
                 None => app.out.line("node       not running (`elo serve` starts it)")?,
             }
         }

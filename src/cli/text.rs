@@ -22,6 +22,28 @@ pub(super) fn line(text: &str) -> String {
         .collect()
 }
 
+/// A value after its name, broken between words where it would be wider than `width`; all its lines begin at `indent`.
+pub(super) fn hung(name: &str, value: &str, indent: usize, width: Option<u16>) -> String {
+    let room = width.map_or(usize::MAX, |width| usize::from(width).saturating_sub(indent));
+    let mut out = format!("{name:<indent$}");
+    let mut used = 0;
+    for word in value.split(' ') {
+        let long = word.chars().count();
+        if used > 0 && used + 1 + long > room {
+            let _ = write!(out, "\n{:indent$}", "");
+            used = 0;
+        } else if used > 0 {
+            out.push(' ');
+            used += 1;
+        }
+        out.push_str(word);
+        used += long;
+    }
+    out.truncate(out.trim_end().len());
+    out.push('\n');
+    out
+}
+
 /// A text from another node as harmless lines.
 pub(super) fn block(text: &str) -> String {
     let text = text.replace("\r\n", "\n");

@@ -76,6 +76,12 @@ pub(super) fn dht(text: &str) -> Result<Dht, String> {
         if host.starts_with('[') {
             return Err(format!("{node:?}: the DHT is IPv4 only"));
         }
+        // A single word is rather a mode put wrongly than a machine.
+        if !node.contains(['.', ':']) && node != "localhost" {
+            return Err(format!(
+                "{node:?} is none of mesh, off and public; if it is the host of a node in the DHT, say {node}:{port}"
+            ));
+        }
         nodes.push(format!("{host}:{port}"));
     }
     Ok(Dht::Bootstrap(nodes))
@@ -240,9 +246,12 @@ mod tests {
         assert_eq!([dht("mesh"), dht("off"), dht("public")], [Ok(Dht::Mesh), Ok(Dht::Off), Ok(Dht::Public)]);
         let nodes = dht("10.0.0.1, box.lan:9");
         assert_eq!(nodes, Ok(Dht::Bootstrap(vec!["10.0.0.1:7878".into(), "box.lan:9".into()])));
-        for text in ["", "mesh,off", "10.0.0.1,", "[::1]:5", "::1", "box:0", "http://box"] {
+        for text in
+            ["", "mesh,off", "10.0.0.1,", "[::1]:5", "::1", "box:0", "http://box", "of", "Off", "box:1,nonsense"]
+        {
             assert!(dht(text).is_err(), "{text}");
         }
+        assert_eq!(dht("localhost"), Ok(Dht::Bootstrap(vec!["localhost:7878".into()])));
     }
 
     #[test]

@@ -355,6 +355,10 @@ impl Shared {
                 }
                 self.discovery.set_health("lan", Source::Lan, state, detail);
             }
+            Event::NoNetwork(detail) => {
+                tracing::info!("discovery on the local network: {detail}");
+                self.discovery.set_health("lan", Source::Lan, DiscoveryState::Waiting, detail);
+            }
         }
     }
 }

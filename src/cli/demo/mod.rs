@@ -25,7 +25,7 @@ Examples:
   elo demo
   elo demo --json | jq .route
 
-Six nodes in this process, on 127.0.0.1: a tracker; an asker and a writer that can't dial each other; a translator
+Six nodes in this process, on 127.0.0.1: a tracker; an asker and a writer that can't dial each other; a translator \
 the asker is connected to; and behind it, three hops from the asker, an archive. Nothing is kept afterwards.
 
 Exit codes: 0 everything happened as it should, 1 something did not (it says what).";

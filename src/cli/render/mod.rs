@@ -3,7 +3,7 @@
 mod activity;
 mod status;
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde_json::Value;
 
 use crate::control::{Progress, Stage};
@@ -15,6 +15,11 @@ pub(super) use status::status;
 
 /// The narrowest terminal that tables are fitted into; on a narrower one each row is a list.
 const NARROWEST: u16 = 60;
+
+/// The longest cell that is never put on two lines: ids, times.
+const UNBROKEN: usize = 14;
+/// The longest word that isn't broken to make a table fit: an address.
+const WORD: usize = 21;
 
 /// A member as text; empty if it isn't one.
 fn text_of<'a>(value: &'a Value, member: &str) -> &'a str {
@@ -38,22 +43,44 @@ fn who(value: &Value, id: &str) -> String {
 }
 
 fn table(terminal: bool, header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    // A terminal that doesn't tell its size says 0.
+    let width = Table::new().width().filter(|width| terminal && *width > 0);
+    fitted(width, header, rows.into_iter().collect())
+}
+
+/// A table that fits this width without breaking an id, a time or an address; else each row is a list.
+fn fitted(width: Option<u16>, header: &[&str], mut rows: Vec<Vec<String>>) -> String {
+    let mut header = header.to_vec();
+    if header.starts_with(&["NAME", "ID"]) && rows.iter().all(|row| row[0] == row[1]) {
+        // Nobody has a name of its own.
+        header.remove(0);
+        rows.iter_mut().for_each(|row| drop(row.remove(0)));
+    }
+    let least = |column: usize| -> usize {
+        let least = |cell: &str| match cell.chars().count() {
+            short if short <= UNBROKEN => short,
+            _ => cell.split(' ').map(|word| word.chars().count().min(WORD)).max().unwrap_or_default(),
+        };
+        rows.iter().map(|row| least(&row[column])).chain([header[column].len()]).max().unwrap_or_default() + 2
+    };
+    let least: Vec<u16> = (0..header.len()).map(|column| u16::try_from(least(column)).unwrap_or(u16::MAX)).collect();
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    // A terminal that doesn't tell its size says 0.
-    match table.width() {
-        Some(width) if terminal && width >= NARROWEST => {
-            table.set_content_arrangement(ContentArrangement::Dynamic);
+    if let Some(width) = width {
+        if width < NARROWEST || least.iter().map(|l| u32::from(*l)).sum::<u32>() > u32::from(width) {
+            return list(&header, rows);
         }
-        Some(width) if terminal && width > 0 => return list(header, rows),
-        _ => {}
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     }
     table.set_header(header);
     for row in rows {
         table.add_row(row.iter().map(|cell| text::line(cell)));
     }
-    for column in table.column_iter_mut() {
+    for (column, least) in table.column_iter_mut().zip(least) {
         column.set_padding((0, 2));
+        if width.is_some() {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least)));
+        }
     }
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
@@ -106,6 +133,9 @@ fn way(peer: &Value) -> String {
 pub(super) fn peers(terminal: bool, peers: &[Value]) -> String {
     let rows = peers.iter().map(|peer| {
         let mut notes = Vec::new();
+        if peer["capabilities"].as_array().is_some_and(|list| !list.is_empty()) {
+            notes.push(capabilities(&peer["capabilities"]));
+        }
         if text_of(peer, "tracker") != "none" {
             notes.push(format!("{} tracker", text_of(peer, "tracker")));
         }
@@ -119,11 +149,10 @@ pub(super) fn peers(terminal: bool, peers: &[Value]) -> String {
             way(peer),
             peer["rtt_ms"].as_f64().map_or_else(|| "-".to_owned(), text::millis),
             text::span(number(peer, "connected_s")),
-            capabilities(&peer["capabilities"]),
-            notes.join(", "),
+            if notes.is_empty() { "-".to_owned() } else { notes.join("; ") },
         ]
     });
-    table(terminal, &["NAME", "ID", "FOUND", "WAY", "RTT", "SINCE", "PROVIDES", ""], rows)
+    table(terminal, &["NAME", "ID", "FOUND", "WAY", "RTT", "SINCE", "PROVIDES"], rows)
 }
 
 /// Nodes found.
@@ -257,6 +286,33 @@ mod tests {
         let text = trace(&json!({"route": "relay", "responder_name": evil, "hops": 2, "verified": true,
             "tried": [{"step": "table", "result": evil}]}));
         assert!(!text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn a_table_on_a_terminal_breaks_no_id_and_no_address() {
+        let (one, two) = ("rrDoCjJJDJ4q", "0eEvL9LQyZuR");
+        let peer = |id: &str, name: &str, way: &str, tracker: &str| {
+            let row = [name, id, "remembered", way, "12.59 ms", "1 min 10 s", tracker];
+            row.map(str::to_owned).to_vec()
+        };
+        let header = ["NAME", "ID", "FOUND", "WAY", "RTT", "SINCE", "PROVIDES"];
+        let relay = "relay via 0eEvL9LQyZuR, punching failed: no answer within 5 s (a NAT with changing ports?)";
+        for names in [[one, two], ["render", "box"], ["a-machine-of-mine", "another"]] {
+            let rows = vec![
+                peer(one, names[0], "inbound 203.0.113.210:42319", "render"),
+                peer(two, names[1], relay, "render; public tracker"),
+            ];
+            for width in [60, 80, 100, 200] {
+                let text = fitted(Some(width), &header, rows.clone());
+                for whole in [one, two, "203.0.113.210:42319", "12.59 ms", "1 min 10 s", "changing"] {
+                    assert!(text.contains(whole), "{width}: {text}");
+                }
+                let list = text.starts_with("NAME      ") && text.contains("\n\n") || text.starts_with("ID        ");
+                assert!(list || text.lines().all(|l| l.chars().count() <= width.into()), "{width}: {text}");
+            }
+            let text = fitted(Some(80), &header, rows);
+            assert!(names[0] != one || !text.contains("NAME"), "{text}");
+        }
     }
 
     #[test]

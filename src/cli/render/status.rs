@@ -1,8 +1,9 @@
 //! The state of a node: `elo status`.
 
+use comfy_table::Table;
 use serde_json::Value;
 
-use super::{capabilities, number, strings, text_of, who};
+use super::{NARROWEST, capabilities, number, strings, text_of, who};
 use crate::cli::text;
 
 /// Whether others can dial a node.
@@ -42,19 +43,26 @@ fn router(map: &Value) -> String {
 fn dht(dht: &Value) -> String {
     let port = dht["port"].as_u64().map_or_else(String::new, |port| format!(" on UDP port {port}"));
     let last = dht["last_announce_s"].as_u64().map_or_else(String::new, |s| format!(", last {} ago", text::span(s)));
-    format!(
-        "dht {}{port}: {}; {} nodes known, {} announced{last}; {} lookups found somebody, {} nobody",
-        text_of(dht, "state"),
-        text_of(dht, "detail"),
-        number(dht, "nodes"),
-        number(dht, "announced"),
-        number(dht, "lookups_found"),
-        number(dht, "lookups_failed")
-    )
+    let (found, nobody) = (number(dht, "lookups_found"), number(dht, "lookups_failed"));
+    let announced = match number(dht, "announced") {
+        0 => String::new(),
+        n => format!("; {n} announced{last}"),
+    };
+    let looked = match found + nobody {
+        0 => String::new(),
+        all => format!("; {found} of {all} lookups found somebody"),
+    };
+    let (state, nodes) = (text_of(dht, "state"), counted(number(dht, "nodes"), "node"));
+    format!("dht {state}{port}: {}; {nodes} known{announced}{looked}", text_of(dht, "detail"))
 }
 
-/// The state of a node.
-pub(in crate::cli) fn status(status: &Value) -> String {
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The state of a node, its lines broken at the width of a terminal.
+pub(in crate::cli) fn status(terminal: bool, status: &Value) -> String {
+    let width = Table::new().width().filter(|width| terminal && *width >= NARROWEST);
     let m = &status["metrics"];
     let counts = |member: &str| {
         let counted: Vec<String> =
@@ -73,13 +81,13 @@ pub(in crate::cli) fn status(status: &Value) -> String {
         (
             "peers",
             format!(
-                "{} proven, {} unproven, {} connections",
+                "{} proven, {} unproven, {}",
                 number(m, "peers"),
                 number(m, "unproven_peers"),
-                number(m, "connections")
+                counted(number(m, "connections"), "connection")
             ),
         ),
-        ("known", format!("{} records of other nodes", number(m, "records"))),
+        ("known", format!("{} of other nodes", counted(number(m, "records"), "record"))),
         ("provides", capabilities(&status["capabilities"])),
         ("interests", strings(&status["interests"])),
         (
@@ -116,7 +124,7 @@ pub(in crate::cli) fn status(status: &Value) -> String {
     ];
     let discovery = discovery(status).into_iter().enumerate();
     let discovery = discovery.map(|(n, line)| (if n == 0 { "discovery" } else { "" }, line));
-    rows.into_iter().chain(discovery).map(|(name, value)| format!("{name:<11}{}\n", text::line(&value))).collect()
+    rows.into_iter().chain(discovery).map(|(name, value)| text::hung(name, &text::line(&value), 11, width)).collect()
 }
 
 /// How each way of finding nodes is doing, one a line; those that are not in use come last.
@@ -167,17 +175,20 @@ mod tests {
             (json!({"state": "unknown", "trackers": [], "why": "w"}), "reachable  not known: w\n"),
             (json!({"state": "unknown", "trackers": [box1], "why": "w"}), "reachable  not known: w; reached via box\n"),
         ] {
-            let text = status(&json!({"reachability": reach, "metrics": {}}));
+            let text = status(false, &json!({"reachability": reach, "metrics": {}}));
             assert!(text.contains(told), "{text}");
         }
     }
 
     #[test]
     fn a_status_tells_how_discovery_is_doing() {
-        let text = status(&json!({"discovery": [
-            {"name": "dht", "state": "off", "detail": ""},
-            {"name": "lan", "state": "failing", "detail": "no\u{1b} multicast", "candidates": 3, "dialled": 2, "proven": 1},
-        ]}));
+        let text = status(
+            false,
+            &json!({"discovery": [
+                {"name": "dht", "state": "off", "detail": ""},
+                {"name": "lan", "state": "failing", "detail": "no\u{1b} multicast", "candidates": 3, "dialled": 2, "proven": 1},
+            ]}),
+        );
         let line = "discovery  lan failing: no\u{fffd} multicast (3 known, 2 dialled, 1 proven)\n           dht off\n";
         assert!(text.contains(line), "{text}");
     }
@@ -185,11 +196,12 @@ mod tests {
     #[test]
     fn a_status_tells_of_the_dht_once() {
         let text = status(
+            false,
             &json!({"discovery": [{"name": "dht", "state": "on", "detail": "joined"}], "dht": {"state": "server",
             "detail": "joined", "port": 7878, "nodes": 3, "announced": 2, "last_announce_s": 70, "lookups_found": 1}}),
         );
-        let line = "discovery  dht server on UDP port 7878: joined; 3 nodes known, 2 announced, last 1 min 10 s ago; \
-                    1 lookups found somebody, 0 nobody\n";
+        let line = "discovery  dht server on UDP port 7878: joined; 3 nodes known; 2 announced, last 1 min 10 s ago; \
+                    1 of 1 lookups found somebody\n";
         assert!(text.contains(line), "{text}");
         assert_eq!(text.matches("dht").count(), 1, "{text}");
     }
@@ -204,14 +216,15 @@ mod tests {
             (json!({"state": "failed", "why": "x\ny"}), "router     no port: x"),
             (json!(null), "router     not asked for a port (--port-map)\n"),
         ] {
-            let text = status(&json!({"port_map": map, "metrics": {}}));
+            let text = status(false, &json!({"port_map": map, "metrics": {}}));
             assert!(text.contains(told), "{text}");
         }
     }
 
     #[test]
     fn a_status_names_refusals_by_reason() {
-        let text = status(&json!({"name": "box", "metrics": {"refused": {"BAD_SIGNATURE": 2}, "bytes_in": 2048}}));
+        let text =
+            status(false, &json!({"name": "box", "metrics": {"refused": {"BAD_SIGNATURE": 2}, "bytes_in": 2048}}));
         assert!(text.contains("refused    2 BAD_SIGNATURE"), "{text}");
         assert!(text.contains("2.0 kB"), "{text}");
     }

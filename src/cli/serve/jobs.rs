@@ -101,7 +101,7 @@ async fn perform(shared: &Shared, out: &Output, lines: &Lines, command: &str, re
             let peers = way.list(op::PEERS, &NoArgs {}).await?;
             if peers.is_empty() { "no peers are connected".to_owned() } else { render::peers(terminal, &peers) }
         }
-        "status" => render::status(&mesh::value(&way.ask(op::STATUS, &NoArgs {}, |_| Ok(())).await?)?),
+        "status" => render::status(terminal, &mesh::value(&way.ask(op::STATUS, &NoArgs {}, |_| Ok(())).await?)?),
         "caps" => {
             let status = mesh::value(&way.ask(op::STATUS, &NoArgs {}, |_| Ok(())).await?)?;
             render::provided(terminal, &status["capabilities"])

@@ -27,28 +27,28 @@ use super::{App, values};
 
 const AFTER_HELP: &str = "\
 Examples:
-  elo serve --agent echo                                 answers with what it is asked
-  elo serve --agent summarise --exec './summarise.py'    a program answers: the task's JSON on its stdin
+  elo serve --agent echo                          answers with what it is asked
+  elo serve --agent sum --exec ./sum.py           a program answers
   elo serve --peer 10.0.0.5 --tool count --exec 'wc -c'
-  elo serve --tracker                                    a meeting point and relay for others
-  elo serve --tracker --private --allow ID               for those named only
-  elo serve --dht 10.0.0.5:7878,10.0.0.6:7878            joins their DHT, without connecting to a peer
-  elo serve --no-listen --peer tracker.example.org       behind a router, through that tracker
+  elo serve --tracker                             a meeting point and relay
+  elo serve --tracker --private --allow ID        for those named only
+  elo serve --dht 10.0.0.5:7878,10.0.0.6:7878     joins their DHT, no peer
+  elo serve --no-listen --peer box.example.org    behind a router
 
-Nodes on one local network find each other by themselves (--no-lan: not this one), and peers of earlier runs are dialled
-again, with and without --peer (--no-remember: not by this one). `elo status` shows how that goes.
+Nodes on one local network find each other by themselves (--no-lan: not this one), and peers of \
+earlier runs are dialled again, with and without --peer (--no-remember: not by this one). `elo status` shows how that goes.
 
-On a terminal there is a prompt (`help` lists its commands). Otherwise the node runs until it is told to stop, and
+On a terminal there is a prompt (`help` lists its commands). Otherwise the node runs until it is told to stop, and \
 `elo call`, `elo peers` and the others talk to it from other terminals.
 
---exec: stdin is one line of JSON, {\"capability\", \"caller\", \"id\", \"payload\", \"timestamp\", \"ttl_s\"};
-environment ELO_TASK_ID, ELO_CAPABILITY, ELO_CALLER; exit 0 and stdout is the result (JSON, else text),
+--exec: stdin is one line of JSON, {\"capability\", \"caller\", \"id\", \"payload\", \"timestamp\", \"ttl_s\"}; \
+environment ELO_TASK_ID, ELO_CAPABILITY, ELO_CALLER; exit 0 and stdout is the result (JSON, else text), \
 anything else and the end of stderr is the error. The program is killed when the caller cancels or stops waiting.
 
 --json: the first line of stdout is {\"event\":\"ready\",...}, then one line for each thing that happens.
 
-Every option also stands in the settings file under the flag's name (`peer = [\"10.0.0.5\"]`), and in an environment
-variable (ELO_PEER=a,b).
+Every option also stands in the settings file under the flag's name (`peer = [\"10.0.0.5\"]`), and in an \
+environment variable (ELO_PEER=a,b).
 
 Exit codes: 0 stopped, 1 could not start, 2 wrong usage, 130 stopped at once by a second signal.";
 

@@ -68,6 +68,8 @@ pub(crate) enum Event {
     Restarted,
     /// How it is doing: whether it works, and details in words.
     Health(bool, String),
+    /// There is no network to use at present, which is nobody's fault; in words.
+    NoNetwork(String),
 }
 
 /// The daemon at work.
@@ -230,9 +232,14 @@ impl Lan {
     }
 
     fn health(&mut self, works: bool, detail: String) {
+        self.tell(works, detail, Event::Health);
+    }
+
+    /// Tells how it is, unless that was the last thing told.
+    fn tell(&mut self, works: bool, detail: String, event: impl Fn(bool, String) -> Event) {
         let health = (works, detail);
         if self.told.as_ref() != Some(&health) {
-            self.waiting.push_back(Event::Health(health.0, health.1.clone()));
+            self.waiting.push_back(event(health.0, health.1.clone()));
             self.told = Some(health);
         }
     }
@@ -247,11 +254,11 @@ impl Lan {
         let names = names.join(", ");
         if names.is_empty() {
             let wanted = self.settings.interfaces.join(", ");
-            let detail = if wanted.is_empty() {
-                "there is no interface to use that is up".to_owned()
-            } else {
-                format!("there is no interface {wanted} that is up and has an address this node listens on")
-            };
+            if wanted.is_empty() {
+                let detail = "no network interface is up but loopback (--lan-interface lo uses that)".to_owned();
+                return self.tell(false, detail, |_, detail| Event::NoNetwork(detail));
+            }
+            let detail = format!("there is no interface {wanted} that is up and has an address this node listens on");
             return self.health(false, detail);
         }
         if self.used == Some(0) {

@@ -237,5 +237,9 @@ async fn within<T>(asking: impl Future<Output = Result<T, String>>) -> Result<T,
 
 /// What went wrong, as far as a line goes: the gateway may have chosen the words.
 fn in_words(error: impl Display) -> String {
-    error.to_string().chars().filter(|c| !c.is_control()).take(200).collect()
+    let words = error.to_string().replace("UDP socket error: ", "");
+    // What the system says ends with its number, which tells a person nothing.
+    let said = words.split_once(" (os error ").and_then(|(said, rest)| Some((said, rest.split_once(')')?.1)));
+    let words = said.map_or_else(|| words.clone(), |(said, rest)| format!("{said}{rest}"));
+    words.chars().filter(|c| !c.is_control()).take(200).collect()
 }

@@ -86,7 +86,11 @@ impl PortMap {
                     }
                 }
                 Err(why) => {
-                    tracing::warn!(%why, "no port is mapped on the gateway; trying again in {wait:?}");
+                    if wait == self.retry[0] {
+                        tracing::warn!(%why, "no port is mapped on the gateway; trying again now and then");
+                    } else {
+                        tracing::debug!(%why, "no port is mapped on the gateway; trying again in {wait:?}");
+                    }
                     tell(PortMapping::Failed { why });
                     tokio::select! {
                         () = cancel.cancelled() => return,

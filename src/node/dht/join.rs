@@ -119,8 +119,9 @@ impl Shared {
             seen.contacts = look.contacts.iter().chain(&engine.bootstrap).map(|c| SocketAddr::V4(*c)).collect();
             seen.state = if look.server { "server" } else { "client" };
             seen.detail = match look.contacts.len() {
-                0 if engine.bootstrap.is_empty() => "the first: no other node is known".to_owned(),
+                0 if engine.bootstrap.is_empty() => "no other node of it is known yet".to_owned(),
                 0 => format!("none of {} nodes answers yet", engine.bootstrap.len()),
+                1 => "1 node in its table".to_owned(),
                 n => format!("{n} nodes in its table"),
             };
             met

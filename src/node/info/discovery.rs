@@ -12,6 +12,8 @@ pub enum DiscoveryState {
     Off,
     /// It works, as far as can be told.
     On,
+    /// It is wanted, and there is no network for it at present.
+    Waiting,
     /// It is wanted and does not work.
     Failing,
 }
