@@ -527,15 +527,17 @@ impl State {
         }
     }
 
-    /// Which trackers the record names: the configured ones, then those named before, then any that are connected.
+    /// Which trackers the record names: the configured ones, then those this node chose, those named before first, then
+    /// those that came to it.
     pub(super) fn refresh_trackers(&mut self, now: Now) {
-        let mut connected: Vec<(bool, bool, NodeId)> = Vec::new();
+        let mut connected: Vec<(bool, bool, bool, NodeId)> = Vec::new();
         for (_, peer) in self.peers.trackers() {
             let node = peer.arrival.node;
-            connected.push((peer.arrival.how.found != Source::Peer, !self.trackers.contains(&node), node));
+            let (configured, own) = (peer.arrival.how.found == Source::Peer, self.is_own_tracker(peer));
+            connected.push((!configured, !own, !self.trackers.contains(&node), node));
         }
         connected.sort();
-        let mut named: Vec<NodeId> = connected.into_iter().take(MAX_TRACKERS).map(|(_, _, node)| node).collect();
+        let mut named: Vec<NodeId> = connected.into_iter().take(MAX_TRACKERS).map(|(.., node)| node).collect();
         // Their order says nothing, so it is no news.
         let is_named = |t: &NodeId| self.trackers.contains(t);
         if named.len() == self.trackers.len() && named.iter().all(is_named) {

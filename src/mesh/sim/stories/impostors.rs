@@ -1,0 +1,145 @@
+//! Strangers that connect to a node and call themselves trackers: the node did not choose them, and they decide nothing.
+
+use std::net::SocketAddr;
+
+use super::thousand::registered;
+use crate::identity::Identity;
+use crate::mesh::sim::node::ip;
+use crate::mesh::sim::*;
+use crate::node::TrackerRole;
+use crate::wire::{RecordDraft, draft};
+
+/// With how many of the first three, the real trackers, a node is registered.
+fn with_real_ones(w: &World, n: N) -> usize {
+    (0..3).filter(|t| w.link(n, *t).is_some()).count()
+}
+
+fn real_trackers(w: &mut World) {
+    for t in 0..3 {
+        w.add(Spec::new(&format!("t{t}")).tracker());
+        if t > 0 {
+            w.join(t, 0);
+        }
+    }
+}
+
+#[test]
+fn a_stranger_that_says_it_is_a_private_tracker_keeps_nobody_from_the_public_ones() {
+    let mut w = World::new(50);
+    real_trackers(&mut w);
+    let n = w.add(Spec::new("n"));
+    let id = w.id(n);
+    let eve = w.add(Spec::new("eve").private(&[id]));
+    w.join(eve, n);
+    w.run(secs(2));
+    assert!(w.link(eve, n).is_some());
+    w.join(n, 0);
+    w.run(secs(60));
+    assert_eq!(with_real_ones(&w, n), 3);
+}
+
+#[test]
+fn strangers_that_say_they_are_trackers_take_no_places_of_real_ones() {
+    let mut w = World::new(51);
+    real_trackers(&mut w);
+    let n = w.add(Spec::new("n"));
+    for i in 0..4 {
+        let eve = w.add(Spec::new(&format!("eve{i}")).tracker().limits(|l| l.max_trackers = 0));
+        w.join(eve, n);
+    }
+    w.run(secs(2));
+    assert_eq!(registered(&w, n), 4);
+    w.join(n, 0);
+    w.run(secs(60));
+    assert_eq!(with_real_ones(&w, n), 3);
+    let record = w.nodes[n].state.record.clone().unwrap();
+    for t in 0..3 {
+        assert!(record.trackers.contains(&w.id(t)), "{t} is not named");
+    }
+}
+
+#[test]
+fn a_stranger_that_says_it_is_a_tracker_does_not_make_a_node_take_its_addresses_back() {
+    let mut w = World::new(52);
+    let friend = w.add(Spec::new("friend"));
+    let n = w.add(Spec::new("n"));
+    let eve = w.add(Spec::new("eve").tracker());
+    w.blocked.insert((friend, n));
+    w.join(n, friend);
+    w.run(secs(2));
+    let addr = SocketAddr::new(ip(n), 7000);
+    let published = |w: &World| w.nodes[friend].state.table.get(&w.id(n)).map(|r| r.addrs.clone()).unwrap_or_default();
+    assert_eq!(published(&w), [addr]);
+    w.join(eve, n);
+    w.until(secs(2), "the stranger is there", |w| w.link(eve, n).is_some());
+    // It says that nobody can dial the node.
+    w.blocked.insert((eve, n));
+    w.run(secs(60));
+    assert_eq!(published(&w), [addr]);
+}
+
+#[test]
+fn a_made_up_tracker_that_moves_all_the_time_is_dialled_no_more_often_for_it() {
+    let mut w = World::new(53);
+    let n = w.add(Spec::new("n").hidden());
+    let eve = w.add(Spec::new("eve"));
+    w.join(n, eve);
+    w.run(secs(1));
+    let before = w.dials;
+    for i in 0..600u64 {
+        let unix_ms = w.nodes[n].now(w.now).unix_ms;
+        let record = RecordDraft {
+            name: String::new(),
+            caps: Default::default(),
+            interests: Vec::new(),
+            addrs: vec![([10, 200, (i >> 8) as u8, i as u8], 7000).into()],
+            trackers: Vec::new(),
+            tracker: TrackerRole::Public,
+            features: Vec::new(),
+            dht: None,
+            version: String::new(),
+            instance: String::new(),
+            seq: unix_ms,
+            ttl_s: 300,
+        };
+        let record = record.sign(&Identity::from_seed([9; 32])).unwrap();
+        let (link, side) = w.link(eve, n).unwrap();
+        assert!(w.push(link, 1 - side, draft::announce(&record.object, 1).raw().clone()));
+        w.run(ms(100));
+    }
+    assert!(w.dials - before <= 10, "{} dials in a minute", w.dials - before);
+}
+
+#[test]
+fn made_up_trackers_by_the_hundred_are_dialled_a_few_times_a_minute() {
+    let mut w = World::new(54);
+    let n = w.add(Spec::new("n").hidden());
+    let eve = w.add(Spec::new("eve"));
+    w.join(n, eve);
+    w.run(secs(1));
+    let before = w.dials;
+    for i in 0..1200u32 {
+        let unix_ms = w.nodes[n].now(w.now).unix_ms;
+        let mut seed = [9; 32];
+        seed[..4].copy_from_slice(&i.to_le_bytes());
+        let record = RecordDraft {
+            name: String::new(),
+            caps: Default::default(),
+            interests: Vec::new(),
+            addrs: vec![([10, 200, 0, 1], 7000 + (i % 999) as u16).into()],
+            trackers: Vec::new(),
+            tracker: TrackerRole::Public,
+            features: Vec::new(),
+            dht: None,
+            version: String::new(),
+            instance: String::new(),
+            seq: unix_ms,
+            ttl_s: 300,
+        };
+        let record = record.sign(&Identity::from_seed(seed)).unwrap();
+        let (link, side) = w.link(eve, n).unwrap();
+        assert!(w.push(link, 1 - side, draft::announce(&record.object, 1).raw().clone()));
+        w.run(ms(100));
+    }
+    assert!(w.dials - before <= 50, "{} dials in two minutes", w.dials - before);
+}
