@@ -24,6 +24,7 @@ use super::relay::Relays;
 use super::seen::Seen;
 use super::table::{Learned, Table};
 use super::tasks::Tasks;
+use super::throttle::Bucket;
 use super::trackers::Trackers;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
@@ -100,6 +101,10 @@ const SEEN_BEYOND: Duration = Duration::from_secs(60);
 /// How often the record is written anew at most because of its trackers alone: they come several at a time.
 const TRACKERS_SETTLE: Duration = Duration::from_secs(1);
 
+/// How often for good: 8 times, and then once in 10 s. Anybody can connect, call itself a tracker, and leave.
+const TRACKERS_BURST: u32 = 8;
+const TRACKERS_EVERY: u32 = 10;
+
 /// The protocol's state of one node.
 #[derive(Debug)]
 pub struct State {
@@ -118,6 +123,7 @@ pub struct State {
     trackers_dirty: bool,
     /// When the record may be written anew because of its trackers.
     trackers_told: Duration,
+    trackers_news: Bucket,
     last_seq: u64,
     pub(super) peers: Peers,
     pub(super) table: Table,
@@ -184,6 +190,7 @@ impl State {
             drafted_addrs: Vec::new(),
             trackers_dirty: false,
             trackers_told: Duration::ZERO,
+            trackers_news: Bucket::new(1, TRACKERS_BURST),
             last_seq: 0,
             peers: Peers::default(),
             table: Table::new(&limits),
@@ -302,7 +309,8 @@ impl State {
                 Timer::Legacy(conn) => self.legacy_due(conn, now, out),
                 Timer::Reach => self.reach_due(now, out),
                 Timer::Record => {
-                    self.record_dirty = true;
+                    // Trackers that changed have their own pace; without them it is half its age.
+                    self.record_dirty |= !self.trackers_dirty;
                     self.flush_record(now, out);
                 }
                 Timer::Register => self.register_due(now, out),
@@ -442,6 +450,11 @@ impl State {
         if !self.record_dirty {
             if !self.trackers_dirty {
                 return;
+            }
+            if now.mono >= self.trackers_told
+                && let Err(wait) = self.trackers_news.take(now.mono / TRACKERS_EVERY)
+            {
+                self.trackers_told = now.mono + wait.saturating_mul(TRACKERS_EVERY);
             }
             if now.mono < self.trackers_told {
                 return self.timers.set(Timer::Record, self.trackers_told);
@@ -616,7 +629,7 @@ impl State {
         }
         self.flush_record(now, out);
         if news && record.tracker == TrackerRole::None {
-            self.shares.forget(conn);
+            self.shares.stop(conn);
         } else if news {
             self.met_tracker(conn, now, out);
         }

@@ -265,13 +265,20 @@ impl State {
         })
     }
 
+    /// Whether a text names a node that is a peer.
+    fn is_named(&self, text: &str, node: &NodeId) -> bool {
+        super::super::table::names(text, node, self.table.get(node).map_or("", |r| r.name.as_str()))
+    }
+
+    /// Whether a call may go through that tracker, or straight (`None`): one that was to go through a certain one goes
+    /// through no other.
+    pub(super) fn may_go_through(&self, id: &str, tracker: Option<&NodeId>) -> bool {
+        let named = self.calls.entries.get(id).and_then(|call| call.spec.via.as_deref());
+        named.is_none_or(|named| tracker.is_some_and(|tracker| self.is_named(named, tracker)))
+    }
+
     fn reach_via(&self, call: &Call, node: &NodeId, via: &str) -> Reach {
-        let record_name = |n: &NodeId| self.table.get(n).map(|r| r.name.clone()).unwrap_or_default();
-        let mut named = self
-            .peers
-            .trackers()
-            .map(|(_, p)| p.arrival.node)
-            .filter(|n| super::super::table::names(via, n, &record_name(n)));
+        let mut named = self.peers.trackers().map(|(_, p)| p.arrival.node).filter(|n| self.is_named(via, n));
         match named.find(|t| !call.unrelayable.contains(&(*node, *t))) {
             Some(tracker) if tracker == *node => Reach::Now(Path::Direct),
             Some(tracker) => Reach::Now(Path::Relay(tracker)),

@@ -143,3 +143,54 @@ fn made_up_trackers_by_the_hundred_are_dialled_a_few_times_a_minute() {
     }
     assert!(w.dials - before <= 50, "{} dials in two minutes", w.dials - before);
 }
+
+impl World {
+    /// Says of a node, in its name and to that peer, that it is a tracker or that it is none.
+    fn say_role(&mut self, of: N, to: N, tracker: TrackerRole) {
+        let record = RecordDraft {
+            name: String::new(),
+            caps: Default::default(),
+            interests: Vec::new(),
+            addrs: Vec::new(),
+            trackers: Vec::new(),
+            tracker,
+            features: Vec::new(),
+            dht: None,
+            version: String::new(),
+            instance: String::new(),
+            seq: self.nodes[to].now(self.now).unix_ms,
+            ttl_s: 300,
+        };
+        let record = record.sign(&self.nodes[of].identity.clone()).unwrap();
+        let (link, side) = self.link(of, to).unwrap();
+        assert!(self.push(link, 1 - side, draft::announce(&record.object, 1).raw().clone()));
+    }
+}
+
+#[test]
+fn who_is_a_tracker_every_other_moment_gets_no_more_records_and_no_record_written_for_it() {
+    let mut w = World::new(55);
+    let t = w.add(Spec::new("t").tracker());
+    let eve = w.add(Spec::new("eve"));
+    let n = w.add(Spec::new("n").hidden());
+    for i in 0..300 {
+        let node = w.add(Spec::new(&format!("n{i}")).hidden().limits(|l| l.max_trackers = 1));
+        w.join(node, t);
+    }
+    w.join(eve, t);
+    w.join(n, eve);
+    w.run(secs(20));
+    let (records, mut seqs) = (w.received_by[eve], std::collections::BTreeSet::new());
+    for i in 0..240 {
+        let role = if i % 2 == 0 { TrackerRole::Public } else { TrackerRole::None };
+        for to in [t, n] {
+            w.say_role(eve, to, role);
+        }
+        w.run(ms(500));
+        seqs.insert(w.nodes[n].state.record.as_ref().unwrap().seq);
+    }
+    // What any tracker gets in that time.
+    let got = w.received_by[eve] - records;
+    assert!(got <= 100 + 50 * 120 + 500, "{got} messages");
+    assert!(seqs.len() <= 8 + 12 + 3, "{} records in two minutes", seqs.len());
+}
