@@ -147,13 +147,18 @@ fn made_up_trackers_by_the_hundred_are_dialled_a_few_times_a_minute() {
 impl World {
     /// Says of a node, in its name and to that peer, that it is a tracker or that it is none.
     fn say_role(&mut self, of: N, to: N, tracker: TrackerRole) {
-        let record = RecordDraft {
+        self.say(of, to, |record| record.tracker = tracker);
+    }
+
+    /// Says something of a node, in its name and to that peer.
+    fn say(&mut self, of: N, to: N, set: impl FnOnce(&mut RecordDraft)) {
+        let mut record = RecordDraft {
             name: String::new(),
             caps: Default::default(),
             interests: Vec::new(),
             addrs: Vec::new(),
             trackers: Vec::new(),
-            tracker,
+            tracker: TrackerRole::None,
             features: Vec::new(),
             dht: None,
             version: String::new(),
@@ -161,6 +166,7 @@ impl World {
             seq: self.nodes[to].now(self.now).unix_ms,
             ttl_s: 300,
         };
+        set(&mut record);
         let record = record.sign(&self.nodes[of].identity.clone()).unwrap();
         let (link, side) = self.link(of, to).unwrap();
         assert!(self.push(link, 1 - side, draft::announce(&record.object, 1).raw().clone()));
@@ -193,4 +199,19 @@ fn who_is_a_tracker_every_other_moment_gets_no_more_records_and_no_record_writte
     let got = w.received_by[eve] - records;
     assert!(got <= 100 + 50 * 120 + 500, "{got} messages");
     assert!(seqs.len() <= 8 + 12 + 3, "{} records in two minutes", seqs.len());
+}
+
+#[test]
+fn a_peer_from_elsewhere_names_no_dht_server_of_this_host_or_its_link() {
+    let mut w = World::new(56);
+    let (n, eve) = (w.add(Spec::new("n")), w.add(Spec::new("eve")));
+    w.join(eve, n);
+    w.run(secs(2));
+    w.say(eve, n, |record| {
+        let ips = [[127, 0, 0, 1], [169, 254, 169, 254], [10, 0, 0, 9]];
+        record.addrs = ips.map(|ip| (ip, 7000).into()).to_vec();
+        record.dht = Some(5353);
+    });
+    w.run(secs(1));
+    assert_eq!(w.nodes[n].state.dht_contacts(), ["10.0.0.9:5353".parse().unwrap()]);
 }
