@@ -12,6 +12,7 @@ use super::action::{Action, OnFull, TaskKey, What};
 use super::calls::Calls;
 use super::clock::{Now, Timers};
 use super::conn_id::ConnId;
+use super::dialable::Near;
 use super::dialback::DialBacks;
 use super::federation::Shares;
 use super::forward::Forwards;
@@ -117,6 +118,7 @@ pub struct State {
     pub(super) record: Option<Arc<Record>>,
     pub(super) trackers: Vec<NodeId>,
     pub(super) local_ips: BTreeSet<IpAddr>,
+    pub(super) near: Near,
     pub(super) record_dirty: bool,
     /// The addresses of the record that was last given to be signed.
     drafted_addrs: Vec<SocketAddr>,
@@ -186,6 +188,7 @@ impl State {
             record: None,
             trackers: Vec::new(),
             local_ips: BTreeSet::new(),
+            near: Near::default(),
             record_dirty: true,
             drafted_addrs: Vec::new(),
             trackers_dirty: false,
@@ -527,6 +530,7 @@ impl State {
 
     /// A node that listens everywhere learns its addresses from its own connections.
     pub(super) fn learn_local_addr(&mut self, arrival: &Arrival) {
+        self.near.note(arrival.addr.ip());
         self.note_local_ip(arrival.local.ip());
     }
 

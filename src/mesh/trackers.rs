@@ -175,15 +175,16 @@ impl State {
     /// A record was learned: it may be a tracker's.
     pub(super) fn tracker_learned(&mut self, record: &Record, from: Option<NodeId>, now: Now) {
         let node = record.node_id;
-        if record.tracker != TrackerRole::Public || record.addrs.is_empty() || node == self.me {
+        let addrs = self.dialable(&record.addrs);
+        if record.tracker != TrackerRole::Public || addrs.is_empty() || node == self.me {
             self.known_trackers.candidates.remove(&node);
             return;
         }
         if let Some(known) = self.known_trackers.candidates.get_mut(&node) {
             if known.seq < record.seq {
                 known.seq = record.seq;
-                if known.addrs != record.addrs {
-                    known.addrs.clone_from(&record.addrs);
+                if known.addrs != addrs {
+                    known.addrs = addrs;
                     (known.failures, known.after) = (0, now.mono);
                 }
             }
@@ -194,7 +195,7 @@ impl State {
             return self.refuse("too_many_trackers");
         }
         let candidate = Candidate {
-            addrs: record.addrs.clone(),
+            addrs,
             seq: record.seq,
             told_by,
             redial: Redial::new(&self.config.limits),

@@ -231,10 +231,9 @@ impl State {
             return Reach::Now(Path::Direct);
         }
         let record = self.table.get(node);
-        if let Some(record) = record
-            && call.may_dial(node, &record.addrs)
-        {
-            return Reach::Dial(*node, record.addrs.clone());
+        let addrs = record.map(|record| self.dialable(&record.addrs)).unwrap_or_default();
+        if call.may_dial(node, &addrs) {
+            return Reach::Dial(*node, addrs);
         }
         let relays = |t: &&NodeId| self.peers.conn_of(t).is_some() && !call.unrelayable.contains(&(*node, **t));
         let named = record.into_iter().flat_map(|r| &r.trackers);
@@ -251,11 +250,9 @@ impl State {
         // A tracker that the node names, and that we know but are not connected to.
         let named = record.into_iter().flat_map(|r| &r.trackers);
         for tracker in named.filter(|t| **t != self.me && !call.unrelayable.contains(&(*node, **t))) {
-            if let Some(record) = self.table.get(tracker)
-                && call.may_dial(tracker, &record.addrs)
-                && self.peers.conn_of(tracker).is_none()
-            {
-                return Reach::Dial(*tracker, record.addrs.clone());
+            let addrs = self.table.get(tracker).map(|record| self.dialable(&record.addrs)).unwrap_or_default();
+            if call.may_dial(tracker, &addrs) && self.peers.conn_of(tracker).is_none() {
+                return Reach::Dial(*tracker, addrs);
             }
         }
         Reach::Not(match record {

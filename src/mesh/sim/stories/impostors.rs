@@ -215,3 +215,29 @@ fn a_peer_from_elsewhere_names_no_dht_server_of_this_host_or_its_link() {
     w.run(secs(1));
     assert_eq!(w.nodes[n].state.dht_contacts(), ["10.0.0.9:5353".parse().unwrap()]);
 }
+
+#[test]
+fn no_record_makes_a_node_dial_its_own_host_or_link() {
+    let mut w = World::new(57);
+    let (n, eve) = (w.add(Spec::new("n")), w.add(Spec::new("eve")));
+    w.join(n, eve);
+    w.run(secs(2));
+    let before = w.dials;
+    for tracker in [TrackerRole::Public, TrackerRole::None] {
+        let key = w.add(Spec::new("made up"));
+        let mut record = None;
+        w.say(eve, n, |r| record = Some(r.clone()));
+        let mut record = record.unwrap();
+        record.addrs = [[127, 0, 0, 1], [169, 254, 169, 254]].map(|ip| (ip, 6379).into()).to_vec();
+        record.tracker = tracker;
+        record.caps.insert(crate::wire::Capability::agent("bait"));
+        let record = record.sign(&w.nodes[key].identity.clone()).unwrap();
+        let (link, side) = w.link(eve, n).unwrap();
+        assert!(w.push(link, 1 - side, draft::announce(&record.object, 1).raw().clone()));
+    }
+    w.run(secs(1));
+    let call = w.call(n, Ask::new("bait").timeout(secs(5)));
+    w.error(&call);
+    w.run(secs(60));
+    assert_eq!(w.dials, before);
+}
