@@ -60,6 +60,13 @@ impl Default for Shares {
 }
 
 impl Shares {
+    /// A peer says that it is no tracker any more.
+    pub fn stop(&mut self, conn: ConnId) {
+        if let Some(share) = self.by_conn.get_mut(&conn) {
+            share.waiting.clear();
+        }
+    }
+
     /// A connection ended.
     pub fn forget(&mut self, conn: ConnId) {
         self.by_conn.remove(&conn);
@@ -152,15 +159,16 @@ impl State {
     /// A peer is a tracker, and so is this node: they tell each other whom they know.
     pub(super) fn met_tracker(&mut self, conn: ConnId, now: Now, out: &mut Vec<Action>) {
         let Some(node) = self.peers.get(conn).map(|p| p.arrival.node) else { return };
-        if self.config.tracker == TrackerRole::None || self.shares.by_conn.contains_key(&conn) {
+        if self.config.tracker == TrackerRole::None {
             return;
         }
         // Everything once; what is new is added as it comes.
         let known = self.table.iter().filter(|r| self.shares_at_first(r, &node));
         let waiting = known.map(|r| (r.node_id, 1)).collect();
         let rate = Bucket::new(SHARE_PER_SECOND, SHARE_BURST);
-        let share = Share { rate, waiting, unconfirmed: 0, since_asked: 0, asked: None, last: FIRST };
-        self.shares.by_conn.insert(conn, share);
+        let new = Share { rate, waiting: BTreeMap::new(), unconfirmed: 0, since_asked: 0, asked: None, last: FIRST };
+        // Who was a tracker before on its connection has its rate from then.
+        self.shares.by_conn.entry(conn).or_insert(new).waiting = waiting;
         self.share_due(conn, now, out);
     }
 

@@ -11,6 +11,7 @@ mod budget;
 pub mod calls;
 pub mod clock;
 pub mod conn_id;
+mod dialable;
 mod dialback;
 mod events;
 mod federation;

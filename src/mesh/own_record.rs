@@ -8,6 +8,7 @@ use super::action::{Action, OnFull, What};
 use super::clock::Now;
 use super::peers::Arrival;
 use super::state::{State, Timer};
+use super::throttle::Bucket;
 use crate::identity::NodeId;
 use crate::limits::{FLOOD_TTL, MAX_ADDRS, MAX_CAPS, MAX_RECORD, MAX_TRACKERS};
 use crate::node::{Source, TrackerRole};
@@ -16,8 +17,12 @@ use crate::wire::{Capability, Record, RecordDraft, draft};
 /// How often the record is written anew at most because of its trackers alone: they come several at a time.
 const TRACKERS_SETTLE: Duration = Duration::from_secs(1);
 
+/// How often for good: 8 times, and then once in 10 s. Anybody can connect, call itself a tracker, and leave.
+const TRACKERS_BURST: u32 = 8;
+const TRACKERS_EVERY: u32 = 10;
+
 /// What was given to be signed, and when there may be more.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Drafts {
     /// The addresses of the last one.
     addrs: Vec<SocketAddr>,
@@ -27,6 +32,19 @@ pub struct Drafts {
     trackers_dirty: bool,
     /// When there may be one because of the trackers.
     trackers_told: Duration,
+    trackers_news: Bucket,
+}
+
+impl Default for Drafts {
+    fn default() -> Self {
+        Self {
+            addrs: Vec::new(),
+            last_seq: 0,
+            trackers_dirty: false,
+            trackers_told: Duration::ZERO,
+            trackers_news: Bucket::new(1, TRACKERS_BURST),
+        }
+    }
 }
 
 impl State {
@@ -110,11 +128,23 @@ impl State {
         self.flush_record(now, out);
     }
 
+    /// The record is half its age, or its trackers have changed.
+    pub(super) fn record_due(&mut self, now: Now, out: &mut Vec<Action>) {
+        // Trackers that changed have their own pace; without them it is half its age.
+        self.record_dirty |= !self.drafts.trackers_dirty;
+        self.flush_record(now, out);
+    }
+
     /// Asks for a new signature when the record is out of date.
     pub fn flush_record(&mut self, now: Now, out: &mut Vec<Action>) {
         if !self.record_dirty {
             if !self.drafts.trackers_dirty {
                 return;
+            }
+            if now.mono >= self.drafts.trackers_told
+                && let Err(wait) = self.drafts.trackers_news.take(now.mono / TRACKERS_EVERY)
+            {
+                self.drafts.trackers_told = now.mono + wait.saturating_mul(TRACKERS_EVERY);
             }
             if now.mono < self.drafts.trackers_told {
                 return self.timers.set(Timer::Record, self.drafts.trackers_told);
@@ -187,6 +217,7 @@ impl State {
 
     /// A node that listens everywhere learns its addresses from its own connections.
     pub(super) fn learn_local_addr(&mut self, arrival: &Arrival) {
+        self.near.note(arrival.addr.ip());
         self.note_local_ip(arrival.local.ip());
     }
 
@@ -200,15 +231,17 @@ impl State {
         }
     }
 
-    /// Which trackers the record names: the configured ones, then those named before, then any that are connected.
+    /// Which trackers the record names: the configured ones, then those this node chose, those named before first, then
+    /// those that came to it.
     pub(super) fn refresh_trackers(&mut self, now: Now) {
-        let mut connected: Vec<(bool, bool, NodeId)> = Vec::new();
+        let mut connected: Vec<(bool, bool, bool, NodeId)> = Vec::new();
         for (_, peer) in self.peers.trackers() {
             let node = peer.arrival.node;
-            connected.push((peer.arrival.how.found != Source::Peer, !self.trackers.contains(&node), node));
+            let (configured, own) = (peer.arrival.how.found == Source::Peer, self.is_own_tracker(peer));
+            connected.push((!configured, !own, !self.trackers.contains(&node), node));
         }
         connected.sort();
-        let mut named: Vec<NodeId> = connected.into_iter().take(MAX_TRACKERS).map(|(_, _, node)| node).collect();
+        let mut named: Vec<NodeId> = connected.into_iter().take(MAX_TRACKERS).map(|(.., node)| node).collect();
         // Their order says nothing, so it is no news.
         let is_named = |t: &NodeId| self.trackers.contains(t);
         if named.len() == self.trackers.len() && named.iter().all(is_named) {

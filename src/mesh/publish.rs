@@ -1,7 +1,7 @@
 //! What of this node belongs into the DHT, and whom it could join the DHT through.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use super::action::Action;
 use super::clock::Now;
@@ -81,14 +81,23 @@ impl State {
         self.flush_record(now, out);
     }
 
-    /// The DHT servers that connected peers say they run.
+    /// The DHT servers that connected peers say they run. This host's own addresses, and those of a link, are theirs to name
+    /// only over a connection from there: others would have us send to what nobody outside can reach.
     pub fn dht_contacts(&self) -> Vec<SocketAddrV4> {
         let mut contacts = Vec::new();
         for (_, peer) in self.peers.all_proven() {
             let Some(record) = self.table.get(&peer.arrival.node) else { continue };
             let Some(port) = record.dht else { continue };
+            let from = peer.arrival.addr.ip().to_canonical();
+            let near = |ip: Ipv4Addr| match from {
+                IpAddr::V4(from) => {
+                    ip.is_loopback() == from.is_loopback() && ip.is_link_local() == from.is_link_local()
+                }
+                IpAddr::V6(from) => ip.is_loopback() && from.is_loopback(),
+            };
             for addr in &record.addrs {
                 if let IpAddr::V4(ip) = addr.ip()
+                    && (near(ip) || !(ip.is_loopback() || ip.is_link_local()))
                     && !ip.is_unspecified()
                     && !ip.is_multicast()
                     && !ip.is_broadcast()

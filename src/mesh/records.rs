@@ -71,7 +71,7 @@ impl State {
         }
         self.flush_record(now, out);
         if news && record.tracker == TrackerRole::None {
-            self.shares.forget(conn);
+            self.shares.stop(conn);
         } else if news {
             self.met_tracker(conn, now, out);
         }

@@ -12,6 +12,7 @@ use super::action::{Action, OnFull, TaskKey, What};
 use super::calls::Calls;
 use super::clock::{Now, Timers};
 use super::conn_id::ConnId;
+use super::dialable::Near;
 use super::dialback::DialBacks;
 use super::federation::Shares;
 use super::forward::Forwards;
@@ -110,6 +111,7 @@ pub struct State {
     pub(super) record: Option<Arc<Record>>,
     pub(super) trackers: Vec<NodeId>,
     pub(super) local_ips: BTreeSet<IpAddr>,
+    pub(super) near: Near,
     pub(super) record_dirty: bool,
     pub(super) drafts: Drafts,
     pub(super) peers: Peers,
@@ -173,6 +175,7 @@ impl State {
             record: None,
             trackers: Vec::new(),
             local_ips: BTreeSet::new(),
+            near: Near::default(),
             record_dirty: true,
             drafts: Drafts::default(),
             peers: Peers::default(),
@@ -291,10 +294,7 @@ impl State {
                 }
                 Timer::Legacy(conn) => self.legacy_due(conn, now, out),
                 Timer::Reach => self.reach_due(now, out),
-                Timer::Record => {
-                    self.record_dirty = true;
-                    self.flush_record(now, out);
-                }
+                Timer::Record => self.record_due(now, out),
                 Timer::Register => self.register_due(now, out),
                 Timer::Share(conn) => self.share_due(conn, now, out),
                 Timer::Forward(origin, id) => self.forward_due((origin, id), now, out),

@@ -12,9 +12,11 @@ use rand::RngExt;
 
 use super::action::Action;
 use super::clock::Now;
-use super::peers::How;
+use super::peers::{How, Peer};
+use super::reachability::is_global;
 use super::redial::Redial;
 use super::state::{State, Timer};
+use super::throttle::Bucket;
 use crate::identity::NodeId;
 use crate::limits::{Limits, MAX_FEDERATED, MAX_TRACKER_CANDIDATES, MAX_TRACKER_CANDIDATES_OF_ONE};
 use crate::node::{Source, TrackerRole};
@@ -35,6 +37,11 @@ const DIALS_ALONE: usize = 3;
 /// After so many failures in a row a candidate is forgotten.
 const MAX_FAILURES: u32 = 16;
 
+/// How often one is dialled that never worked: 16 at once, then one in 5 s. Whoever tells of trackers can make up as many as
+/// it likes, at addresses of its choosing.
+const UNKNOWN_BURST: u32 = 16;
+const UNKNOWN_EVERY: u32 = 5;
+
 /// A tracker that is known, and not configured.
 #[derive(Debug)]
 struct Candidate {
@@ -51,16 +58,63 @@ struct Candidate {
 }
 
 /// The trackers to register with.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Trackers {
     candidates: BTreeMap<NodeId, Candidate>,
     /// When it last registered with one of them; none was lost since.
     registered: Option<Duration>,
-    /// Whether a private tracker was a peer in this run.
+    /// Those that never worked, and from when on the next of them may be dialled.
+    unknown: (Bucket, Duration),
+    belongs: Belongs,
+}
+
+/// To whose trackers this node belongs, as far as that shows in this run.
+#[derive(Debug, Default)]
+struct Belongs {
+    /// It connected to a private one.
     private: bool,
+    /// One that says so came from a network of its own.
+    claimed: bool,
+    /// Its owner named a public one.
+    public: bool,
+}
+
+impl Belongs {
+    /// A tracker that is a peer. What a stranger from the internet says of itself changes nothing, nor does one that was
+    /// dialled because it called itself public.
+    fn note(&mut self, peer: &Peer) {
+        let (arrival, how) = (&peer.arrival, peer.arrival.how);
+        let chosen = !arrival.inbound && !how.on_demand && how.found != Source::Tracker;
+        match arrival.tracker {
+            TrackerRole::Private if chosen => self.private = true,
+            TrackerRole::Private => self.claimed |= arrival.inbound && !is_global(arrival.addr.ip().to_canonical()),
+            TrackerRole::Public => self.public |= chosen && how.found == Source::Peer,
+            TrackerRole::None => {}
+        }
+    }
+
+    fn to_private(&self) -> bool {
+        self.private || self.claimed && !self.public
+    }
+}
+
+impl Default for Trackers {
+    fn default() -> Self {
+        Self {
+            candidates: BTreeMap::new(),
+            registered: None,
+            unknown: (Bucket::new(1, UNKNOWN_BURST), Duration::ZERO),
+            belongs: Belongs::default(),
+        }
+    }
 }
 
 impl Trackers {
+    /// From when on a candidate may be dialled.
+    fn free_at(&self, candidate: &Candidate) -> Duration {
+        if candidate.redial.was_good() { candidate.after } else { candidate.after.max(self.unknown.1) }
+    }
+
     /// Makes room for another one that `told_by` tells of; `false` when there is none.
     fn make_room(&mut self, told_by: &NodeId, own: bool) -> bool {
         let of_one = self.candidates.values().filter(|c| c.told_by == *told_by).count();
@@ -72,6 +126,21 @@ impl Trackers {
         let failed = self.candidates.iter().filter(|(_, c)| c.failures > 0 && (!full_of_one || c.told_by == *told_by));
         let worst = failed.max_by_key(|(_, c)| (!c.redial.was_good(), c.failures)).map(|(node, _)| *node);
         worst.is_some_and(|node| self.candidates.remove(&node).is_some())
+    }
+
+    /// Takes a dial's place among those that never worked, if it is one of them.
+    fn may_dial(&mut self, node: &NodeId, now: Now) -> bool {
+        if self.candidates.get(node).is_some_and(|c| c.redial.was_good()) {
+            return true;
+        }
+        let (bucket, from) = &mut self.unknown;
+        match bucket.take(now.mono / UNKNOWN_EVERY) {
+            Ok(()) => true,
+            Err(wait) => {
+                *from = now.mono + wait.saturating_mul(UNKNOWN_EVERY);
+                false
+            }
+        }
     }
 
     /// How many there are.
@@ -96,7 +165,7 @@ impl State {
         match self.config.tracker {
             _ if most == 0 => 0,
             // Who belongs to a private tracker does not publish itself elsewhere.
-            TrackerRole::None if self.known_trackers.private => 0,
+            TrackerRole::None if self.known_trackers.belongs.to_private() => 0,
             TrackerRole::None => most,
             TrackerRole::Public => MAX_FEDERATED,
             TrackerRole::Private => 0,
@@ -106,15 +175,16 @@ impl State {
     /// A record was learned: it may be a tracker's.
     pub(super) fn tracker_learned(&mut self, record: &Record, from: Option<NodeId>, now: Now) {
         let node = record.node_id;
-        if record.tracker != TrackerRole::Public || record.addrs.is_empty() || node == self.me {
+        let addrs = self.dialable(&record.addrs);
+        if record.tracker != TrackerRole::Public || addrs.is_empty() || node == self.me {
             self.known_trackers.candidates.remove(&node);
             return;
         }
         if let Some(known) = self.known_trackers.candidates.get_mut(&node) {
             if known.seq < record.seq {
                 known.seq = record.seq;
-                if known.addrs != record.addrs {
-                    known.addrs.clone_from(&record.addrs);
+                if known.addrs != addrs {
+                    known.addrs = addrs;
                     (known.failures, known.after) = (0, now.mono);
                 }
             }
@@ -125,7 +195,7 @@ impl State {
             return self.refuse("too_many_trackers");
         }
         let candidate = Candidate {
-            addrs: record.addrs.clone(),
+            addrs,
             seq: record.seq,
             told_by,
             redial: Redial::new(&self.config.limits),
@@ -139,8 +209,8 @@ impl State {
 
     /// Trackers came, went or became known: decides when the next one is dialled.
     pub(super) fn look_for_trackers(&mut self, now: Now) {
-        if self.peers.trackers().any(|(_, p)| p.arrival.tracker == TrackerRole::Private) {
-            self.known_trackers.private = true;
+        for (_, peer) in self.peers.trackers() {
+            self.known_trackers.belongs.note(peer);
         }
         let Some((at, alone)) = self.next_tracker_dial(now) else {
             return self.timers.cancel(&Timer::Register);
@@ -160,9 +230,15 @@ impl State {
         }
     }
 
+    /// Whether a tracker counts as one that this node has. One that came to it says no more than that it is one: anybody can.
+    /// Trackers look for each other, and it is all the same to them who dialled.
+    pub(super) fn is_own_tracker(&self, peer: &Peer) -> bool {
+        self.config.tracker != TrackerRole::None || !peer.arrival.inbound
+    }
+
     /// From when on the next tracker may be dialled, and whether there is none at all; `None`: nothing to do.
     fn next_tracker_dial(&self, now: Now) -> Option<(Duration, bool)> {
-        let connected = self.peers.trackers().count();
+        let connected = self.peers.trackers().filter(|(_, p)| self.is_own_tracker(p)).count();
         let dialing = self.known_trackers.candidates.values().filter(|c| c.dialing.is_some()).count();
         let alone = connected == 0 && self.config.tracker == TrackerRole::None;
         let at_once = if alone { DIALS_ALONE } else { 1 };
@@ -171,19 +247,20 @@ impl State {
         }
         let known = self.known_trackers.candidates.iter();
         let free = known.filter(|(n, c)| c.dialing.is_none() && self.peers.conn_of(n).is_none());
-        free.map(|(_, c)| c.after.max(now.mono)).min().map(|at| (at, alone))
+        free.map(|(_, c)| self.known_trackers.free_at(c).max(now.mono)).min().map(|at| (at, alone))
     }
 
     /// The wait is over: dials a tracker.
     pub(super) fn register_due(&mut self, now: Now, out: &mut Vec<Action>) {
         if self.next_tracker_dial(now).is_some_and(|(at, _)| at <= now.mono) {
             let known = self.known_trackers.candidates.iter();
-            let ready =
-                known.filter(|(n, c)| c.dialing.is_none() && c.after <= now.mono && self.peers.conn_of(n).is_none());
+            let free = known.filter(|(n, c)| c.dialing.is_none() && self.peers.conn_of(n).is_none());
+            let ready = free.filter(|(_, c)| self.known_trackers.free_at(c) <= now.mono);
             let ready: Vec<NodeId> = ready.map(|(n, _)| *n).collect();
             // At random: that spreads nodes over the trackers.
             let chosen = (!ready.is_empty()).then(|| ready[self.rng.random_range(0..ready.len())]);
             if let Some(node) = chosen
+                && self.known_trackers.may_dial(&node, now)
                 && let Some(candidate) = self.known_trackers.candidates.get_mut(&node)
             {
                 let until = now.mono.saturating_add(dial_patience(&self.config.limits, candidate.addrs.len()));

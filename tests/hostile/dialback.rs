@@ -220,11 +220,23 @@ fn says(id: &Value, addr: &str) -> Object {
 }
 
 #[tokio::test]
-async fn a_tracker_that_lies_makes_nobody_dialable() {
+async fn who_came_and_calls_itself_a_tracker_is_not_asked_and_takes_no_address_back() {
     let target = target().await;
+    let addr = addr_of(&target.node);
+    let mut stranger = Raw::connect_as_tracker(&target.node).await;
+    let heard = stranger.heard().await;
+    assert!(heard.iter().all(|m| m["type"] != "dial_back"), "{heard:?}");
+    assert_eq!(target.node.status().addrs, [addr]);
+}
+
+#[tokio::test]
+async fn a_tracker_that_lies_makes_nobody_dialable() {
+    let chosen = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
+    let ports = [0, 1].map(|i: usize| chosen[i].local_addr().unwrap().to_string());
+    let target = Target::of(|builder| ports.iter().fold(builder, |b, port| b.peer(port.as_str()))).await;
     let (addr, port) = (addr_of(&target.node), port_of(&target.node));
     assert_eq!(target.node.status().addrs, std::slice::from_ref(&addr), "without a tracker it names what it has");
-    let mut liar = Raw::connect_as_tracker(&target.node).await;
+    let mut liar = Raw::dialled_as_tracker(&chosen[0], &target.node).await;
     let ask = liar.until("the question", |m| m["type"] == "dial_back").await;
     assert_eq!(ask["port"], port);
     assert!(target.node.status().addrs.is_empty(), "nothing is verified yet");
@@ -242,7 +254,7 @@ async fn a_tracker_that_lies_makes_nobody_dialable() {
     assert_eq!(bring(&addr, &probe(ask["nonce"].as_str().unwrap())).await, "");
     eventually("a replay is counted", || target.refused("unknown_probe") == 2).await;
     // Another liar brings the nonce and names another's port.
-    let mut second = Raw::connect_as_tracker(&target.node).await;
+    let mut second = Raw::dialled_as_tracker(&chosen[1], &target.node).await;
     let ask = second.until("the question", |m| m["type"] == "dial_back").await;
     assert_eq!(bring(&addr, &probe(ask["nonce"].as_str().unwrap())).await, "");
     second.send(&says(&ask["id"], "127.0.0.1:25")).await;

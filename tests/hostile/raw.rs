@@ -7,7 +7,7 @@ use elo::{Identity, Node, NodeId};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::mesh::addr_of;
@@ -127,6 +127,26 @@ impl Raw {
         raw.shake_with("run", &["dialback"]).await;
         let record = record(&raw.identity, "nothing").str("tracker", "public");
         raw.send(&announce(&sign(record, &raw.identity))).await;
+        raw
+    }
+
+    /// A tracker that the node dials, and that dials back: it is one that the node chose.
+    pub async fn dialled_as_tracker(listener: &TcpListener, node: &Node) -> Self {
+        let (stream, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+        let mut raw = Self::over(stream, node);
+        let said = raw.until("hello", |m| m["type"] == "hello").await;
+        let ack = Builder::new("hello_ack")
+            .str("node_id", &raw.id().to_string())
+            .str("version", "0")
+            .str("nonce", &nonce())
+            .i64("timestamp", unix_s())
+            .strings("features", &["dialback"])
+            .str("instance", "run")
+            .str("hello_nonce", said["nonce"].as_str().unwrap());
+        raw.send(&sign(ack, &raw.identity)).await;
+        raw.until("auth", |m| m["type"] == "auth").await;
+        let welcome = Builder::new("welcome").str("node_id", &raw.id().to_string()).str("tracker", "public");
+        raw.send(&welcome.strings::<&str>("peers", &[]).build()).await;
         raw
     }
 

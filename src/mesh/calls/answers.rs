@@ -27,10 +27,16 @@ impl State {
             self.refuse("unasked_result");
             return None;
         }
+        let may_go_there = self.may_go_through(id, via.as_ref());
         let call = self.calls.entries.get_mut(id)?;
         call.first_sign.get_or_insert(now.mono);
         call.lost_until = None;
-        if let Phase::Lost { node, .. } = call.phase {
+        if let Phase::Lost { until, .. } = &mut call.phase
+            && !may_go_there
+        {
+            // It lives; what is said to it waits for the way that was named.
+            *until = now.mono + super::RECOVER;
+        } else if let Phase::Lost { node, .. } = call.phase {
             // The answer found its way although we had lost sight of the responder.
             let path = via.map_or(Path::Direct, Path::Relay);
             call.phase = Phase::Sent { node, path };

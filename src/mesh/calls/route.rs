@@ -231,10 +231,9 @@ impl State {
             return Reach::Now(Path::Direct);
         }
         let record = self.table.get(node);
-        if let Some(record) = record
-            && call.may_dial(node, &record.addrs)
-        {
-            return Reach::Dial(*node, record.addrs.clone());
+        let addrs = record.map(|record| self.dialable(&record.addrs)).unwrap_or_default();
+        if call.may_dial(node, &addrs) {
+            return Reach::Dial(*node, addrs);
         }
         let relays = |t: &&NodeId| self.peers.conn_of(t).is_some() && !call.unrelayable.contains(&(*node, **t));
         let named = record.into_iter().flat_map(|r| &r.trackers);
@@ -251,11 +250,9 @@ impl State {
         // A tracker that the node names, and that we know but are not connected to.
         let named = record.into_iter().flat_map(|r| &r.trackers);
         for tracker in named.filter(|t| **t != self.me && !call.unrelayable.contains(&(*node, **t))) {
-            if let Some(record) = self.table.get(tracker)
-                && call.may_dial(tracker, &record.addrs)
-                && self.peers.conn_of(tracker).is_none()
-            {
-                return Reach::Dial(*tracker, record.addrs.clone());
+            let addrs = self.table.get(tracker).map(|record| self.dialable(&record.addrs)).unwrap_or_default();
+            if call.may_dial(tracker, &addrs) && self.peers.conn_of(tracker).is_none() {
+                return Reach::Dial(*tracker, addrs);
             }
         }
         Reach::Not(match record {
@@ -265,13 +262,20 @@ impl State {
         })
     }
 
+    /// Whether a text names a node that is a peer.
+    fn is_named(&self, text: &str, node: &NodeId) -> bool {
+        super::super::table::names(text, node, self.table.get(node).map_or("", |r| r.name.as_str()))
+    }
+
+    /// Whether a call may go through that tracker, or straight (`None`): one that was to go through a certain one goes
+    /// through no other.
+    pub(super) fn may_go_through(&self, id: &str, tracker: Option<&NodeId>) -> bool {
+        let named = self.calls.entries.get(id).and_then(|call| call.spec.via.as_deref());
+        named.is_none_or(|named| tracker.is_some_and(|tracker| self.is_named(named, tracker)))
+    }
+
     fn reach_via(&self, call: &Call, node: &NodeId, via: &str) -> Reach {
-        let record_name = |n: &NodeId| self.table.get(n).map(|r| r.name.clone()).unwrap_or_default();
-        let mut named = self
-            .peers
-            .trackers()
-            .map(|(_, p)| p.arrival.node)
-            .filter(|n| super::super::table::names(via, n, &record_name(n)));
+        let mut named = self.peers.trackers().map(|(_, p)| p.arrival.node).filter(|n| self.is_named(via, n));
         match named.find(|t| !call.unrelayable.contains(&(*node, *t))) {
             Some(tracker) if tracker == *node => Reach::Now(Path::Direct),
             Some(tracker) => Reach::Now(Path::Relay(tracker)),

@@ -33,7 +33,7 @@ use views::Asked;
 pub use views::Reach;
 
 /// Whether an address is one of the internet's.
-fn is_global(ip: IpAddr) -> bool {
+pub(super) fn is_global(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
             let [a, b, ..] = ip.octets();
@@ -52,12 +52,14 @@ impl State {
             return;
         }
         let offers = |p: &super::peers::Peer| p.arrival.features.iter().any(|f| f == FEATURE);
-        let offering = self.peers.trackers().filter(|(_, p)| offers(p)).map(|(conn, p)| Asked {
-            conn,
-            node: p.arrival.node,
-            observed: p.arrival.observed.map(|addr| addr.ip().to_canonical()),
-            loopback: p.arrival.addr.ip().to_canonical().is_loopback(),
-        });
+        // Who came here and calls itself a tracker is not asked: it could make this node take its addresses back.
+        let offering =
+            self.peers.trackers().filter(|(_, p)| offers(p) && self.is_own_tracker(p)).map(|(conn, p)| Asked {
+                conn,
+                node: p.arrival.node,
+                observed: p.arrival.observed.map(|addr| addr.ip().to_canonical()),
+                loopback: p.arrival.addr.ip().to_canonical().is_loopback(),
+            });
         // Those that are asked already come first: newcomers don't push them out.
         let (known, new): (Vec<_>, Vec<_>) = offering.partition(|a| self.reach.views.contains_key(&a.node));
         self.reach.look(&[known, new].concat(), now.mono);

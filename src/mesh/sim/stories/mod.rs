@@ -2,6 +2,7 @@
 
 mod calls;
 mod floods;
+mod impostors;
 mod links;
 mod punch;
 mod reachability;

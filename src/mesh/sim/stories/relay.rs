@@ -255,3 +255,31 @@ fn a_tracker_that_dials_is_one_again_after_a_cut() {
     let call = w.call(a, Ask { via: Some("t".into()), ..Ask::new("echo") });
     w.success(&call);
 }
+
+#[test]
+fn a_task_that_is_to_go_through_one_tracker_goes_through_no_other_whatever_way_its_answers_come() {
+    let mut w = World::new(60);
+    for t in 0..2 {
+        w.add(Spec::new(&format!("t{t}")).tracker().limits(|l| l.max_trackers = 0));
+    }
+    let caller = w.add(Spec::new("caller").hidden().provides("news").limits(|l| l.max_trackers = 0));
+    let provider = w.add(Spec::new("provider").hidden().provides("echo").interest("news"));
+    for n in [caller, provider] {
+        w.join(n, 0);
+        w.join(n, 1);
+    }
+    w.run(secs(5));
+    let plan = |p: &mut Plan| (p.chunks, p.ms) = (20, 20_000);
+    let call = w.call(caller, Ask { via: Some("t0".into()), ..Ask::new("echo").plan(plan) });
+    w.run(ms(1500));
+    let heard = w.own(&call).chunks.len();
+    assert!(heard > 0);
+    w.kill(0, true);
+    w.run(secs(8));
+    assert!(w.own(&call).chunks.len() > heard, "the provider answers over the other one");
+    assert_eq!(w.nodes[1].state.relays.len(), 0, "the task went there as well");
+    // It is sent again over its own when that is back.
+    w.revive(0, 7000);
+    assert_eq!(w.success(&call).chunks, 20);
+    assert_eq!((w.nodes[1].state.relays.len(), w.ledger.runs()), (0, 1));
+}
