@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::action::{Action, OnFull, What};
 use super::clock::Now;
 use super::conn_id::ConnId;
+use super::seen::Seen;
 use super::state::State;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
@@ -36,16 +37,30 @@ struct Carried {
     copies: u32,
 }
 
+/// Of how many pairs of nodes it is remembered that the one was told where the other can be dialled, and for how long:
+/// 100 bytes each. Whoever is forgotten is told once more.
+const MAX_TOLD: usize = 4096;
+const TOLD_FOR: Duration = Duration::from_secs(300);
+
 /// Tasks passed on whose results have not come back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Relays {
     carried: BTreeMap<(NodeId, String), Carried>,
+    /// Who was told of whose record, by the seq.
+    told: Seen<(NodeId, NodeId), u64>,
+}
+
+impl Default for Relays {
+    fn default() -> Self {
+        Self { carried: BTreeMap::new(), told: Seen::new(MAX_TOLD, TOLD_FOR) }
+    }
 }
 
 impl Relays {
     /// Forgets tasks past their deadlines.
     pub fn expire(&mut self, now: Now) {
         self.carried.retain(|_, c| c.until > now.mono);
+        self.told.expire(now.mono);
     }
 
     /// Whether another task of that source can be waited for.
@@ -106,11 +121,28 @@ impl State {
             }
             _ => {}
         }
+        if relay.source == from && matches!(&*relay.frame, Message::Task(_)) {
+            self.tell_of_target(conn, from, &relay.target, now, out);
+        }
         self.counters.relayed += 1;
         let what =
             What::Relay { target: relay.target, source: relay.source, hops: relay.hops + 1, frame: relay.frame_object };
         let on_full = OnFull::Relay { source: relay.source, target: relay.target, id };
         out.push(Action::Send { to, what, on_full });
+    }
+
+    /// Who sends a task through us for a node that can be dialled may not know that yet: its record of the node is an
+    /// older one.
+    fn tell_of_target(&mut self, conn: ConnId, source: NodeId, target: &NodeId, now: Now, out: &mut Vec<Action>) {
+        let Some(record) = self.table.get(target).filter(|r| !r.addrs.is_empty()) else { return };
+        let key = (source, *target);
+        match self.relays.told.get_mut(&key) {
+            Some(seq) if *seq >= record.seq => return,
+            Some(seq) => *seq = record.seq,
+            None => drop(self.relays.told.insert(key, record.seq, now.mono)),
+        }
+        let announce = draft::announce(&record.object, 1);
+        out.push(Action::Send { to: conn, what: What::Ready(announce), on_full: OnFull::Drop });
     }
 
     fn relay_refusal(&self, relay: &Relay, from: NodeId) -> Option<(ErrorCode, String)> {
