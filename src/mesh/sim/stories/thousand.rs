@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::mesh::sim::big::seeds;
 use crate::mesh::sim::*;
+use crate::node::Route;
 
 const TRACKERS: usize = 10;
 const NODES: usize = 1000;
@@ -221,4 +222,49 @@ fn a_thousand_nodes_at_two_trackers_that_come_to_know_each_other() {
         "two trackers told each other of {NODES} nodes in {took:?}, with {announces} announces; 100 calls, {queries} queries"
     );
     assert!(w.throttled.is_empty(), "{:?}", w.throttled);
+}
+
+#[test]
+fn of_a_thousand_nodes_behind_nats_those_that_can_punch_do_and_the_others_stay_with_the_relay() {
+    let mut w = World::new(1);
+    w.delay = ms(20);
+    for i in 0..TRACKERS {
+        let t = w.add(Spec::new(&format!("t{i}")).tracker().punches());
+        if t > 0 {
+            w.join(t, 0);
+        }
+    }
+    let nodes: Vec<N> = (0..NODES)
+        .map(|i| {
+            let n = w.add(Spec::new(&format!("n{i}")).hidden().punches().limits(|l| l.max_trackers = 1));
+            // The two of a pair know the same one.
+            w.join(n, i / 2 % TRACKERS);
+            w.run(ms(5));
+            n
+        })
+        .collect();
+    w.run(secs(30));
+    let pairs: Vec<(N, N)> = nodes.chunks(2).map(|pair| (pair[0], pair[1])).collect();
+    // One of each fifth pair is behind a NAT with changing ports.
+    w.symmetric.extend(pairs.iter().skip(4).step_by(5).map(|(_, callee)| *callee));
+    let call_all = |w: &mut World| -> Vec<Route> {
+        let calls: Vec<_> = pairs
+            .iter()
+            .map(|(caller, callee)| {
+                w.run(ms(50));
+                let callee = w.id(*callee);
+                w.call(*caller, Ask::new("ping").to(callee).timeout(secs(20)))
+            })
+            .collect();
+        calls.iter().map(|call| w.success(call).route).collect()
+    };
+    assert!(call_all(&mut w).iter().all(|route| *route == Route::Relay), "nobody can be dialled");
+    w.run(secs(10));
+    let routes = call_all(&mut w);
+    let direct = routes.iter().filter(|route| **route == Route::Direct).count();
+    println!("of {} pairs behind NATs {direct} are connected by now, {} relayed", pairs.len(), routes.len() - direct);
+    for (i, route) in routes.iter().enumerate() {
+        assert_eq!(*route, if i % 5 == 4 { Route::Relay } else { Route::Direct }, "pair {i}");
+    }
+    w.check_calls();
 }
