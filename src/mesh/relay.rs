@@ -5,6 +5,7 @@
 //! that its caller is told when the target is lost.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::action::{Action, OnFull, What};
@@ -16,7 +17,7 @@ use crate::error::ErrorCode;
 use crate::identity::NodeId;
 use crate::limits::MAX_RELAY_HOPS;
 use crate::node::TrackerRole;
-use crate::wire::{Message, Relay, RelayError, WireError, draft};
+use crate::wire::{Message, Record, Relay, RelayError, WireError, draft};
 
 /// The most tasks whose results a tracker waits for. 16384 entries of about 200 bytes; past that the news of a lost
 /// target is left out, and the caller's own asking finds out.
@@ -134,7 +135,8 @@ impl State {
     /// Who sends a task through us for a node that can be dialled may not know that yet: its record of the node is an
     /// older one.
     fn tell_of_target(&mut self, conn: ConnId, source: NodeId, target: &NodeId, now: Now, out: &mut Vec<Action>) {
-        let Some(record) = self.table.get(target).filter(|r| !r.addrs.is_empty()) else { return };
+        let may_know = |r: &&Arc<Record>| !r.addrs.is_empty() && self.may_tell(r, &source);
+        let Some(record) = self.table.get(target).filter(may_know) else { return };
         let key = (source, *target);
         match self.relays.told.get_mut(&key) {
             Some(seq) if *seq >= record.seq => return,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -135,12 +135,12 @@ fn nobody() -> SocketAddr {
 struct Kept {
     cancel: CancellationToken,
     task: JoinHandle<()>,
-    news: UnboundedReceiver<PortMapping>,
+    news: Receiver<PortMapping>,
 }
 
 fn keep(map: PortMap) -> Kept {
-    let (cancel, (sender, news)) = (CancellationToken::new(), unbounded_channel());
-    let task = tokio::spawn(map.keep(cancel.clone(), move |news| drop(sender.send(news))));
+    let (cancel, (sender, news)) = (CancellationToken::new(), channel(256));
+    let task = tokio::spawn(map.keep(cancel.clone(), move |news| drop(sender.try_send(news))));
     Kept { cancel, task, news }
 }
 

@@ -194,6 +194,26 @@ fn a_private_trackers_nodes_are_known_to_whom_it_admits_and_to_no_further_tracke
     }
 }
 
+#[test]
+fn who_relays_to_a_private_trackers_node_does_not_tell_another_tracker_where_it_is() {
+    let mut w = World::new(38);
+    let [public, other, private, member, _] = with_a_private_tracker(&mut w);
+    w.nodes[member].spec.listens = true;
+    w.kill(member, true);
+    w.revive(member, 7000);
+    w.join(private, public);
+    w.join(member, private);
+    w.run(secs(20));
+    let known = w.nodes[public].state.table.get(&w.id(member)).unwrap();
+    assert!(!known.addrs.is_empty() && !knows(&w, other, member));
+    // It knows the id from elsewhere.
+    let id = w.id(member);
+    let call = w.call(other, Ask::new("secret").to(id));
+    w.success(&call);
+    w.run(secs(2));
+    assert!(!knows(&w, other, member));
+}
+
 /// Three trackers in a row, which don't look for each other; a caller behind the first (3), a provider behind the last (4).
 fn row() -> World {
     let mut w = World::new(36);
