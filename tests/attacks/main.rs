@@ -11,4 +11,5 @@ mod identities;
 #[path = "../mesh/mod.rs"]
 mod mesh;
 mod stage;
+mod tasks;
 mod wiretap;

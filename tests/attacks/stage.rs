@@ -25,6 +25,25 @@ pub async fn echo(task: Task, _: Context) -> TaskResult {
     Ok(task.payload)
 }
 
+/// Counts how often a handler ran, in however many nodes.
+#[derive(Clone, Default)]
+pub struct Counter(Arc<AtomicUsize>);
+
+impl Counter {
+    /// The node answers that capability with its payload.
+    pub fn count(&self, builder: Builder, capability: &str) -> Builder {
+        let runs = Arc::clone(&self.0);
+        builder.agent(capability).handler(capability, move |task: Task, _: Context| {
+            runs.fetch_add(1, Ordering::SeqCst);
+            async move { Ok(task.payload) }
+        })
+    }
+
+    pub fn now(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
 /// A caller that asks on and on, each way in turn. Every one of its calls must be answered, by the right node.
 pub struct Steady {
     answered: Arc<AtomicUsize>,
