@@ -89,6 +89,9 @@ pub(crate) struct CallArgs {
     /// The tracker to go through.
     #[serde(default)]
     pub(crate) via: Option<String>,
+    /// Whether it rather fails than goes elsewhere on a tracker's word.
+    #[serde(default)]
+    pub(crate) once: bool,
     /// How long the answer may take, in milliseconds.
     pub(crate) timeout_ms: u64,
     /// Whether chunks are wanted.

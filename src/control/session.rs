@@ -172,6 +172,9 @@ async fn call<W: AsyncWrite + Unpin>(node: &Node, args: CallArgs, replies: &mut 
     if let Some(via) = args.via {
         call = call.via(via);
     }
+    if args.once {
+        call = call.once();
+    }
     if args.local {
         call = call.allow_local();
     }

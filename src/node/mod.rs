@@ -203,6 +203,7 @@ impl Node {
             via: None,
             timeout: Duration::from_secs(60),
             local: false,
+            once: false,
         }
     }
 

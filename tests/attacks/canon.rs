@@ -98,8 +98,5 @@ fn quoted(text: &str) -> String {
 #[test]
 fn the_attackers_canonical_form_is_that_of_the_document() {
     let message = serde_json::json!({"b": "Grü\u{1F600}\n\u{7f}", "a": [1, null, {"ß": "/", "z": true}]});
-    assert_eq!(
-        canonical(&message),
-        r#"{"a":[1,null,{"z":true,"\u00df":"/"}],"b":"Gr\u00fc\ud83d\ude00\n\u007f"}"#
-    );
+    assert_eq!(canonical(&message), r#"{"a":[1,null,{"z":true,"\u00df":"/"}],"b":"Gr\u00fc\ud83d\ude00\n\u007f"}"#);
 }

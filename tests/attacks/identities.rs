@@ -1,7 +1,7 @@
 //! Taking somebody's place: by claiming an id, by one that begins alike, by a name, by replaying or passing on a handshake.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use elo::{Activity, ErrorCode, Node};
 use serde_json::{Value, json};

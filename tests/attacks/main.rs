@@ -8,6 +8,7 @@ mod canon;
 #[path = "../common/mod.rs"]
 mod common;
 mod identities;
+mod lying;
 #[path = "../mesh/mod.rs"]
 mod mesh;
 mod stage;

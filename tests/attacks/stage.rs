@@ -231,7 +231,12 @@ impl Stage {
             }
         };
         let clean = tokio::time::timeout(PATIENCE, looking).await.is_ok();
-        assert!(clean, "left over: {:?} instead of {before:?}, {} async tasks instead of {tasks}", held(&victim), alive());
+        assert!(
+            clean,
+            "left over: {:?} instead of {before:?}, {} async tasks instead of {tasks}",
+            held(&victim),
+            alive()
+        );
         for node in [caller, provider, victim] {
             node.shutdown().await;
         }

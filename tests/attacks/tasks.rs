@@ -39,6 +39,14 @@ impl Tracker {
         (caller, link)
     }
 
+    /// A node that can be reached through this tracker only, its link and its record.
+    pub async fn hidden(&self, builder: elo::Builder) -> (Node, Attacker, Value) {
+        let node = builder.no_listen().peer(&self.addr).start().await.unwrap();
+        let mut link = Attacker::admit(&self.listener, &self.key, &[]).await;
+        let said = link.until("its record", |m| m["type"] == "announce").await;
+        (node, link, said["record"].clone())
+    }
+
     /// A link to a node, and the node's record.
     pub async fn connect(&self, addr: &str) -> (Attacker, Value) {
         let mut link = Attacker::connect_as_tracker(addr, &self.key).await;
@@ -49,12 +57,12 @@ impl Tracker {
 }
 
 /// A relay of a frame about a task, whatever form the frame has.
-fn is_relay(message: &Value) -> bool {
+pub fn is_relay(message: &Value) -> bool {
     message["type"] == "relay"
 }
 
 /// The same of a result, whether its frame can be read or not.
-fn is_result(message: &Value) -> bool {
+pub fn is_result(message: &Value) -> bool {
     is_relay(message) && [&message["frame"]["type"], &message["frame"]["kind"]].contains(&&json!("result"))
 }
 

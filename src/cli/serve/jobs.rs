@@ -187,6 +187,7 @@ fn parse_call(rest: &str) -> Result<CallArgs, Failure> {
         payload: payload(rest)?,
         to,
         via: None,
+        once: false,
         timeout_ms: u64::try_from(CALL_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
         stream: false,
         local: named || !call::BUILT_IN.contains(&capability),
