@@ -142,6 +142,12 @@ impl Attacker {
         self.say(&message).await;
     }
 
+    /// A message signed by the attacker, in another one.
+    pub async fn sign_and_say_in(&mut self, message: Value, wrap: impl Fn(&Value) -> Value) {
+        let message = self.key.sign(message);
+        self.say(&wrap(&message)).await;
+    }
+
     /// The next line as it came; `None` when the node closed.
     pub async fn hear_text(&mut self) -> Option<String> {
         let mut line = Vec::new();

@@ -7,10 +7,12 @@ mod attacker;
 mod canon;
 #[path = "../common/mod.rs"]
 mod common;
+mod connections;
 mod identities;
 mod lying;
 #[path = "../mesh/mod.rs"]
 mod mesh;
+mod records;
 mod stage;
 mod tasks;
 mod wiretap;
