@@ -270,13 +270,17 @@ impl State {
                     return self.refuse("relay_refused");
                 }
                 let key = (source, error.id.clone());
-                let carried = self.relays.carried.get(&key).filter(|c| c.target == error.target);
-                let came_from = carried.map(|c| c.from);
                 // Word of an older copy's way does not end the one that is known now.
-                if carried.is_some_and(|c| c.to == from) {
+                let carried = self.relays.carried.get(&key).filter(|c| c.target == error.target && c.to == from);
+                let came_from = carried.map(|c| c.from);
+                if carried.is_some() {
                     self.relays.carried.remove(&key);
                 }
-                if let Some(conn) = self.way_back(&source, came_from, &from) {
+                // It doesn't say how far it came. So it goes to its end, or one step back on a way that is forgotten with it: in
+                // a ring of trackers it would go round for ever otherwise.
+                let direct = self.peers.conn_of(&source);
+                let back = came_from.filter(|n| *n != from).and_then(|n| self.peers.conn_of(&n));
+                if let Some(conn) = direct.or(back) {
                     let on = draft::relay_error(&error.target, &source, &error.id, &error.error);
                     out.push(Action::Send { to: conn, what: What::Ready(on), on_full: OnFull::Drop });
                 }

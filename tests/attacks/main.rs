@@ -13,6 +13,9 @@ mod lying;
 #[path = "../mesh/mod.rs"]
 mod mesh;
 mod records;
+mod relays;
+mod scans;
 mod stage;
 mod tasks;
+mod texts;
 mod wiretap;

@@ -37,7 +37,8 @@ async fn a_record_is_neither_forged_nor_rolled_back_not_even_after_it_was_forgot
     let old = ask(&mut spy, "1", "old").await;
     honest.unregister("old").unwrap();
     honest.register(elo::Capability::agent("new")).unwrap();
-    eventually("it is known", || stage.victim.peers().iter().any(|p| p.capabilities.iter().any(|c| c.name == "new"))).await;
+    eventually("it is known", || stage.victim.peers().iter().any(|p| p.capabilities.iter().any(|c| c.name == "new")))
+        .await;
     let new = ask(&mut spy, "2", "new").await;
     // Older, older with a newer number, changed, and signed by the attacker.
     let forged = |change: &dyn Fn(&mut Value)| {
@@ -57,7 +58,11 @@ async fn a_record_is_neither_forged_nor_rolled_back_not_even_after_it_was_forgot
     }
     spy.heard().await;
     assert_eq!(provided(&stage.victim, &id).await, ["new"]);
-    assert!(stage.refused("bad_signature") + stage.refused("forged_record") >= 4, "{:?}", stage.victim.metrics().refused);
+    assert!(
+        stage.refused("bad_signature") + stage.refused("forged_record") >= 4,
+        "{:?}",
+        stage.victim.metrics().refused
+    );
     stage.answers().await;
     // It says goodbye, and is forgotten; no third brings it back.
     honest.shutdown().await;
@@ -134,7 +139,9 @@ async fn one_question_costs_the_mesh_little_more_than_a_message_for_each_link() 
     }
     // A clique of nine, and the two that watch.
     let links = 9 * 8 / 2 + 3;
-    let flooded = || nodes.iter().chain([&stage.victim, &stage.caller, &stage.provider]).map(|n| n.metrics().flooded).sum::<u64>();
+    let flooded = || {
+        nodes.iter().chain([&stage.victim, &stage.caller, &stage.provider]).map(|n| n.metrics().flooded).sum::<u64>()
+    };
     let before = flooded();
     let mut asker = Attacker::connect(&stage.addr()).await;
     for n in 0..20 {
@@ -165,9 +172,11 @@ async fn one_question_costs_the_mesh_little_more_than_a_message_for_each_link() 
 
 #[tokio::test]
 async fn thousands_of_keys_push_out_nobody_who_is_there() {
-    let stage = Stage::of(|b| b.tracker(Tracker::Public).limits(elo::Limits::default().with(|l| {
-        (l.max_records, l.floods_per_second, l.flood_burst) = (200, 100_000, 100_000);
-    })))
+    let stage = Stage::of(|b| {
+        b.tracker(Tracker::Public).limits(elo::Limits::default().with(|l| {
+            (l.max_records, l.floods_per_second, l.flood_burst) = (200, 100_000, 100_000);
+        }))
+    })
     .await;
     let provider = stage.provider.id().to_string();
     let mut attacker = Attacker::connect(&stage.addr()).await;

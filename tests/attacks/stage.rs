@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use crate::attacker::PATIENCE;
+use crate::canon::Key;
 use crate::mesh::{addr_of, meets, node};
 
 /// Waits for a condition; panics with its name when it doesn't come.
@@ -148,8 +149,19 @@ impl Stage {
         Self::of(|b| b.limits(Limits::default().with(set))).await
     }
 
+    /// The victim is a private tracker for the caller, the provider and these.
+    pub async fn private(allow: &[&Key]) -> Self {
+        let keys = [Key::fresh(), Key::fresh()];
+        let allow = keys.iter().chain(allow.iter().copied()).map(|k| k.identity().id()).collect();
+        Self::build(|b| b.tracker(Tracker::Private { allow }), keys).await
+    }
+
     /// The victim provides `work` (counted, answers its payload) and `wait` (counted, waits until it is stopped).
     pub async fn of(set: impl FnOnce(Builder) -> Builder) -> Self {
+        Self::build(set, [Key::fresh(), Key::fresh()]).await
+    }
+
+    async fn build(set: impl FnOnce(Builder) -> Builder, [provider, caller]: [Key; 2]) -> Self {
         let runs = Arc::new(AtomicUsize::new(0));
         let (works, waits) = (Arc::clone(&runs), Arc::clone(&runs));
         let builder = node("victim").agent("work").handler("steady", echo);
@@ -166,10 +178,11 @@ impl Stage {
                 }
             });
         let victim = set(builder).start().await.unwrap();
-        let provider = node("provider").agent("steady").handler("steady", echo).peer(addr_of(&victim));
-        let provider = provider.start().await.unwrap();
+        let builder = node("provider").identity(provider.identity()).agent("steady").handler("steady", echo);
+        let provider = builder.peer(addr_of(&victim)).start().await.unwrap();
         meets(&provider, &[&victim]).await;
-        let caller = node("caller").peer(addr_of(&victim)).peer(addr_of(&provider)).start().await.unwrap();
+        let builder = node("caller").identity(caller.identity()).peer(addr_of(&victim)).peer(addr_of(&provider));
+        let caller = builder.start().await.unwrap();
         meets(&caller, &[&victim, &provider]).await;
         Self::begin(victim, provider, caller, runs).await
     }

@@ -30,8 +30,13 @@ impl Tracker {
 
     /// A node that knows nobody but this tracker, and is told these records by it.
     pub async fn caller(&self, records: &[&Value]) -> (Node, Attacker) {
+        self.caller_with(records, &[]).await
+    }
+
+    /// The same by a tracker with features.
+    pub async fn caller_with(&self, records: &[&Value], features: &[&str]) -> (Node, Attacker) {
         let caller = Node::builder().name("behind").no_listen().peer(&self.addr).start().await.unwrap();
-        let mut link = Attacker::admit(&self.listener, &self.key, &[]).await;
+        let mut link = Attacker::admit(&self.listener, &self.key, features).await;
         for record in records {
             link.say(&announce(record, 1)).await;
         }
