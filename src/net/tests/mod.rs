@@ -48,6 +48,8 @@ fn config(seed: u8, change: impl FnOnce(&mut NetConfig)) -> Arc<NetConfig> {
         features: vec!["one".into()],
         instance: format!("run-{seed}"),
         limits: Limits::default(),
+        tls: Tls::Preferred,
+        tls_keys: TlsKeys::new(&identity(seed)),
         legacy: false,
         legacy_hello: Arc::new(LegacyHello::default),
         port: Arc::default(),
