@@ -67,6 +67,7 @@ pub mod cli;
 pub use error::{Attempt, CallError, CloseReason, Delivery, Error, ErrorCode};
 pub use identity::{Identity, IdentityError, InvalidNodeId, NodeId, verify};
 pub use limits::Limits;
+pub use mesh::handshake::Tls;
 #[cfg(feature = "lan")]
 pub use node::Lan;
 pub use node::{

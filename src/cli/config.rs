@@ -32,6 +32,7 @@ const KEYS: &[&str] = &[
     "allow",
     "port-map",
     "legacy",
+    "tls",
     "no-lan",
     "lan-interface",
     "no-remember",

@@ -241,6 +241,7 @@ mod tests {
             addr,
             local: addr,
             inbound,
+            encrypted: false,
             how: How::default(),
             instance: Some(instance.into()),
             version: String::new(),

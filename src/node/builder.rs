@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::error::Error;
 use crate::identity::{Identity, NodeId};
 use crate::limits::Limits;
+use crate::mesh::handshake::Tls;
 use crate::wire::Capability;
 
 use super::task::{BoxHandler, boxed};
@@ -85,6 +86,7 @@ pub struct Builder {
     pub(crate) default_handler: Option<BoxHandler>,
     pub(crate) tracker: Tracker,
     pub(crate) legacy: bool,
+    pub(crate) tls: Tls,
     pub(crate) port_map: bool,
     pub(crate) dht: Dht,
     pub(crate) dht_port: Option<u16>,
@@ -193,6 +195,13 @@ impl Builder {
     /// Admits nodes of the Python package elo-node, as unproven peers. Default: they are refused.
     pub fn legacy(mut self, admit: bool) -> Self {
         self.legacy = admit;
+        self
+    }
+
+    /// Whether connections are encrypted (TLS 1.3, with the nodes' own keys). Default: [`Tls::Preferred`]. Nodes of the Python
+    /// package can't: [`Tls::Required`] doesn't go with [`legacy`](Self::legacy).
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = tls;
         self
     }
 

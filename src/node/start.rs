@@ -20,8 +20,9 @@ use super::{Inner, Node};
 use crate::error::{CloseReason, Error};
 use crate::identity::Identity;
 use crate::limits::{MAX_ADDRS, MAX_RECORD};
+use crate::mesh::handshake::Tls;
 use crate::mesh::{Config, Now, State};
-use crate::net::NetConfig;
+use crate::net::{NetConfig, TlsKeys};
 
 /// The default port.
 pub(crate) const DEFAULT_PORT: u16 = 7878;
@@ -33,8 +34,11 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Which features this node lists.
-fn features(legacy: bool, role: TrackerRole) -> Vec<String> {
+fn features(legacy: bool, role: TrackerRole, tls: Tls) -> Vec<String> {
     let mut features = Vec::new();
+    if tls != Tls::Off {
+        features.push(crate::mesh::handshake::TLS.to_owned());
+    }
     if legacy {
         features.push("legacy".to_owned());
     }
@@ -54,6 +58,10 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let name = builder.name.unwrap_or_else(|| me.short());
     check_name("the node's name", &name)?;
     builder.limits.check()?;
+    if builder.legacy && builder.tls == Tls::Required {
+        let message = "nodes of the Python package can't encrypt: `legacy` does not go with required TLS";
+        return Err(Error::Config(message.to_owned()));
+    }
     let peers: Vec<PeerAddr> = builder.peers.iter().map(|p| p.parse()).collect::<Result<_, _>>()?;
     if builder.advertise.len() > MAX_ADDRS {
         return Err(Error::Config(format!("a node advertises at most {MAX_ADDRS} addresses")));
@@ -85,7 +93,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         name: name.clone(),
         version: version.clone(),
         instance: instance.clone(),
-        features: features(builder.legacy, role),
+        features: features(builder.legacy, role, builder.tls),
         tracker: role,
         allow,
         port: listen.first().map(SocketAddr::port),
@@ -133,9 +141,11 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         shared.map(|s| s.read(|state, _| state.legacy_hello())).unwrap_or_default()
     };
     let net = Arc::new(NetConfig {
+        tls: builder.tls,
+        tls_keys: TlsKeys::new(&identity),
         identity: identity.clone(),
         version,
-        features: features(builder.legacy, role),
+        features: features(builder.legacy, role, builder.tls),
         instance,
         legacy: builder.legacy,
         limits: builder.limits,
@@ -280,6 +290,7 @@ impl Shared {
         let mut metrics = Metrics {
             peers: view.peers,
             unproven_peers: view.unproven_peers,
+            encrypted_peers: view.encrypted_peers,
             records: view.records,
             tasks_running: view.tasks_running,
             tasks_done: view.counters.tasks_done,
