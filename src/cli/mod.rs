@@ -130,7 +130,7 @@ impl App {
 pub fn main(args: Vec<OsString>) -> ExitCode {
     let json = args.iter().skip(1).take_while(|a| *a != "--").any(|a| a == "--json");
     let out = Output::new(json);
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::try_parse_from(access::with_blanks(args)) {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(out.usage(&error)),
     };
