@@ -199,7 +199,7 @@ impl State {
             );
             return error(ErrorCode::Expired, message);
         }
-        if self.tasks.may_be_forgotten(&task, now, &self.config.limits) {
+        if self.tasks.may_be_forgotten(task, now, &self.config.limits) {
             // Not "not run": that is what is not known.
             let message = "this node's clock was set back: by its earlier time the task is past its deadline, and whether it \
                            ran is no longer known; send it anew";
