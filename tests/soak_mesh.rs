@@ -211,8 +211,7 @@ async fn two_hundred_nodes_and_their_tracker_do_not_grow() {
     let home = Home::new();
     let tracker = home.serve(&["--tracker", "--name", "tracker"]);
     let (addr, id) = (tracker.addr(), tracker.id());
-    let mesh =
-        Arc::new(Mesh { nodes: RwLock::default(), tracker: addr, tracker_id: id, counts: Counts::default() });
+    let mesh = Arc::new(Mesh { nodes: RwLock::default(), tracker: addr, tracker_id: id, counts: Counts::default() });
     let begun = Instant::now();
     for n in 0..NODES {
         let node = mesh.join(n % KINDS).await;

@@ -148,7 +148,8 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let discovery = Discovery::new(me, dice);
     let dht = (dht, dht_note);
     let apart = !builder.handlers_here;
-    let shared = Shared::new(identity, name, net, start, listen, state, handlers, max_connections, discovery, dht, apart);
+    let shared =
+        Shared::new(identity, name, net, start, listen, state, handlers, max_connections, discovery, dht, apart);
     let _ = own.set(Arc::downgrade(&shared));
     // The changes made so far asked for signatures one by one; one is enough.
     shared.with(|state, now, out| state.publish_record(now, out));

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use super::task::{BoxHandler, Payload, Task, TaskError};
 use super::Context;
+use super::task::{BoxHandler, Payload, Task, TaskError};
 
 /// The least number of threads: on a small machine too some handlers may block while others go on.
 const LEAST: usize = 8;
@@ -30,7 +30,9 @@ pub(super) fn handlers() -> Option<&'static Handle> {
             .thread_name("elo-handler")
             .enable_all()
             .build();
-        threads.inspect_err(|error| tracing::warn!(%error, "no threads for handlers: they share those of connections")).ok()
+        threads
+            .inspect_err(|error| tracing::warn!(%error, "no threads for handlers: they share those of connections"))
+            .ok()
     });
     made.as_ref().map(Runtime::handle)
 }
@@ -53,6 +55,9 @@ pub(super) async fn watched(handler: BoxHandler, task: Task, context: Context) -
 fn tell(capability: &str, held: Duration) {
     if held >= LONG {
         let seconds = held.as_secs_f64();
-        tracing::warn!(capability, "a handler held its thread for {seconds:.1} s: what blocks belongs into spawn_blocking");
+        tracing::warn!(
+            capability,
+            "a handler held its thread for {seconds:.1} s: what blocks belongs into spawn_blocking"
+        );
     }
 }
