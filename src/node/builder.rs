@@ -84,6 +84,7 @@ pub struct Builder {
     pub(crate) interests: Vec<String>,
     pub(crate) handlers: Vec<(String, BoxHandler)>,
     pub(crate) default_handler: Option<BoxHandler>,
+    pub(crate) handlers_here: bool,
     pub(crate) tracker: Tracker,
     pub(crate) legacy: bool,
     pub(crate) tls: Tls,
@@ -162,9 +163,14 @@ impl Builder {
         self
     }
 
-    /// Answers tasks for one capability, each on a tokio task of its own: what blocks its thread belongs into
-    /// [`std::thread`] or tokio's `spawn_blocking`. It is not announced by this alone: say [`agent`](Self::agent),
-    /// [`model`](Self::model), [`tool`](Self::tool) or [`capability`](Self::capability) as well.
+    /// Answers tasks for one capability, each on a tokio task of its own. It is not announced by this alone: say
+    /// [`agent`](Self::agent), [`model`](Self::model), [`tool`](Self::tool) or [`capability`](Self::capability) as well.
+    ///
+    /// Handlers run on threads that all nodes of the process share for it: twice as many as there are cores, and at least
+    /// 8. What blocks its thread belongs into [`std::thread`] or tokio's `spawn_blocking` all the same: as many handlers that
+    /// block as there are threads hold up the others, whose tasks are then refused as `OVERLOADED` after 5 s. Connections,
+    /// calls and deadlines go on meanwhile, on a runtime with one thread too. See also
+    /// [`handlers_here`](Self::handlers_here).
     pub fn handler<F, Fut, P>(mut self, capability: impl Into<String>, handler: F) -> Self
     where
         F: Fn(Task, Context) -> Fut + Send + Sync + 'static,
@@ -183,6 +189,13 @@ impl Builder {
         P: Into<Payload>,
     {
         self.default_handler = Some(boxed(handler));
+        self
+    }
+
+    /// Runs handlers on the runtime that starts the node, for those that need just that one, as for its paused clock. A handler that blocks then holds up the node as well; on a runtime with one thread, all of it. Default: they
+    /// run on threads of their own.
+    pub fn handlers_here(mut self) -> Self {
+        self.handlers_here = true;
         self
     }
 

@@ -111,6 +111,8 @@ pub(crate) struct Shared {
     pub(crate) stopped: CancellationToken,
     /// Whether somebody has asked for a graceful stop.
     pub(crate) stopping: AtomicBool,
+    /// Whether handlers run on threads of their own.
+    pub(crate) apart: bool,
     /// Where the node's tasks run, also those that are wanted by somebody outside of it.
     pub(crate) runtime: Handle,
     pub(crate) spawned: TaskTracker,
@@ -162,6 +164,7 @@ impl Shared {
         max_connections: usize,
         discovery: Discovery,
         (dht, dht_note): (Option<DhtPart>, String),
+        apart: bool,
     ) -> Arc<Self> {
         let places = max_connections.min(Semaphore::MAX_PERMITS);
         Arc::new_cyclic(|weak| Self {
@@ -191,6 +194,7 @@ impl Shared {
             stop: CancellationToken::new(),
             stopped: CancellationToken::new(),
             stopping: AtomicBool::new(false),
+            apart,
             runtime: Handle::current(),
             spawned: TaskTracker::new(),
             traffic: Traffic::default(),

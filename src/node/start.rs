@@ -156,8 +156,10 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let mut dice = [0u8; 32];
     rand::rng().fill_bytes(&mut dice);
     let discovery = Discovery::new(me, dice);
+    let dht = (dht, dht_note);
+    let apart = !builder.handlers_here;
     let shared =
-        Shared::new(identity, name, net, start, listen, state, handlers, max_connections, discovery, (dht, dht_note));
+        Shared::new(identity, name, net, start, listen, state, handlers, max_connections, discovery, dht, apart);
     let _ = own.set(Arc::downgrade(&shared));
     // The changes made so far asked for signatures one by one; one is enough.
     shared.with(|state, now, out| state.publish_record(now, out));

@@ -1,7 +1,9 @@
 //! What the mesh is for, told step by step.
 
 mod calls;
+mod clocks;
 mod floods;
+mod gone;
 mod impostors;
 mod links;
 mod punch;
