@@ -35,7 +35,7 @@ const BINDING_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 /// What an ed25519 public key has before its 32 bytes as a `SubjectPublicKeyInfo` in DER (RFC 8410, section 4).
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-fn spki(node: &NodeId) -> Vec<u8> {
+pub(super) fn spki(node: &NodeId) -> Vec<u8> {
     [&SPKI_PREFIX[..], node.as_bytes()].concat()
 }
 
@@ -66,7 +66,7 @@ impl TlsKeys {
         Self { provider, server: Arc::new(server) }
     }
 
-    fn client(&self, listener: NodeId) -> ClientConfig {
+    pub(super) fn client(&self, listener: NodeId) -> ClientConfig {
         let mut client = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&TLS13])
             .expect("the provider has what TLS 1.3 needs")
