@@ -24,6 +24,7 @@ mod search;
 mod start;
 mod subscriptions;
 mod task;
+mod threads;
 
 use std::future::Future;
 use std::net::SocketAddr;
