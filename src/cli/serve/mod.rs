@@ -196,6 +196,9 @@ async fn serve(app: &App, settings: Settings) -> Result<u8, Failure> {
     if created {
         console.note(&format!("made a new identity in {}", app.home.display()));
     }
+    if node.access().is_private() && node.access().allowed().len() == 0 {
+        console.note("this node is private and lets nobody in yet: `elo allow ID` does (`elo id` prints a node's id)");
+    }
     console.ready(&node, id, door.as_ref());
     let printing = console.follow(&node);
 
