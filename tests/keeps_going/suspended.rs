@@ -2,18 +2,31 @@
 
 use std::time::Duration;
 
-use elo::{ErrorCode, Limits};
+use elo::{ErrorCode, Limits, Node};
 use rustix::process::Signal;
 use serde_json::json;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::common::Home;
 use super::mesh::{addr_of, eventually, node};
 use super::{answered, until};
 
+/// Asks a node for a sign of life all the time, for as long as the task lives: it says something by itself only every 30 s,
+/// which is too rare for an idle timeout that a test can wait for.
+fn keep_talking(node: &Node, id: String) -> AbortOnDropHandle<()> {
+    let node = node.clone();
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            drop(node.call("ping", json!(0)).to(id.clone()).timeout(Duration::from_secs(1)).await);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }))
+}
+
 fn limits() -> Limits {
     Limits::default().with(|l| {
         l.heartbeat_interval = Duration::from_millis(500);
-        l.idle_timeout = Duration::from_secs(4);
+        l.idle_timeout = Duration::from_secs(8);
     })
 }
 
@@ -21,10 +34,10 @@ fn limits() -> Limits {
 async fn a_peer_that_was_suspended_is_noticed_and_comes_back() {
     let home = Home::new();
     let caller = node("caller").limits(limits()).start().await.unwrap();
-    // It says something only every 30 s: so it is asked for signs of life by calls.
     let provider = home.serve(&["--agent", "echo", "--peer", &addr_of(&caller)]);
     let id = provider.id();
     answered(&caller, &id, json!(1)).await;
+    let _talk = keep_talking(&caller, id.clone());
     provider.signal(Signal::STOP);
     let call = caller.call("echo", json!(2)).to(id.clone()).timeout(Duration::from_secs(120));
     let error = call.await.unwrap_err();
@@ -49,6 +62,7 @@ async fn calls_of_a_caller_that_was_suspended_end_when_it_wakes() {
     let provider = provider.start().await.unwrap();
     let caller = home.serve(&["--peer", &addr_of(&provider)]);
     eventually("they meet", || provider.peers().len() == 1).await;
+    let _talk = keep_talking(&provider, caller.id());
     let call = home.command(["call", "hang", "--timeout", "600", "--json"]);
     let call = tokio::task::spawn_blocking(move || super::common::run_for(call, super::PATIENCE * 3));
     until("the task runs", || provider.metrics().tasks_running == 1).await;
@@ -58,7 +72,7 @@ async fn calls_of_a_caller_that_was_suspended_end_when_it_wakes() {
     caller.signal(Signal::CONT);
     // It may have found out by itself that it was away, or be told so when it asks again.
     let ran = call.await.unwrap();
-    assert!([1, 4].contains(&ran.code) && ran.stdout.contains("PEER_GONE"), "{ran:?}");
+    assert!([1, 4].contains(&ran.code) && ran.stderr.contains("PEER_GONE"), "{ran:?}");
     let again = tokio::task::spawn_blocking(move || home.run(["call", "echo", "1", "--json"]).json()).await.unwrap();
     assert_eq!(again["payload"], json!(1));
 }
