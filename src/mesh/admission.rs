@@ -136,15 +136,8 @@ impl State {
             return Err((CloseReason::SelfConnection, "that is this node itself".into()));
         }
         let legacy = matches!(arrival.speaker, Speaker::Legacy(_));
-        if let Some(allow) = &self.config.allow {
-            if legacy {
-                let message = "this node is private: a Python node can't prove its id, so it can't be on the allowlist";
-                return Err((CloseReason::NotAllowed, message.into()));
-            }
-            if !allow.contains(&arrival.node) {
-                let message = format!("this node is private: its owner must allow {}", arrival.node);
-                return Err((CloseReason::NotAllowed, message));
-            }
+        if let Some(why) = self.barred_from(&arrival.node, legacy) {
+            return Err((CloseReason::NotAllowed, why));
         }
         // The package tells connections apart by the first 12 characters of an id: an unproven node may not come near
         // the id of a proven one, nor ours.
@@ -245,6 +238,7 @@ mod tests {
             addr,
             local: addr,
             inbound,
+            encrypted: false,
             how: How::default(),
             instance: Some(instance.into()),
             version: String::new(),
