@@ -232,13 +232,21 @@ async fn serve(app: &App, settings: Settings) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// Takes the home; where the system has no Unix sockets, does without.
+/// Takes the home; where the system has no Unix sockets, or nothing can be written, does without.
 fn open_door(app: &App) -> Result<Option<Door>, Failure> {
     match Door::open(&app.home) {
         Ok(door) => Ok(Some(door)),
         #[cfg(not(unix))]
         Err(e @ DoorError::Unsupported) => {
             tracing::warn!("{e}");
+            Ok(None)
+        }
+        #[cfg(unix)]
+        Err(e) if e.is_unwritable() => {
+            tracing::warn!(
+                "{e}: the node runs without a control socket, so that no command can talk to it, and nothing is saved; see \
+                 that no other node runs with this key"
+            );
             Ok(None)
         }
         Err(e) => Err(e.into()),
