@@ -118,6 +118,7 @@ impl State {
         }
         self.ask(conn, now, out);
         self.punches_on_connected(conn, &node, out);
+        self.keys_on_connected(conn, out);
         self.flush_record(now, out);
         self.lookups_on_connected(conn, &arrival, now, out);
         if arrival.tracker != TrackerRole::None {
@@ -132,13 +133,16 @@ impl State {
         if arrival.node == self.me {
             return Err((CloseReason::SelfConnection, "that is this node itself".into()));
         }
+        if let Some(refusal) = self.barred(&arrival.node) {
+            return Err(refusal);
+        }
         let legacy = matches!(arrival.speaker, Speaker::Legacy(_));
         if let Some(allow) = &self.config.allow {
             if legacy {
                 let message = "this node is private: a Python node can't prove its id, so it can't be on the allowlist";
                 return Err((CloseReason::NotAllowed, message.into()));
             }
-            if !allow.contains(&arrival.node) {
+            if !self.ids_of(&arrival.node).iter().any(|id| allow.contains(id)) {
                 let message = format!("this node is private: its owner must allow {}", arrival.node);
                 return Err((CloseReason::NotAllowed, message));
             }
@@ -152,7 +156,7 @@ impl State {
         Ok(())
     }
 
-    fn legacy_like(&self, node: &NodeId) -> Vec<ConnId> {
+    pub(super) fn legacy_like(&self, node: &NodeId) -> Vec<ConnId> {
         let short = node.short();
         self.peers.legacy().filter(|(_, p)| p.arrival.node.short() == short).map(|(c, _)| c).collect()
     }
@@ -200,6 +204,7 @@ impl State {
         self.punches_on_lost(conn);
         self.timers.cancel(&Timer::Share(conn));
         self.shares.forget(conn);
+        self.keys.forget_conn(conn);
         let Some(peer) = self.peers.remove(conn) else { return };
         let node = peer.arrival.node;
         let said = peer.bye.as_ref().and_then(|(reason, _)| *reason);

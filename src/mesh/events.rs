@@ -31,6 +31,9 @@ impl State {
         if event.timestamp.abs_diff(now.unix_s()) > skew {
             return self.refuse("event_clock");
         }
+        if self.barred(&origin).is_some() {
+            return self.refuse("ended_id");
+        }
         if origin == self.me || !self.seen_events.insert((origin, event.id.clone()), (), now.mono) {
             return self.refuse("duplicate_event");
         }

@@ -40,6 +40,7 @@ impl State {
         }
         self.lookups_on_record(&record, from, now, out);
         let Learned::Newer(before) = learned else { return };
+        self.keys_on_record(&record, Some(conn), now, out);
         if ttl > 1 {
             // Those who wanted what it provided before must hear that it does no longer.
             let announce = draft::announce(&record.object, ttl - 1);
@@ -88,6 +89,9 @@ impl State {
 
     /// Learns a record that `from` brought; those of connected peers are never the ones to go.
     pub(super) fn learn(&mut self, record: Record, from: Option<NodeId>, now: Now) -> Learned {
+        if self.barred(&record.node_id).is_some() {
+            return Learned::Dead;
+        }
         let peers = &self.peers;
         let source = match from.and_then(|from| peers.proven(&from)) {
             Some(peer) if peer.arrival.node == record.node_id => peer.arrival.how.found,

@@ -97,6 +97,7 @@ impl Shared {
         let known: Vec<_> = established.welcome.as_ref().map(|w| w.peers.clone()).unwrap_or_default();
         let (addr, inbound, legacy) = (arrival.addr, arrival.inbound, matches!(arrival.speaker, Speaker::Legacy(_)));
         let (from, hooks) = (arrival.node, self.hooks());
+        let (chain, pinned) = (Arc::clone(&proven.rotations), established.pinned);
         if !inbound && !legacy && from != self.me {
             // Before anybody hears that it is connected: who stops the node then finds it remembered.
             self.discovery.met(from, addr, tracker != TrackerRole::None);
@@ -107,6 +108,9 @@ impl Shared {
             // Looked at under the lock: whoever ends the node takes it after that, and finds this connection.
             if self.stop.is_cancelled() {
                 return Err((CloseReason::Shutdown, "the node is going down".to_owned()));
+            }
+            if !legacy {
+                state.introduced(from, &chain, pinned, now, out)?;
             }
             let records = state.connected(conn, arrival, now, out)?;
             let first = match (inbound, legacy) {
@@ -247,7 +251,14 @@ impl Shared {
     }
 
     async fn dial_peer(&self, peer: &PeerAddr) -> Result<NodeId, Failure> {
-        match crate::net::dial(&peer.addr, peer.node, &self.net).await {
+        // Whoever was pinned may have another id by now.
+        let expected = peer.node.map(|node| self.read(|state, _| state.current_id(&node)));
+        if let Some(expected) = expected
+            && let Some((_, message)) = self.read(|state, _| state.standing(&expected).refusal(&expected))
+        {
+            return Err(Failure::Other(message));
+        }
+        match crate::net::dial(&peer.addr, expected, &self.net).await {
             Ok(established) => {
                 let node = established.proven.node;
                 match self.established(established, None, How::kept(Source::Peer)) {

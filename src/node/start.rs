@@ -15,10 +15,11 @@ use super::dht::DhtPart;
 use super::driver::{Handlers, Shared, lock, unix_ms};
 use super::info::{Metrics, TrackerRole};
 use super::keeper::{self, Discovery};
+use super::keys::Saved;
 use super::links::PeerAddr;
 use super::{Inner, Node};
 use crate::error::{CloseReason, Error};
-use crate::identity::Identity;
+use crate::identity::{Identity, NodeId};
 use crate::limits::{MAX_ADDRS, MAX_RECORD};
 use crate::mesh::{Config, Now, State};
 use crate::net::NetConfig;
@@ -96,7 +97,17 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     };
     let start = Instant::now();
     let now = Now { mono: Duration::ZERO, unix_ms: unix_ms() };
+    let named: Vec<NodeId> =
+        peers.iter().filter_map(|peer| peer.node).chain(config.allow.iter().flatten().copied()).collect();
     let mut state = State::new(me, config, seed, now);
+    state.name_ids(named);
+    state.own_succession(identity.rotations());
+    if let Some(path) = &builder.statements {
+        Saved::read(path).restore(&mut state);
+    }
+    if let Some((_, message)) = state.standing(&me).refusal(&me) {
+        return Err(Error::Config(format!("{message}: nobody will talk to this node; it needs a new key")));
+    }
     let mut discarded = Vec::new();
     for cap in builder.caps {
         check_name("a capability", &cap.name)?;
@@ -156,6 +167,9 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let inner = Arc::new(Inner { shared });
     let shared = &inner.shared;
     let _ = shared.owner.set(Arc::downgrade(&inner));
+    if let Some(path) = builder.statements {
+        shared.spawn(Arc::clone(shared).keep_statements(path));
+    }
     // Before anybody is met: that would not be remembered.
     keeper::start(
         shared,

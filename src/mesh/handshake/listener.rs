@@ -1,7 +1,9 @@
 //! The side that is connected to.
 
 use super::read_nonce;
-use super::{Local, Proven, Refusal, check_clock, check_signature, expect, introduce, introduction, nonce_text};
+use super::{
+    Local, Proven, Refusal, check_clock, check_signature, check_succession, expect, introduce, introduction, nonce_text,
+};
 use crate::identity::NodeId;
 use crate::wire::Object;
 
@@ -71,6 +73,6 @@ impl Listener {
             return Err(Refusal::bad("ack_nonce: not the nonce of this connection's hello_ack"));
         }
         check_signature(auth, &node, "auth")?;
-        Ok(self.claimed)
+        check_succession(self.claimed)
     }
 }

@@ -33,6 +33,8 @@ mod legacy;
 mod listener;
 mod welcome;
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -44,7 +46,8 @@ pub use welcome::{Welcome, read_welcome, welcome};
 use crate::error::CloseReason;
 use crate::identity::{Identity, NodeId};
 use crate::wire::fields::Fields;
-use crate::wire::{Builder, Malformed, Object, Speaker, verify_object};
+use crate::wire::keylife::{read_chain, write_chain};
+use crate::wire::{Builder, Malformed, Object, Rotation, Speaker, verify_chain, verify_object};
 
 /// The longest text of the other side's that is repeated to people, in characters.
 const MAX_TOLD: usize = 200;
@@ -75,6 +78,8 @@ pub struct Proven {
     pub features: Vec<String>,
     /// Which run of it this is.
     pub instance: Option<String>,
+    /// The ids it had before, by the statements of the keys they stand for. Checked like the id.
+    pub rotations: Arc<[Rotation]>,
     /// Whether it proved its id, or only claims it.
     pub speaker: Speaker,
     /// What a node of the Python package said of itself.
@@ -169,6 +174,14 @@ fn check_signature(object: &Object, signer: &NodeId, kind: &str) -> Result<(), R
     verify_object(object, signer, &[]).map_err(|error| Refusal::bad(format!("{kind}: {error}")))
 }
 
+/// Checks what a node says of its earlier ids: after it has proven the one it has.
+fn check_succession(proven: Proven) -> Result<Proven, Refusal> {
+    match verify_chain(&proven.rotations) {
+        Ok(()) => Ok(proven),
+        Err(error) => Err(Refusal::bad(format!("rotations: {error}"))),
+    }
+}
+
 /// What `hello` and `hello_ack` share: who the other side says to be.
 fn introduction(fields: &Fields<'_>, node: NodeId) -> Result<Proven, Refusal> {
     Ok(Proven {
@@ -176,6 +189,7 @@ fn introduction(fields: &Fields<'_>, node: NodeId) -> Result<Proven, Refusal> {
         version: fields.opt_short("version")?.unwrap_or_default(),
         features: fields.names("features")?,
         instance: fields.opt_short("instance")?,
+        rotations: read_chain(fields, &node)?,
         speaker: Speaker::Proven,
         hello: None,
     })
@@ -183,7 +197,8 @@ fn introduction(fields: &Fields<'_>, node: NodeId) -> Result<Proven, Refusal> {
 
 /// The members that `hello` and `hello_ack` share.
 fn introduce(local: &Local<'_>, kind: &str, nonce: &[u8; 32], now_unix: i64) -> Builder {
-    Builder::new(kind)
+    let builder = write_chain(Builder::new(kind), local.identity.rotations());
+    builder
         .str("node_id", &local.identity.id().to_string())
         .str("version", local.version)
         .str("nonce", &nonce_text(nonce))

@@ -161,6 +161,9 @@ impl State {
         if task.caller != caller {
             return error(ErrorCode::NotAllowed, "the task is signed by another node than the one that sent it".into());
         }
+        if let Some(error) = self.barred_task(&caller) {
+            return Some(error);
+        }
         match (task.target, &task.target_name) {
             (Some(target), _) if target == self.me => {}
             (None, Some(name)) if legacy && self.is_legacy_name(name) => {}
