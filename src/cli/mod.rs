@@ -12,16 +12,20 @@ mod init;
 mod logging;
 mod mesh;
 mod output;
+mod passphrase;
 mod peers;
 mod pubkey;
 mod publish;
 mod render;
+mod revoke;
+mod rotate;
 mod serve;
 mod settings;
 mod signals;
 mod status;
 mod stop;
 mod text;
+mod unlock;
 mod values;
 mod waiting;
 
@@ -43,7 +47,7 @@ Settings: a flag wins over an environment variable ELO_*, that over HOME/elo.tom
 default.
 
 Exit codes: 0 success, 1 failed, 2 wrong usage, 3 not delivered, 4 delivered but unanswered in time, \
-130 interrupted.";
+5 the key is under a passphrase that was wrong or not given, 130 interrupted.";
 
 /// A peer-to-peer mesh for AI agents: find one by what it can do, hand it a task, get a signed result.
 #[derive(Debug, Parser)]
@@ -89,6 +93,9 @@ enum Command {
     Init(init::InitArgs),
     Id(id::IdArgs),
     Pubkey(pubkey::PubkeyArgs),
+    Passphrase(passphrase::PassphraseArgs),
+    Rotate(rotate::RotateArgs),
+    Revoke(revoke::RevokeArgs),
     Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -108,7 +115,7 @@ impl App {
     }
 
     /// Runs a future to its end on a runtime of its own.
-    fn block_on<F: Future<Output = Result<u8, Failure>>>(&self, future: F) -> Result<u8, Failure> {
+    fn block_on<T, F: Future<Output = Result<T, Failure>>>(&self, future: F) -> Result<T, Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -156,6 +163,9 @@ fn run(cli: Cli, out: &Output) -> Result<u8, Failure> {
         Command::Init(args) => init::run(&app, args),
         Command::Id(args) => id::run(&app, args),
         Command::Pubkey(args) => pubkey::run(&app, args),
+        Command::Passphrase(args) => passphrase::run(&app, args),
+        Command::Rotate(args) => rotate::run(&app, args),
+        Command::Revoke(args) => revoke::run(&app, args),
         Command::Demo(args) => demo::run(&app, args),
         Command::Completions(args) => completions::run(&app, args),
     }

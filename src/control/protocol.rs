@@ -28,6 +28,10 @@ pub(crate) mod op {
     pub(crate) const ACTIVITY: &str = "activity";
     /// Publishes an event.
     pub(crate) const PUBLISH: &str = "publish";
+    /// Gives the node a new key; done when it is back with it.
+    pub(crate) const ROTATE: &str = "rotate";
+    /// Publishes the statement that a key is void.
+    pub(crate) const REVOKE: &str = "revoke";
     /// Stops the node; done when it has let go of its port and its home.
     pub(crate) const STOP: &str = "stop";
 }
@@ -128,6 +132,21 @@ pub(crate) enum Stage {
 pub(crate) struct EventsArgs {
     /// The types, `*` at the end covers every ending.
     pub(crate) pattern: String,
+}
+
+/// A new key.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct RotateArgs {
+    /// The passphrase that the key is under, if it is under one.
+    #[serde(default)]
+    pub(crate) passphrase: Option<String>,
+}
+
+/// A key that is void.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RevokeArgs {
+    /// The statement, as JSON text.
+    pub(crate) statement: String,
 }
 
 /// An event to publish.

@@ -22,7 +22,12 @@ const MAX_FILE: u64 = 16 * 1024;
 
 /// Reads the key in `home`, which may be under that passphrase.
 pub(super) fn load(home: &Path, passphrase: Option<&str>) -> Result<Identity, IdentityError> {
-    let path = home.join(NAME);
+    open(&home.join(NAME), passphrase)
+}
+
+/// Reads the key in a file.
+pub(super) fn open(path: &Path, passphrase: Option<&str>) -> Result<Identity, IdentityError> {
+    let path = path.to_owned();
     let text = read(&path)?;
     if locked::is_locked(&text) {
         let passphrase = passphrase.ok_or_else(|| IdentityError::Locked { path: path.clone() })?;

@@ -223,6 +223,15 @@ impl Identity {
         succession::follow(home, key_file::load(home, Some(passphrase))?)
     }
 
+    /// Reads the key in a file, such as a backup, which may be under that passphrase. Of what led to it nothing is known.
+    ///
+    /// # Errors
+    ///
+    /// As [`unlock`](Self::unlock).
+    pub fn open(path: &Path, passphrase: Option<&str>) -> Result<Self, IdentityError> {
+        key_file::open(path, passphrase)
+    }
+
     /// Whose key is in `home`, and whether it is under a passphrase. Of one that is, the id is what the file says.
     ///
     /// # Errors

@@ -241,6 +241,12 @@ impl Node {
         Ok(shared.with(|state, now, out| state.publish_revocation(&revocation, now, out)))
     }
 
+    /// Whether this node's own id was revoked, as far as it knows: nobody who has heard of it talks to it any more.
+    pub fn is_revoked(&self) -> bool {
+        let shared = &self.inner.shared;
+        shared.read(|state, _| state.standing(&shared.me).refusal(&shared.me).is_some())
+    }
+
     /// The id that the node with this one has now, as far as this node knows: another one after the node's owner gave it a
     /// new key.
     pub fn current_id(&self, id: &NodeId) -> NodeId {
