@@ -115,13 +115,12 @@ pub(super) async fn any(app: &App, peers: &[String], within: Duration) -> Result
         }
         (true, false) => through_remembered(app, &met, within).await?,
     };
-    let (client, session) =
-        attach(&Shared {
-            node: Current::new(node.clone()),
-            rotations: None,
-            stop: CancellationToken::new(),
-            stopped: CancellationToken::new(),
-        });
+    let (client, session) = attach(&Shared {
+        node: Current::new(node.clone()),
+        rotations: None,
+        stop: CancellationToken::new(),
+        stopped: CancellationToken::new(),
+    });
     Ok(Way { client, _session: Some(session), own: Some(node) })
 }
 

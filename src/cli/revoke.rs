@@ -110,7 +110,10 @@ fn confirm(app: &App, revocation: &Revocation, yes: bool) -> Result<(), Failure>
         return Err(Failure::usage("a revocation can't be taken back: nobody was asked, and nothing was done")
             .hint("say --yes, or --out FILE to make the statement only"));
     }
-    output::complain(&format!("{} will be refused by everybody who hears of it. This can't be taken back.", revocation.node_id));
+    output::complain(&format!(
+        "{} will be refused by everybody who hears of it. This can't be taken back.",
+        revocation.node_id
+    ));
     output::complain("Type yes to go on:");
     let mut line = String::new();
     io::stdin().read_line(&mut line).map_err(|e| Failure::new(format!("can't read the answer: {e}")))?;
@@ -135,14 +138,21 @@ async fn publish(app: &App, peers: &[String], text: &str, revocation: &Revocatio
     way.close().await;
     let told = mesh::value(&told?)?["told"].as_u64().unwrap_or_default();
     if told == 0 {
-        return Err(Failure::new(format!("{} is revoked here, but nobody is connected who could be told", revocation.node_id))
-            .exit(NOT_DELIVERED)
-            .hint("say whom to tell: --peer HOST:PORT; a running node tells those that connect later"));
+        return Err(Failure::new(format!(
+            "{} is revoked here, but nobody is connected who could be told",
+            revocation.node_id
+        ))
+        .exit(NOT_DELIVERED)
+        .hint("say whom to tell: --peer HOST:PORT; a running node tells those that connect later"));
     }
     if app.out.json {
         app.out.json(&json!({ "node_id": revocation.node_id, "told": told }))?;
     } else {
-        let peers = if told == 1 { "1 peer was told, and tells".to_owned() } else { format!("{told} peers were told, and tell") };
+        let peers = if told == 1 {
+            "1 peer was told, and tells".to_owned()
+        } else {
+            format!("{told} peers were told, and tell")
+        };
         app.out.line(&format!("{} is revoked; {peers} others", revocation.node_id))?;
     }
     Ok(OK)

@@ -60,7 +60,10 @@ pub(in crate::cli) fn activity(what: &Value) -> (Tone, String) {
                 "" => String::new(),
                 reason => format!(" ({reason})"),
             };
-            (Tone::Bad, format!("{} was revoked by its owner{reason}: nobody gets in with it", text_of(what, "node_id")))
+            (
+                Tone::Bad,
+                format!("{} was revoked by its owner{reason}: nobody gets in with it", text_of(what, "node_id")),
+            )
         }
         "successor_refused" => {
             let line = format!(
