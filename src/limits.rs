@@ -302,6 +302,19 @@ pub const MAX_CONTACTS: usize = 256;
 /// helps nobody new for a minute.
 pub const MAX_PUNCH_PAIRS: usize = 4096;
 
+/// The most ids in the access file, in one list of a rule for capabilities, and served by name: 100000. A set of them takes
+/// 5 MB; looking one up takes a microsecond.
+pub const MAX_ACCESS_ENTRIES: usize = 100_000;
+
+/// The most bytes read of the access file: room for [`MAX_ACCESS_ENTRIES`] with a note of a hundred bytes each.
+pub const MAX_ACCESS_FILE: u64 = 16 * 1024 * 1024;
+
+/// The most rules for capabilities: each task looks through them in their order. As many as a node has capabilities.
+pub const MAX_POLICIES: usize = 256;
+
+/// Of how many callers it is remembered how often they asked, under rules with a rate: 150 bytes each.
+pub const MAX_POLICY_CALLERS: usize = 16 * 1024;
+
 /// What a node's owner may change. The defaults are for a node on the open internet with a few hundred peers.
 ///
 /// ```

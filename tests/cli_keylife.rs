@@ -83,6 +83,27 @@ fn a_running_node_takes_its_new_key_and_loses_no_task_at_work() {
 }
 
 #[test]
+fn allowed_and_denied_ids_are_so_by_any_key_of_theirs() {
+    let home = Home::new();
+    home.run(["init"]).ok();
+    let old = id(&home);
+    let private = Home::new();
+    private.run(["allow", &format!(" {old}")]).ok();
+    let private_node = private.serve(&["--tracker", "--private"]);
+    let public = Home::new();
+    public.run(["deny", &format!(" {old}")]).ok();
+    let public_node = public.serve(&[]);
+    home.run(["rotate"]).ok();
+    let node = home.serve(&["--peer", &private_node.addr(), "--peer", &public_node.addr()]);
+    assert_eq!(private_node.event("peer_connected")["node_id"], node.id().as_str());
+    let refused = node.event("dial_failed");
+    assert!(refused["message"].as_str().unwrap().contains("denied"), "{refused}");
+    assert_eq!(refused["peer"].as_str().unwrap(), public_node.addr());
+    public.run(["revoke", &format!(" {old}")]).ok();
+    public_node.event("peer_connected");
+}
+
+#[test]
 fn a_revocation_is_kept_offline_and_published_later_by_somebody_else() {
     let bad = Home::new();
     bad.run(["init"]).ok();

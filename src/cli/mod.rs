@@ -1,5 +1,6 @@
 //! The `elo` command: what it can be asked, and the way from there to the file that does it.
 
+mod access;
 mod call;
 mod completions;
 mod config;
@@ -19,6 +20,7 @@ mod publish;
 mod render;
 mod revoke;
 mod rotate;
+mod rules;
 mod serve;
 mod settings;
 mod signals;
@@ -86,6 +88,9 @@ enum Command {
     Call(call::CallArgs),
     Find(find::FindArgs),
     Peers(peers::PeersArgs),
+    Access(access::AccessListArgs),
+    Allow(access::AllowArgs),
+    Deny(access::DenyArgs),
     Events(events::EventsArgs),
     Publish(publish::PublishArgs),
     Status(status::StatusArgs),
@@ -131,7 +136,7 @@ impl App {
 pub fn main(args: Vec<OsString>) -> ExitCode {
     let json = args.iter().skip(1).take_while(|a| *a != "--").any(|a| a == "--json");
     let out = Output::new(json);
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::try_parse_from(access::with_blanks(args)) {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(out.usage(&error)),
     };
@@ -156,6 +161,9 @@ fn run(cli: Cli, out: &Output) -> Result<u8, Failure> {
         Command::Call(args) => call::run(&app, args),
         Command::Find(args) => find::run(&app, args),
         Command::Peers(args) => peers::run(&app, args),
+        Command::Access(args) => access::list(&app, args),
+        Command::Allow(args) => access::allow(&app, args),
+        Command::Deny(args) => access::deny(&app, args),
         Command::Events(args) => events::run(&app, args),
         Command::Publish(args) => publish::run(&app, args),
         Command::Status(args) => status::run(&app, args),

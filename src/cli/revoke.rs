@@ -1,4 +1,5 @@
-//! `elo revoke --self`: says that a key is void; `--statement`: publishes what was said before.
+//! `elo revoke --self`: says that a key is void; `--statement`: publishes what was said before; with ids: takes back what
+//! was allowed or denied.
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -8,13 +9,14 @@ use clap::Args;
 use serde_json::json;
 
 use crate::control::{RevokeArgs as Request, op};
+use crate::identity::NodeId;
 use crate::node::keys;
 use crate::private_file::{read_bounded, write_new};
 use crate::wire::Revocation;
 
 use super::App;
 use super::failure::{Failure, NOT_DELIVERED, OK};
-use super::{mesh, output, unlock, values};
+use super::{access, mesh, output, unlock, values};
 
 /// The most bytes of a file with a statement.
 const MAX_FILE: u64 = 16 * 1024;
@@ -24,12 +26,15 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 const AFTER_HELP: &str = "\
 Examples:
+  elo revoke ID                                   takes back `elo allow ID` or `elo deny ID`
   elo revoke --self --reason 'laptop stolen'      tells everybody, for good
   elo revoke --self --out revocation.json         makes the statement and tells nobody
   elo revoke --statement revocation.json --peer HOST   tells everybody later, without the key
   elo revoke --self --key ~/.elo/identity.seed.bak-1   ends a key that was rotated away
 
-Who hears of it lets nobody in with that id any more, whatever it signs. Nothing takes it back. It goes through the node \
+With ids: their lines are taken out of HOME/access, and a running node takes that at once.
+
+With --self: who hears of it lets nobody in with that id any more, whatever it signs. Nothing takes it back. It goes through the node \
 that runs in this home, else through a short-lived one. A node whose own id was revoked stops; `elo init --force` gives \
 it a new one.
 
@@ -37,12 +42,16 @@ Make a statement now with --out and keep it elsewhere: it works when the key is 
 
 Exit codes: 0 told, 1 failed, 2 wrong usage, 3 nobody could be told, 5 wrong passphrase, or none to be had.";
 
-/// Declare a key void, for everybody and for good
+/// Take back what was allowed or denied; with --self: declare a key void, for good
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct RevokeArgs {
+    /// The nodes that are to be neither allowed nor denied any more, by their full ids
+    #[arg(value_name = "ID", value_parser = values::node_id,
+        conflicts_with_all = ["own", "statement", "yes", "peer"])]
+    ids: Vec<NodeId>,
     /// Revoke this home's key
-    #[arg(long = "self", required_unless_present = "statement", conflicts_with = "statement")]
+    #[arg(long = "self", required_unless_present_any = ["statement", "ids"], conflicts_with = "statement")]
     own: bool,
     /// Publish a statement that was made before
     #[arg(long, value_name = "FILE")]
@@ -65,6 +74,9 @@ pub(super) struct RevokeArgs {
 }
 
 pub(super) fn run(app: &App, args: RevokeArgs) -> Result<u8, Failure> {
+    if !args.ids.is_empty() {
+        return access::take_back(app, &args.ids);
+    }
     let text = match &args.statement {
         Some(path) => read(path)?,
         None => {

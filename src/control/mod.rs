@@ -18,6 +18,6 @@ mod session;
 pub(crate) use client::{Client, ControlError, Reply};
 pub(crate) use door::{Door, DoorError, connect};
 pub(crate) use protocol::{
-    CallArgs, EventsArgs, FindArgs, NoArgs, Progress, PublishArgs, RevokeArgs, RotateArgs, Stage, op,
+    AccessArgs, CallArgs, EventsArgs, FindArgs, NoArgs, Progress, PublishArgs, RevokeArgs, RotateArgs, Stage, op,
 };
 pub(crate) use session::{Current, Shared, attach};

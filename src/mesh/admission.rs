@@ -133,19 +133,9 @@ impl State {
         if arrival.node == self.me {
             return Err((CloseReason::SelfConnection, "that is this node itself".into()));
         }
-        if let Some(refusal) = self.barred(&arrival.node) {
-            return Err(refusal);
-        }
         let legacy = matches!(arrival.speaker, Speaker::Legacy(_));
-        if let Some(allow) = &self.config.allow {
-            if legacy {
-                let message = "this node is private: a Python node can't prove its id, so it can't be on the allowlist";
-                return Err((CloseReason::NotAllowed, message.into()));
-            }
-            if !self.ids_of(&arrival.node).iter().any(|id| allow.contains(id)) {
-                let message = format!("this node is private: its owner must allow {}", arrival.node);
-                return Err((CloseReason::NotAllowed, message));
-            }
+        if let Some(why) = self.barred_from(&arrival.node, legacy) {
+            return Err((CloseReason::NotAllowed, why));
         }
         // The package tells connections apart by the first 12 characters of an id: an unproven node may not come near
         // the id of a proven one, nor ours.

@@ -24,15 +24,15 @@ impl State {
 
     pub(super) fn on_event(&mut self, event: Event, conn: ConnId, now: Now, out: &mut Vec<Action>) {
         let Some(origin) = event.origin else { return };
+        if self.is_denied(&origin) {
+            return self.refuse("denied_origin");
+        }
         if event.data.len() > MAX_EVENT {
             return self.refuse("event_too_large");
         }
         let skew = self.config.limits.clock_skew.as_secs();
         if event.timestamp.abs_diff(now.unix_s()) > skew {
             return self.refuse("event_clock");
-        }
-        if self.barred(&origin).is_some() {
-            return self.refuse("ended_id");
         }
         if origin == self.me || !self.seen_events.insert((origin, event.id.clone()), (), now.mono) {
             return self.refuse("duplicate_event");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::access::Access;
 use super::action::{Action, OnFull, TaskKey, What};
 use super::calls::Calls;
 use super::clock::{Now, Timers};
@@ -20,6 +21,7 @@ use super::keylife::KeyLife;
 use super::lookups::{LookupId, Lookups};
 use super::own_record::Drafts;
 use super::peers::Peers;
+use super::policy::{Policies, Policy};
 use super::punch::Punches;
 use super::queries::Queries;
 use super::reachability::Reach;
@@ -47,8 +49,12 @@ pub struct Config {
     pub features: Vec<String>,
     /// Its tracker role.
     pub tracker: TrackerRole,
-    /// Who may connect; `None`: everybody.
-    pub allow: Option<HashSet<NodeId>>,
+    /// Who is let in.
+    pub access: Access,
+    /// Whom it serves; `None`: everybody it lets in.
+    pub serve_only: Option<BTreeSet<NodeId>>,
+    /// Who may ask for what.
+    pub policies: Vec<Policy>,
     /// The port it listens on, if it listens.
     pub port: Option<u16>,
     /// The address it listens on, when that is a certain one.
@@ -124,6 +130,7 @@ pub struct State {
     pub(super) forwards: Forwards,
     pub(super) calls: Calls,
     pub(super) tasks: Tasks,
+    pub(super) policies: Policies,
     pub(super) relays: Relays,
     pub(super) reach: Reach,
     pub(super) dial_backs: DialBacks,
@@ -188,6 +195,7 @@ impl State {
             forwards: Forwards::default(),
             calls: Calls::default(),
             tasks: Tasks::default(),
+            policies: Policies::new(config.serve_only.clone(), config.policies.clone()),
             relays: Relays::default(),
             reach: Reach::default(),
             dial_backs: DialBacks::default(),
@@ -205,6 +213,10 @@ impl State {
             counters: Counters::default(),
             config,
         };
+        let access = &state.config.access;
+        let named: Vec<NodeId> =
+            access.allowed().chain(access.denied()).copied().chain(state.policies.named()).collect();
+        state.name_ids(named);
         state.timers.set(Timer::Sweep, now.mono + SWEEP);
         state
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::clock::Now;
 use super::conn_id::ConnId;
 use super::peers::Peer;
+use super::policy::TaskRefusals;
 use super::state::{Counters, State};
 use crate::identity::NodeId;
 use crate::node::{CapabilityInfo, FoundNode, PeerInfo, Source, TrackerRole, Way};
@@ -145,14 +146,14 @@ impl State {
         self.peers.all_proven().map(|(_, peer)| (peer.arrival.node, peer.arrival.how.found))
     }
 
-    /// Whether a node may be connected to this one.
-    pub fn allows(&self, node: &NodeId) -> bool {
-        self.config.allow.as_ref().is_none_or(|allow| allow.contains(node))
-    }
-
     /// Whether a node is connected, proven or not.
     pub fn is_present(&self, node: &NodeId) -> bool {
         self.is_connected(node) || self.peers.legacy_conn_of(node).is_some()
+    }
+
+    /// Who is connected over a connection that is in use.
+    pub fn node_of(&self, conn: ConnId) -> Option<NodeId> {
+        self.peers.get(conn).map(|p| p.arrival.node)
     }
 
     /// Whether a connection is a Python node's.
@@ -163,6 +164,13 @@ impl State {
     /// Whether anybody is connected.
     pub fn has_peers(&self) -> bool {
         self.peers.iter().next().is_some()
+    }
+
+    /// How many rules there are for capabilities, for how many nodes everything is served if only for some, and what was
+    /// refused by capability.
+    pub fn task_refusals(&self) -> (usize, Option<usize>, BTreeMap<String, TaskRefusals>) {
+        let (rules, serve_only) = self.policies.size();
+        (rules, serve_only, self.policies.refused().clone())
     }
 
     /// What is counted as refused, with names for programs.

@@ -1,5 +1,6 @@
 //! Setting a node up.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,6 +8,8 @@ use std::path::PathBuf;
 use crate::error::Error;
 use crate::identity::{Identity, NodeId};
 use crate::limits::Limits;
+use crate::mesh::access::Access;
+use crate::mesh::policy::Policy;
 use crate::wire::Capability;
 
 use super::task::{BoxHandler, boxed};
@@ -88,6 +91,10 @@ pub struct Builder {
     pub(crate) port_map: bool,
     pub(crate) dht: Dht,
     pub(crate) dht_port: Option<u16>,
+    pub(crate) access: Access,
+    pub(crate) access_file: Option<PathBuf>,
+    pub(crate) policies: Vec<Policy>,
+    pub(crate) serve_only: Option<BTreeSet<NodeId>>,
     pub(crate) limits: Limits,
     pub(crate) remember: Option<PathBuf>,
     pub(crate) statements: Option<PathBuf>,
@@ -214,6 +221,38 @@ impl Builder {
     /// The DHT's UDP port; 0 is any. Default: the number of the TCP port, or any if that is taken.
     pub fn dht_port(mut self, port: u16) -> Self {
         self.dht_port = Some(port);
+        self
+    }
+
+    /// Whom it lets in. Default: everybody. A [private tracker](Tracker::Private) lets in those it names and those allowed here.
+    /// [`Node::set_access`] changes it while the node runs.
+    pub fn access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
+
+    /// A file with those allowed and denied, on top of what [`access`](Self::access) says: a line is `allow ID  # note`
+    /// or `deny ID  # note`. It may be missing. It is watched, and a change counts within seconds. One that can't be used (a line
+    /// that is not understood, more than 100000 ids, writable by others, somebody else's) keeps the node from
+    /// starting; while the node runs, what the file said before counts on, and [`Status::access`](super::Status::access) tells. So
+    /// it is when the file is gone. Default: none.
+    pub fn access_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.access_file = Some(path.into());
+        self
+    }
+
+    /// A rule for who may ask for what. The first whose pattern covers a capability decides; without one, everybody who is
+    /// let in may. At most 256.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policies.push(policy);
+        self
+    }
+
+    /// Serves these nodes and nobody else: all that it provides, `ping` and `health` included. What a
+    /// [policy](Self::policy) says counts on top. Others may connect, find each other and be relayed. Said again, it adds.
+    /// Default: it serves everybody it lets in.
+    pub fn serve_only(mut self, nodes: impl IntoIterator<Item = NodeId>) -> Self {
+        self.serve_only.get_or_insert_default().extend(nodes);
         self
     }
 

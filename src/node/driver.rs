@@ -17,10 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Inner;
+use super::access::AccessPart;
 use super::dht::DhtPart;
 use super::dials::Dials;
 use super::info::{Activity, PortMapping};
 use super::keeper::Discovery;
+use super::kept::Kept;
 use super::run::RunningTask;
 use super::search::SearchNews;
 use super::subscriptions::Subscribers;
@@ -93,6 +95,12 @@ pub(crate) struct Shared {
     pub(crate) subscribers: Subscribers,
     pub(crate) activity: broadcast::Sender<Activity>,
     pub(crate) peers_changed: watch::Sender<u64>,
+    /// Who is let in.
+    pub(crate) access: AccessPart,
+    /// Counts the changes of that.
+    pub(crate) access_changed: watch::Sender<u64>,
+    /// How the configured peers are doing.
+    pub(crate) kept: Kept,
     /// Places for those who dial this node.
     pub(crate) connections: Arc<Semaphore>,
     /// What this node dials for its calls.
@@ -164,6 +172,7 @@ impl Shared {
         max_connections: usize,
         discovery: Discovery,
         (dht, dht_note): (Option<DhtPart>, String),
+        access: AccessPart,
     ) -> Arc<Self> {
         let places = max_connections.min(Semaphore::MAX_PERMITS);
         Arc::new_cyclic(|weak| Self {
@@ -183,6 +192,9 @@ impl Shared {
             subscribers: Subscribers::default(),
             activity: broadcast::channel(ACTIVITY).0,
             peers_changed: watch::channel(0).0,
+            access,
+            access_changed: watch::channel(0).0,
+            kept: Kept::default(),
             connections: Arc::new(Semaphore::new(places)),
             dials: Dials::new(places),
             places,

@@ -1,6 +1,6 @@
 //! Bringing a node up, and down again.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
@@ -10,6 +10,7 @@ use rand::Rng;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+use super::access::AccessPart;
 use super::builder::{Builder, Tracker, check_name};
 use super::dht::DhtPart;
 use super::driver::{Handlers, Shared, lock, unix_ms};
@@ -19,8 +20,9 @@ use super::keys::Saved;
 use super::links::PeerAddr;
 use super::{Inner, Node};
 use crate::error::{CloseReason, Error};
-use crate::identity::{Identity, NodeId};
+use crate::identity::Identity;
 use crate::limits::{MAX_ADDRS, MAX_RECORD};
+use crate::mesh::access::Access;
 use crate::mesh::{Config, Now, State};
 use crate::net::NetConfig;
 
@@ -55,6 +57,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let name = builder.name.unwrap_or_else(|| me.short());
     check_name("the node's name", &name)?;
     builder.limits.check()?;
+    crate::mesh::policy::check(builder.serve_only.as_ref(), &builder.policies)?;
     let peers: Vec<PeerAddr> = builder.peers.iter().map(|p| p.parse()).collect::<Result<_, _>>()?;
     if builder.advertise.len() > MAX_ADDRS {
         return Err(Error::Config(format!("a node advertises at most {MAX_ADDRS} addresses")));
@@ -77,10 +80,14 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     rand::rng().fill_bytes(&mut run);
     let instance: String = run.iter().map(|b| format!("{b:02x}")).collect();
     let (role, allow) = match builder.tracker {
-        Tracker::Off => (TrackerRole::None, None),
-        Tracker::Public => (TrackerRole::Public, None),
-        Tracker::Private { allow } => (TrackerRole::Private, Some(allow.into_iter().collect::<HashSet<_>>())),
+        Tracker::Off => (TrackerRole::None, Vec::new()),
+        Tracker::Public => (TrackerRole::Public, Vec::new()),
+        Tracker::Private { allow } => (TrackerRole::Private, allow),
     };
+    let allow = Access::of(false, allow.into_iter().collect(), BTreeSet::new());
+    let base = builder.access.and(&allow);
+    super::access::check(&base)?;
+    let (lists, watch) = AccessPart::new(base, role == TrackerRole::Private, builder.access_file).await?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let config = Config {
         name: name.clone(),
@@ -88,7 +95,9 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         instance: instance.clone(),
         features: features(builder.legacy, role),
         tracker: role,
-        allow,
+        access: lists.effective(),
+        serve_only: builder.serve_only,
+        policies: builder.policies,
         port: listen.first().map(SocketAddr::port),
         bound: listen.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()),
         advertise: builder.advertise,
@@ -97,15 +106,13 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     };
     let start = Instant::now();
     let now = Now { mono: Duration::ZERO, unix_ms: unix_ms() };
-    let named: Vec<NodeId> =
-        peers.iter().filter_map(|peer| peer.node).chain(config.allow.iter().flatten().copied()).collect();
     let mut state = State::new(me, config, seed, now);
-    state.name_ids(named);
+    state.name_ids(peers.iter().filter_map(|peer| peer.node));
     state.own_succession(identity.rotations());
     if let Some(path) = &builder.statements {
         Saved::read(path).restore(&mut state);
     }
-    if let Some((_, message)) = state.standing(&me).refusal(&me) {
+    if let Some(message) = state.standing(&me).refusal(&me) {
         return Err(Error::Config(format!("{message}: nobody will talk to this node; it needs a new key")));
     }
     let mut discarded = Vec::new();
@@ -157,8 +164,19 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let mut dice = [0u8; 32];
     rand::rng().fill_bytes(&mut dice);
     let discovery = Discovery::new(me, dice);
-    let shared =
-        Shared::new(identity, name, net, start, listen, state, handlers, max_connections, discovery, (dht, dht_note));
+    let shared = Shared::new(
+        identity,
+        name,
+        net,
+        start,
+        listen,
+        state,
+        handlers,
+        max_connections,
+        discovery,
+        (dht, dht_note),
+        lists,
+    );
     let _ = own.set(Arc::downgrade(&shared));
     // The changes made so far asked for signatures one by one; one is enough.
     shared.with(|state, now, out| state.publish_record(now, out));
@@ -188,8 +206,12 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     if builder.port_map {
         shared.keep_port_mapped();
     }
+    if let Some(watch) = watch {
+        shared.spawn(Arc::clone(shared).run_access(watch));
+    }
     for peer in peers {
-        shared.spawn(Arc::clone(shared).keep_connected(peer));
+        let kept = shared.kept.add(&peer);
+        shared.spawn(Arc::clone(shared).keep_connected(peer, kept));
     }
     Ok(Node { inner })
 }

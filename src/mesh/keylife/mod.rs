@@ -17,7 +17,6 @@ use shelf::Shelf;
 
 use super::conn_id::ConnId;
 use super::throttle::Bucket;
-use crate::error::CloseReason;
 use crate::identity::NodeId;
 use crate::limits::{STATEMENT_BURST, STATEMENTS_PER_SECOND};
 use crate::wire::{Object, Revocation, Rotation};
@@ -41,14 +40,13 @@ pub enum Standing {
 
 impl Standing {
     /// What is said to who uses it all the same; `None`: it may be used.
-    pub fn refusal(&self, id: &NodeId) -> Option<(CloseReason, String)> {
-        let message = match self {
-            Self::Good => return None,
-            Self::Replaced(new) => format!("{id} was replaced: its node is {new} now"),
-            Self::Revoked(reason) if reason.is_empty() => format!("{id} was revoked by its owner"),
-            Self::Revoked(reason) => format!("{id} was revoked by its owner ({reason})"),
-        };
-        Some((CloseReason::NotAllowed, message))
+    pub fn refusal(&self, id: &NodeId) -> Option<String> {
+        match self {
+            Self::Good => None,
+            Self::Replaced(new) => Some(format!("{id} was replaced: its node is {new} now")),
+            Self::Revoked(reason) if reason.is_empty() => Some(format!("{id} was revoked by its owner")),
+            Self::Revoked(reason) => Some(format!("{id} was revoked by its owner ({reason})")),
+        }
     }
 }
 

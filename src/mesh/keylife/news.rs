@@ -4,7 +4,7 @@
 //! [`Action::CheckKeys`] and come back to [`State::keys_checked`].
 
 use super::{Fork, Share, Standing};
-use crate::error::{CloseReason, ErrorCode};
+use crate::error::CloseReason;
 use crate::identity::NodeId;
 use crate::limits::{FLOOD_TTL, MAX_STATEMENTS, MAX_TOLD_REVOCATIONS};
 use crate::mesh::action::{Action, OnFull, What};
@@ -13,7 +13,7 @@ use crate::mesh::conn_id::ConnId;
 use crate::mesh::state::State;
 use crate::node::Activity;
 use crate::wire::keylife::revoked;
-use crate::wire::{Object, Record, Revocation, Revoked, Rotation, WireError};
+use crate::wire::{Object, Record, Revocation, Revoked, Rotation};
 
 /// Statements whose signatures are to be checked, and what they are for.
 #[derive(Debug)]
@@ -139,14 +139,15 @@ impl State {
         }
     }
 
-    /// Why a node is not to be talked to at all.
-    pub(in crate::mesh) fn barred(&self, node: &NodeId) -> Option<(CloseReason, String)> {
-        self.keys.standing(node).refusal(node)
+    /// Why an id is nobody's any more, in words; `None`: nothing is known against it.
+    pub(in crate::mesh) fn ended(&self, id: &NodeId) -> Option<String> {
+        self.keys.standing(id).refusal(id)
     }
 
-    /// The same for its tasks and frames.
-    pub(in crate::mesh) fn barred_task(&self, node: &NodeId) -> Option<WireError> {
-        self.barred(node).map(|(_, message)| WireError::new(ErrorCode::NotAllowed, message).not_run())
+    /// Why a node that its owner named is not dialled.
+    pub fn not_dialled(&self, node: &NodeId) -> Option<String> {
+        let not_admitted = || "this node's own owner does not let it in: `elo access` shows the lists".to_owned();
+        self.ended(node).or_else(|| (!self.admits(node)).then(not_admitted))
     }
 
     // ---- rotations ---------------------------------------------------------------------------------------------
@@ -324,7 +325,7 @@ impl State {
         if *id == self.me {
             return;
         }
-        let why = self.barred(id).map(|(_, message)| message).unwrap_or_default();
+        let why = self.ended(id).unwrap_or_default();
         if let Some(conn) = self.peers.conn_of(id) {
             self.drop_peer(conn, CloseReason::NotAllowed, &why, now, out);
         }

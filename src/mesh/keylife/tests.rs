@@ -1,10 +1,11 @@
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::*;
+use crate::error::CloseReason;
 use crate::identity::Identity;
 use crate::limits::{FLOOD_TTL, Limits, MAX_MET_STATEMENTS, MAX_OTHER_STATEMENTS, MAX_TOLD_REVOCATIONS};
+use crate::mesh::access::Access;
 use crate::mesh::{Action, Arrival, Config, How, Now, State, What};
 use crate::node::{Activity, TrackerRole};
 use crate::wire::keylife::revoked;
@@ -41,7 +42,9 @@ fn state(n: u32) -> State {
         instance: "run".into(),
         features: Vec::new(),
         tracker: TrackerRole::None,
-        allow: None,
+        access: Access::default(),
+        serve_only: None,
+        policies: Vec::new(),
         port: None,
         bound: None,
         advertise: Vec::new(),
@@ -176,12 +179,28 @@ fn a_dialled_id_is_met_by_who_follows_it_and_by_nobody_else() {
 #[test]
 fn who_may_connect_is_asked_of_all_ids_that_a_node_had() {
     let mut s = state(1);
-    s.config.allow = Some(HashSet::from([id(10)]));
-    s.name_ids([id(10)]);
+    s.set_access(Access::private().allow(id(10)), at(0), &mut Vec::new());
     assert!(meet(&mut s, 20, &[step(19, 20)]).is_err());
     assert!(meet(&mut s, 12, &[step(10, 11), step(11, 12)]).is_ok());
     assert!(meet(&mut s, 12, &[]).is_ok());
     assert!(meet(&mut s, 10, &[]).is_err(), "the old key is of no use any more");
+}
+
+#[test]
+fn who_is_denied_does_not_get_in_by_another_key() {
+    let mut s = state(1);
+    s.set_access(Access::public().deny(id(10)), at(0), &mut Vec::new());
+    let (reason, why) = meet(&mut s, 11, &[step(10, 11)]).unwrap_err();
+    assert_eq!(reason, CloseReason::NotAllowed);
+    assert!(why.contains("denied"), "{why}");
+    // It is remembered, also when it doesn't say so any more.
+    assert!(meet(&mut s, 11, &[]).is_err());
+    // Who is denied by its new id is so by its old one as well.
+    let mut s = state(1);
+    meet(&mut s, 11, &[step(10, 11)]).unwrap();
+    let mut out = Vec::new();
+    s.set_access(Access::public().deny(id(10)), at(0), &mut out);
+    assert!(out.iter().any(|a| matches!(a, Action::Close { conn: ConnId(11), .. })), "it is closed at once");
 }
 
 #[test]

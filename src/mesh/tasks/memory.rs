@@ -110,12 +110,19 @@ impl Tasks {
         self.entries.insert(key, entry);
     }
 
-    /// A task's handler came back, and its answer is there: it is remembered until its deadline.
-    pub(super) fn done(&mut self, key: &TaskKey, limits: &Limits) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
+    /// The tasks that have no answer yet.
+    pub fn unanswered(&self) -> impl Iterator<Item = &TaskKey> {
+        self.entries.iter().filter(|(_, entry)| entry.answer.is_none()).map(|(key, _)| key)
+    }
+
+    /// A task's handler came back, and its answer is there: it is remembered until its deadline. Gives the rule that it
+    /// counted for.
+    pub(super) fn done(&mut self, key: &TaskKey, limits: &Limits) -> Option<usize> {
+        let entry = self.entries.get_mut(key)?;
         if !std::mem::take(&mut entry.running) {
-            return;
+            return None;
         }
+        let rule = entry.rule;
         self.running -= 1;
         self.answered_bytes += entry.kept_bytes();
         let local = entry.local;
@@ -124,10 +131,12 @@ impl Tasks {
         caller.answered += 1;
         if local {
             // Nobody can send a task in this node's own name.
-            return self.forget(key);
+            self.forget(key);
+            return rule;
         }
         self.answered.push_back(key.clone());
         self.keep_within(limits);
+        rule
     }
 
     /// Keeps the memory of answers within its bounds, the oldest go first. That the tasks ran is not forgotten.

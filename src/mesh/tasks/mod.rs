@@ -14,6 +14,7 @@ use crate::identity::NodeId;
 use crate::mesh::action::{Action, OnFull, TaskKey, TaskToRun};
 use crate::mesh::clock::Now;
 use crate::mesh::conn_id::ConnId;
+use crate::mesh::policy;
 use crate::mesh::state::{State, Timer};
 use crate::node::{Activity, TrackerRole};
 use crate::wire::{Draft, ResultDraft, Task, WireError};
@@ -51,6 +52,8 @@ struct Entry {
     answer: Option<ResultDraft>,
     /// Whether the handler has not come back yet.
     running: bool,
+    /// The owner's rule that it counts for.
+    rule: Option<usize>,
 }
 
 impl Entry {
@@ -70,6 +73,7 @@ impl Entry {
             waiting: false,
             answer: None,
             running: true,
+            rule: None,
         }
     }
 
@@ -108,6 +112,14 @@ impl State {
     ) {
         let legacy = self.peers.get(conn).is_some_and(|p| p.legacy.is_some());
         let key = (caller, task.id.clone());
+        if let Some(why) = self.barred(&caller) {
+            // Also when it came before, and is at work or was answered: who is not let in hears nothing of it.
+            let known = self.tasks.entries.contains_key(&key) || self.tasks.is_bare(&key);
+            let error = WireError::new(ErrorCode::NotAllowed, why);
+            self.count_refused(&task.capability, ErrorCode::NotAllowed);
+            let error = if known { error } else { error.not_run() };
+            return self.answer_unheld(task.id, Err(error), caller, via, legacy.then_some(conn), out);
+        }
         if self.tasks.entries.contains_key(&key) {
             return self.answer_again(&key, via, legacy.then_some(conn), out);
         }
@@ -124,8 +136,15 @@ impl State {
         }
         match self.task_refusal(&task, caller, legacy, via, now) {
             Some(error) => {
-                self.refuse(reason_of(&error.code));
-                self.counters.tasks_failed += 1;
+                match ErrorCode::from_wire(&error.code) {
+                    Some(code @ (ErrorCode::NotAllowed | ErrorCode::RateLimited)) if task.caller == caller => {
+                        self.count_refused(&task.capability, code);
+                    }
+                    _ => {
+                        self.refuse(reason_of(&error.code));
+                        self.counters.tasks_failed += 1;
+                    }
+                }
                 self.answer_unheld(task.id, Err(error), caller, via, legacy.then_some(conn), out);
             }
             None => self.run(task, key, via, conn, legacy, now, out),
@@ -149,8 +168,16 @@ impl State {
         }
     }
 
+    /// Counts a task that the owner's lists or rules keep out.
+    fn count_refused(&mut self, capability: &str, code: ErrorCode) {
+        self.refuse(if code == ErrorCode::RateLimited { "task_rate" } else { "not_allowed" });
+        self.counters.tasks_failed += 1;
+        let name = if self.provides(capability) { capability } else { policy::OTHER };
+        self.policies.count(name, code);
+    }
+
     fn task_refusal(
-        &self,
+        &mut self,
         task: &Task,
         caller: NodeId,
         legacy: bool,
@@ -160,9 +187,6 @@ impl State {
         let error = |code, message: String| Some(WireError::new(code, message).not_run());
         if task.caller != caller {
             return error(ErrorCode::NotAllowed, "the task is signed by another node than the one that sent it".into());
-        }
-        if let Some(error) = self.barred_task(&caller) {
-            return Some(error);
         }
         match (task.target, &task.target_name) {
             (Some(target), _) if target == self.me => {}
@@ -211,10 +235,13 @@ impl State {
         if !self.provides(&task.capability) && !relays && !legacy {
             return error(ErrorCode::UnknownCapability, format!("{:?} is not provided here", task.capability));
         }
+        if let Some(error) = self.policies.forbids(&self.ids_of(&caller), &task.capability) {
+            return Some(error);
+        }
         if let Some((message, seconds)) = self.tasks.no_room(&caller, &self.config.limits) {
             return Some(WireError::new(ErrorCode::Overloaded, message).retry_after_s(seconds).not_run());
         }
-        None
+        self.policies.crowded(&caller, &task.capability, now.mono)
     }
 
     #[allow(clippy::too_many_arguments)] // Where a task came from has these many parts.
@@ -233,7 +260,9 @@ impl State {
         let until = now.mono + Duration::from_millis(left.max(1) as u64);
         let deadline = until.min(now.mono + Duration::from_secs(task.ttl_s));
         let gateway = legacy && !self.provides(&task.capability) && task.capability != "relay";
+        let rule = self.policies.begin(&task.capability);
         self.enter(&key, &task.capability, until, now, |e| {
+            e.rule = rule;
             e.via = via;
             e.legacy = legacy.then_some(conn);
             e.window = if legacy { None } else { task.window.map(|w| w.clamp(1, MAX_WINDOW)) };
@@ -331,6 +360,12 @@ impl State {
         }
     }
 
+    /// Ends a task before its handler comes back.
+    pub(in crate::mesh) fn stop_task(&mut self, key: &TaskKey, error: WireError, now: Now, out: &mut Vec<Action>) {
+        self.answer(key, Err(error), now, out);
+        out.push(Action::StopTask { key: key.clone() });
+    }
+
     /// Ends every task that is still running: the node is going down, and those who wait are told so.
     pub fn abandon_tasks(&mut self, now: Now, out: &mut Vec<Action>) {
         let running = self.tasks.entries.iter().filter(|(_, e)| e.answer.is_none());
@@ -338,8 +373,7 @@ impl State {
         keys.sort();
         for key in keys {
             let error = WireError::new(ErrorCode::PeerGone, "the node went down before the task was done");
-            self.answer(&key, Err(error), now, out);
-            out.push(Action::StopTask { key });
+            self.stop_task(&key, error, now, out);
         }
     }
 
@@ -425,7 +459,9 @@ impl State {
         if self.tasks.entries.get(key).is_some_and(|e| e.answer.is_none()) {
             self.answer(key, body, now, out);
         }
-        self.tasks.done(key, &self.config.limits);
+        if let Some(rule) = self.tasks.done(key, &self.config.limits) {
+            self.policies.end(rule);
+        }
     }
 
     /// The answer is there: it goes to the caller and into the memory.

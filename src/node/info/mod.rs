@@ -1,6 +1,7 @@
 //! What a node tells of itself, its peers and what happens to it.
 
 mod activity;
+mod configured;
 mod discovery;
 mod reachability;
 
@@ -11,9 +12,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::identity::NodeId;
+use crate::node::AccessStatus;
 use crate::wire::{Capability, CapabilityKind};
 
 pub use activity::{Activity, Event};
+pub use configured::ConfiguredPeer;
 pub use discovery::{DhtHealth, DiscoveryHealth, DiscoveryState};
 pub use reachability::{PortMapping, Reachability, TrackerName, VerifiedAddr};
 
@@ -243,6 +246,8 @@ pub struct Status {
     pub port_map: Option<PortMapping>,
     /// Its tracker role.
     pub tracker: TrackerRole,
+    /// Who is let in, and what was refused to the others.
+    pub access: AccessStatus,
     /// What it provides.
     pub capabilities: Vec<CapabilityInfo>,
     /// What it is interested in.

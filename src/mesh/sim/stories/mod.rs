@@ -1,5 +1,6 @@
 //! What the mesh is for, told step by step.
 
+mod access;
 mod calls;
 mod floods;
 mod impostors;
