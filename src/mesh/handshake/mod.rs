@@ -26,6 +26,8 @@
 //! - *A wire in the middle.* Whoever passes on every byte is there and stays there: these proofs don't encrypt the
 //!   stream. It can drop messages and write unsigned ones (queries' answers carry signed records, tasks and results
 //!   are signed themselves); the feature `tls` is what will close that.
+//! - *Another's succession.* The ids that a node says it had before are believed by the signatures of the keys they stand
+//!   for, over the id that the handshake proves: nobody else can show them.
 //! - *An old signature from a stolen clock.* `timestamp` bounds for how long a signature can be tried at all.
 
 mod dialer;

@@ -199,6 +199,7 @@ impl State {
         }
         out.push(Action::SaveKeys);
         let new = self.keys.current(&node);
+        tracing::debug!(%new, steps = ended.len(), "an id was replaced");
         for old in self.keys.named_by(&new).into_iter().filter(|old| *old != self.me) {
             out.push(Action::Activity(Activity::IdReplaced { old, new }));
         }
