@@ -69,6 +69,7 @@ pub use error::{Attempt, CallError, CloseReason, Delivery, Error, ErrorCode};
 pub use identity::{Identity, IdentityError, InvalidNodeId, NodeId, Rotated, verify};
 pub use limits::Limits;
 pub use mesh::access::{Access, Decision};
+pub use mesh::handshake::Tls;
 pub use mesh::policy::{Policy, Rate, TaskRefusals};
 #[cfg(feature = "lan")]
 pub use node::Lan;

@@ -36,6 +36,7 @@ const KEYS: &[&str] = &[
     "policy",
     "port-map",
     "legacy",
+    "tls",
     "no-lan",
     "lan-interface",
     "no-remember",

@@ -41,6 +41,12 @@ pub(super) enum Tone {
     Dim,
 }
 
+/// A question on stderr: the answer is typed behind it.
+pub(super) fn ask(what: &str) {
+    let mut err = io::stderr().lock();
+    drop(write!(err, "{what}").and_then(|()| err.flush()));
+}
+
 /// A line on stderr for a person who is being asked something.
 pub(super) fn complain(line: &str) {
     // Whoever closed stderr doesn't want to be told.

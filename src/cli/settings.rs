@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::identity::NodeId;
 use crate::mesh::access::Access;
+use crate::mesh::handshake::Tls;
 use crate::mesh::policy::Policy;
 use crate::node::{Dht, Tracker};
 use crate::wire::Capability;
@@ -50,6 +51,8 @@ pub(super) struct Settings {
     /// Who may ask for what.
     pub(super) policies: Vec<Policy>,
     pub(super) legacy: bool,
+    /// Whether connections are encrypted.
+    pub(super) tls: Tls,
     /// Whether the router is asked for a port.
     pub(super) port_map: bool,
     /// The interfaces to find others on; empty: the usual ones. `None`: the local network is left alone.
@@ -85,6 +88,15 @@ fn dht_of(file: &FileSettings) -> Result<Option<Dht>, Failure> {
         return Ok(None);
     }
     values::dht(&nodes.join(",")).map(Some).map_err(|e| Failure::usage(format!("dht in the settings file: {e}")))
+}
+
+/// Whether connections are encrypted, as the environment says, else the file; for short-lived nodes too.
+pub(super) fn configured_tls(file: &FileSettings) -> Result<Tls, Failure> {
+    let said = file.value("tls", values::tls)?;
+    match std::env::var("ELO_TLS") {
+        Ok(mode) if !mode.is_empty() => values::tls(&mode).map_err(|e| Failure::usage(format!("ELO_TLS: {e}"))),
+        _ => Ok(said.unwrap_or_default()),
+    }
 }
 
 /// How many tasks at once.
@@ -179,6 +191,20 @@ impl Settings {
         }
         let dht = given_dht.unwrap_or(Dht::Mesh);
 
+        let tls = match (args.require_tls, args.no_tls) {
+            (true, true) => return wrong("--require-tls doesn't go with --no-tls", "leave one of them out"),
+            (true, false) => Tls::Required,
+            (false, true) => Tls::Off,
+            (false, false) => configured_tls(file)?,
+        };
+        let legacy = flag(args.legacy, "legacy")?;
+        if legacy && tls == Tls::Required {
+            return wrong(
+                "--legacy doesn't go with --require-tls",
+                "nodes of the Python package can't encrypt: leave one of them out (also in ELO_TLS and the settings file)",
+            );
+        }
+
         let address = SocketAddr::new(
             given_bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             given_port.unwrap_or(values::DEFAULT_PORT),
@@ -199,6 +225,8 @@ impl Settings {
                 (true, false) => Tracker::Public,
                 (true, true) => Tracker::Private { allow: Vec::new() },
             },
+            legacy,
+            tls,
             access: {
                 let access = if private { Access::private() } else { Access::public() };
                 let access = allow.into_iter().fold(access, Access::allow);
@@ -206,7 +234,6 @@ impl Settings {
             },
             serve_only,
             policies: file.policies().to_vec(),
-            legacy: flag(args.legacy, "legacy")?,
             port_map,
             lan: (!no_lan).then_some(interfaces),
             remember: !flag(args.no_remember, "no-remember")?,
@@ -328,6 +355,20 @@ mod tests {
     }
 
     #[test]
+    fn connections_are_encrypted_as_the_flags_say_else_the_file() {
+        for (line, file, tls) in [
+            ("", "", Tls::Preferred),
+            ("--require-tls", "", Tls::Required),
+            ("--no-tls", "tls = 'required'", Tls::Off),
+            ("", "tls = 'required'", Tls::Required),
+            ("", "tls = 'off'", Tls::Off),
+            ("--require-tls", "tls = 'off'", Tls::Required),
+        ] {
+            assert_eq!(merge(line, file).unwrap().tls, tls, "{line} {file}");
+        }
+    }
+
+    #[test]
     fn what_does_not_go_together_is_said() {
         for (line, file, said) in [
             ("--no-listen --port 1", "", "--no-listen"),
@@ -346,6 +387,10 @@ mod tests {
             ("", "dht = 'http://x'", "elo.toml:1: dht"),
             ("", "dht = ['off', 'box:1']", "off, mesh and public stand alone"),
             ("--dht-port 5 --dht off", "", "--dht-port doesn't go"),
+            ("--require-tls --no-tls", "", "--require-tls doesn't go with --no-tls"),
+            ("--require-tls --legacy", "", "--legacy doesn't go with --require-tls"),
+            ("--legacy", "tls = 'required'", "--legacy doesn't go with --require-tls"),
+            ("", "tls = 'on'", "elo.toml:1: tls"),
         ] {
             let failure = merge(line, file).unwrap_err();
             assert_eq!(failure.exit, 2, "{line} {file}");

@@ -160,7 +160,34 @@ pub(super) fn new_passphrase(variable: &str) -> Result<Passphrase, Failure> {
 }
 
 fn ask(what: &str) -> Result<Passphrase, Failure> {
-    rpassword::prompt_password(what)
+    // Before the prompt is there: who types at once is not to see it either.
+    #[cfg(unix)]
+    let _unseen = Unseen::start();
+    super::output::ask(what);
+    rpassword::read_password()
         .map(Zeroizing::new)
         .map_err(|e| Failure::new(format!("can't ask for the passphrase: {e}")).exit(LOCKED).code("LOCKED"))
+}
+
+/// The terminal shows nothing of what is typed, until this is dropped.
+#[cfg(unix)]
+struct Unseen(rustix::termios::Termios);
+
+#[cfg(unix)]
+impl Unseen {
+    fn start() -> Option<Self> {
+        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+        let before = tcgetattr(io::stdin()).ok()?;
+        let mut now = before.clone();
+        now.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Now, &now).ok()?;
+        Some(Self(before))
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, &self.0);
+    }
 }

@@ -68,6 +68,7 @@ impl State {
                 // Who replaces a connection that was to stay stays as well.
                 on_demand &= peer.arrival.how.on_demand;
                 let same_run = peer.arrival.instance == arrival.instance;
+                let earlier = peer.arrival.instance.clone();
                 self.peers.retire(old);
                 self.timers.cancel(&Timer::Probe(old));
                 self.shares.forget(old);
@@ -78,6 +79,7 @@ impl State {
                 if !same_run {
                     self.table.forget(&node, now);
                     self.relays_on_lost(&node, now, out);
+                    self.tasks_lost_way(&node, earlier.as_deref(), now);
                     self.calls_lost_node(&node, Some(&arrival), None, now, out);
                 }
             }
@@ -107,6 +109,7 @@ impl State {
             self.calls_nudge(now, out);
             return Ok(Vec::new());
         }
+        self.tasks_on_connected(&arrival, now, out);
         self.learn_local_addr(&arrival);
         self.tracker_connected(&node, now);
         self.refresh_trackers(now);
@@ -202,6 +205,7 @@ impl State {
         let name = self.table.get(&node).map(|r| r.name.clone()).unwrap_or_default();
         out.push(Action::Activity(Activity::PeerLost { node_id: node, name, reason }));
         self.queries_on_disconnected(conn);
+        self.tasks_lost_way(&node, peer.arrival.instance.as_deref(), now);
         if peer.legacy.is_some() {
             self.calls_lost_node(&node, None, reason, now, out);
             return;
@@ -236,6 +240,7 @@ mod tests {
             addr,
             local: addr,
             inbound,
+            encrypted: false,
             how: How::default(),
             instance: Some(instance.into()),
             version: String::new(),

@@ -312,6 +312,7 @@ mod tests {
             addr: "[::1]:5".parse().unwrap(),
             local: "[::1]:7878".parse().unwrap(),
             inbound: true,
+            encrypted: false,
             how: crate::mesh::How::default(),
             instance: None,
             version: String::new(),

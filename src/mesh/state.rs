@@ -76,6 +76,8 @@ pub enum Timer {
     Accept(TaskKey),
     /// A task's deadline.
     Deadline(TaskKey),
+    /// The caller of a running task was lost, and has had a while to come back.
+    Orphan(TaskKey),
     /// A query of ours has waited long enough.
     Query(String),
     /// The flood of a call has had its time alone: the DHT is asked as well.
@@ -301,6 +303,7 @@ impl State {
                 Timer::Call(id) => self.call_due(&id, now, out),
                 Timer::Accept(key) => self.accept_due(&key, out),
                 Timer::Deadline(key) => self.deadline_due(&key, now, out),
+                Timer::Orphan(key) => self.orphan_due(&key, now, out),
                 Timer::Query(id) => self.query_due(&id, now, out),
                 Timer::Dht(id) => self.call_dht_due(&id, now, out),
                 Timer::Lookup(id) => self.lookup_due(id, now, out),
@@ -325,6 +328,7 @@ impl State {
                     self.close_wrong_candidates(now, out);
                     self.dialing.retain(|_, until| *until > now.mono);
                     self.sweep_trackers(now);
+                    self.look_at_clock(now, out);
                     let slow: Vec<_> =
                         self.peers.all_proven().filter(|(_, p)| p.asked.is_none()).map(|(c, p)| (c, p.since)).collect();
                     for (conn, since) in slow {

@@ -18,6 +18,8 @@ pub struct View {
     pub peers: usize,
     /// Python nodes.
     pub unproven_peers: usize,
+    /// Peers of either kind whose connection is encrypted.
+    pub encrypted_peers: usize,
     /// Records kept.
     pub records: usize,
     /// Handlers at work.
@@ -34,6 +36,7 @@ impl State {
         View {
             peers: self.peers.all_proven().count(),
             unproven_peers: self.peers.legacy().count(),
+            encrypted_peers: self.peers.iter().filter(|(_, peer)| peer.arrival.encrypted).count(),
             records: self.table.len(),
             tasks_running: self.tasks.running(),
             calls_running: self.calls.len(),
@@ -62,6 +65,7 @@ impl State {
             proven: peer.legacy.is_none(),
             addr: a.addr,
             inbound: a.inbound,
+            encrypted: a.encrypted,
             found: a.how.found,
             via: None,
             via_name: String::new(),

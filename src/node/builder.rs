@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::identity::{Identity, NodeId};
 use crate::limits::Limits;
 use crate::mesh::access::Access;
+use crate::mesh::handshake::Tls;
 use crate::mesh::policy::Policy;
 use crate::wire::Capability;
 
@@ -86,8 +87,10 @@ pub struct Builder {
     pub(crate) interests: Vec<String>,
     pub(crate) handlers: Vec<(String, BoxHandler)>,
     pub(crate) default_handler: Option<BoxHandler>,
+    pub(crate) handlers_here: bool,
     pub(crate) tracker: Tracker,
     pub(crate) legacy: bool,
+    pub(crate) tls: Tls,
     pub(crate) port_map: bool,
     pub(crate) dht: Dht,
     pub(crate) dht_port: Option<u16>,
@@ -168,9 +171,14 @@ impl Builder {
         self
     }
 
-    /// Answers tasks for one capability, each on a tokio task of its own: what blocks its thread belongs into
-    /// [`std::thread`] or tokio's `spawn_blocking`. It is not announced by this alone: say [`agent`](Self::agent),
-    /// [`model`](Self::model), [`tool`](Self::tool) or [`capability`](Self::capability) as well.
+    /// Answers tasks for one capability, each on a tokio task of its own. It is not announced by this alone: say
+    /// [`agent`](Self::agent), [`model`](Self::model), [`tool`](Self::tool) or [`capability`](Self::capability) as well.
+    ///
+    /// Handlers run on threads that all nodes of the process share for it: twice as many as there are cores, and at least
+    /// 8. What blocks its thread belongs into [`std::thread`] or tokio's `spawn_blocking` all the same: as many handlers that
+    /// block as there are threads hold up the others, whose tasks are then refused as `OVERLOADED` after 5 s. Connections,
+    /// calls and deadlines go on meanwhile, on a runtime with one thread too. See also
+    /// [`handlers_here`](Self::handlers_here).
     pub fn handler<F, Fut, P>(mut self, capability: impl Into<String>, handler: F) -> Self
     where
         F: Fn(Task, Context) -> Fut + Send + Sync + 'static,
@@ -192,6 +200,13 @@ impl Builder {
         self
     }
 
+    /// Runs handlers on the runtime that starts the node, for those that need just that one, as for its paused clock. A handler that blocks then holds up the node as well; on a runtime with one thread, all of it. Default: they
+    /// run on threads of their own.
+    pub fn handlers_here(mut self) -> Self {
+        self.handlers_here = true;
+        self
+    }
+
     /// Makes the node a tracker. Default: it is none.
     pub fn tracker(mut self, tracker: Tracker) -> Self {
         self.tracker = tracker;
@@ -201,6 +216,13 @@ impl Builder {
     /// Admits nodes of the Python package elo-node, as unproven peers. Default: they are refused.
     pub fn legacy(mut self, admit: bool) -> Self {
         self.legacy = admit;
+        self
+    }
+
+    /// Whether connections are encrypted (TLS 1.3, with the nodes' own keys). Default: [`Tls::Preferred`]. Nodes of the Python
+    /// package can't: [`Tls::Required`] doesn't go with [`legacy`](Self::legacy).
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = tls;
         self
     }
 

@@ -121,6 +121,8 @@ pub(crate) struct Shared {
     pub(crate) stopped: CancellationToken,
     /// Whether somebody has asked for a graceful stop.
     pub(crate) stopping: AtomicBool,
+    /// Whether handlers run on threads of their own.
+    pub(crate) apart: bool,
     /// Where the node's tasks run, also those that are wanted by somebody outside of it.
     pub(crate) runtime: Handle,
     pub(crate) spawned: TaskTracker,
@@ -172,6 +174,7 @@ impl Shared {
         max_connections: usize,
         discovery: Discovery,
         (dht, dht_note): (Option<DhtPart>, String),
+        apart: bool,
         access: AccessPart,
     ) -> Arc<Self> {
         let places = max_connections.min(Semaphore::MAX_PERMITS);
@@ -206,6 +209,7 @@ impl Shared {
             stop: CancellationToken::new(),
             stopped: CancellationToken::new(),
             stopping: AtomicBool::new(false),
+            apart,
             runtime: Handle::current(),
             spawned: TaskTracker::new(),
             traffic: Traffic::default(),

@@ -87,6 +87,7 @@ impl Shared {
             addr: established.addr,
             local: established.local,
             inbound: established.inbound,
+            encrypted: established.encrypted(),
             how,
             instance: proven.instance.clone(),
             version: proven.version.clone(),

@@ -25,6 +25,7 @@ mod search;
 mod start;
 mod subscriptions;
 mod task;
+mod threads;
 
 use std::future::Future;
 use std::net::SocketAddr;

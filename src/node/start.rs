@@ -23,8 +23,9 @@ use crate::error::{CloseReason, Error};
 use crate::identity::Identity;
 use crate::limits::{MAX_ADDRS, MAX_RECORD};
 use crate::mesh::access::Access;
+use crate::mesh::handshake::Tls;
 use crate::mesh::{Config, Now, State};
-use crate::net::NetConfig;
+use crate::net::{NetConfig, TlsKeys};
 
 /// The default port.
 pub(crate) const DEFAULT_PORT: u16 = 7878;
@@ -36,8 +37,11 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Which features this node lists.
-fn features(legacy: bool, role: TrackerRole) -> Vec<String> {
+fn features(legacy: bool, role: TrackerRole, tls: Tls) -> Vec<String> {
     let mut features = Vec::new();
+    if tls != Tls::Off {
+        features.push(crate::mesh::handshake::TLS.to_owned());
+    }
     if legacy {
         features.push("legacy".to_owned());
     }
@@ -57,6 +61,10 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let name = builder.name.unwrap_or_else(|| me.short());
     check_name("the node's name", &name)?;
     builder.limits.check()?;
+    if builder.legacy && builder.tls == Tls::Required {
+        let message = "nodes of the Python package can't encrypt: `legacy` does not go with required TLS";
+        return Err(Error::Config(message.to_owned()));
+    }
     crate::mesh::policy::check(builder.serve_only.as_ref(), &builder.policies)?;
     let peers: Vec<PeerAddr> = builder.peers.iter().map(|p| p.parse()).collect::<Result<_, _>>()?;
     if builder.advertise.len() > MAX_ADDRS {
@@ -93,7 +101,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         name: name.clone(),
         version: version.clone(),
         instance: instance.clone(),
-        features: features(builder.legacy, role),
+        features: features(builder.legacy, role, builder.tls),
         tracker: role,
         access: lists.effective(),
         serve_only: builder.serve_only,
@@ -151,9 +159,11 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         shared.map(|s| s.read(|state, _| state.legacy_hello())).unwrap_or_default()
     };
     let net = Arc::new(NetConfig {
+        tls: builder.tls,
+        tls_keys: TlsKeys::new(&identity),
         identity: identity.clone(),
         version,
-        features: features(builder.legacy, role),
+        features: features(builder.legacy, role, builder.tls),
         instance,
         legacy: builder.legacy,
         limits: builder.limits,
@@ -164,19 +174,10 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let mut dice = [0u8; 32];
     rand::rng().fill_bytes(&mut dice);
     let discovery = Discovery::new(me, dice);
-    let shared = Shared::new(
-        identity,
-        name,
-        net,
-        start,
-        listen,
-        state,
-        handlers,
-        max_connections,
-        discovery,
-        (dht, dht_note),
-        lists,
-    );
+    let dht = (dht, dht_note);
+    let apart = !builder.handlers_here;
+    let shared =
+        Shared::new(identity, name, net, start, listen, state, handlers, max_connections, discovery, dht, apart, lists);
     let _ = own.set(Arc::downgrade(&shared));
     // The changes made so far asked for signatures one by one; one is enough.
     shared.with(|state, now, out| state.publish_record(now, out));
@@ -316,6 +317,7 @@ impl Shared {
         let mut metrics = Metrics {
             peers: view.peers,
             unproven_peers: view.unproven_peers,
+            encrypted_peers: view.encrypted_peers,
             records: view.records,
             tasks_running: view.tasks_running,
             tasks_done: view.counters.tasks_done,

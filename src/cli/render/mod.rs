@@ -125,7 +125,14 @@ fn way(peer: &Value) -> String {
             let note = text_of(peer, "note");
             format!("relay via {tracker}{}{note}", if note.is_empty() { "" } else { ", " })
         }
-        way => format!("{way} {addr}"),
+        way => {
+            let layer = match peer["encrypted"].as_bool() {
+                Some(true) => ", TLS",
+                Some(false) => ", plain text",
+                None => "",
+            };
+            format!("{way} {addr}{layer}")
+        }
     }
 }
 

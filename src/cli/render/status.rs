@@ -127,9 +127,10 @@ pub(in crate::cli) fn status(terminal: bool, status: &Value) -> String {
         (
             "peers",
             format!(
-                "{} proven, {} unproven, {}",
+                "{} proven, {} unproven, {} encrypted, {}",
                 number(m, "peers"),
                 number(m, "unproven_peers"),
+                number(m, "encrypted_peers"),
                 counted(number(m, "connections"), "connection")
             ),
         ),

@@ -157,6 +157,12 @@ pub(super) struct ServeArgs {
     #[arg(long, env = "ELO_LEGACY", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub(super) legacy: Option<bool>,
+    /// Refuse peers that can't encrypt, whoever connects [default: encrypt with all that can; also ELO_TLS=required]
+    #[arg(long)]
+    pub(super) require_tls: bool,
+    /// Encrypt nothing [also ELO_TLS=off]
+    #[arg(long)]
+    pub(super) no_tls: bool,
     /// The Kademlia DHT to take part in: mesh (the peers' own), off, public (BitTorrent's: shows your address to the
     /// world), or HOST:PORT,... of nodes in one of your own [default: mesh]
     #[arg(long, env = "ELO_DHT", value_name = "MODE", value_parser = values::dht)]
@@ -296,8 +302,12 @@ fn open_door(app: &App) -> Result<Option<Door>, Failure> {
 }
 
 fn builder(home: &Path, settings: Settings) -> Result<Builder, Failure> {
-    let mut builder =
-        Node::builder().tracker(settings.tracker).legacy(settings.legacy).dht(settings.dht).port_map(settings.port_map);
+    let mut builder = Node::builder()
+        .tracker(settings.tracker)
+        .legacy(settings.legacy)
+        .tls(settings.tls)
+        .dht(settings.dht)
+        .port_map(settings.port_map);
     if let Some(port) = settings.dht_port {
         builder = builder.dht_port(port);
     }

@@ -69,6 +69,7 @@ fn meet(state: &mut State, n: u32, chain: &[Rotation]) -> Result<Vec<Action>, (C
         features: Vec::new(),
         tracker: TrackerRole::None,
         observed: None,
+        encrypted: false,
         caps: Caps::default(),
     };
     let mut out = Vec::new();

@@ -127,6 +127,7 @@ impl Node {
             addr: at,
             local: addr(9999),
             inbound: false,
+            encrypted: false,
             how: How::for_calls(Source::Dht),
             instance: Some("run".into()),
             version: String::new(),

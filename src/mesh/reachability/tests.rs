@@ -328,6 +328,7 @@ impl Published {
             addr: SocketAddr::new(ip(addr), 7000),
             local: SocketAddr::new(ip(local), 40_000),
             inbound: false,
+            encrypted: false,
             how: How::default(),
             instance: None,
             version: String::new(),

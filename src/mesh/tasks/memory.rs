@@ -11,7 +11,7 @@ use crate::limits::Limits;
 use crate::mesh::action::TaskKey;
 use crate::mesh::clock::Now;
 use crate::mesh::seen::Seen;
-use crate::wire::WireError;
+use crate::wire::{Task, WireError};
 
 /// What one caller takes up.
 #[derive(Debug, Default)]
@@ -42,6 +42,8 @@ pub struct Tasks {
     running: usize,
     /// How many tasks of all callers are remembered without their answers.
     bare: usize,
+    /// Until when, by this node's clock, deadlines had passed when tasks were forgotten last.
+    forgotten_s: i64,
     pub(super) cancelled_early: CancelledEarly,
 }
 
@@ -165,8 +167,24 @@ impl Tasks {
         }
     }
 
+    /// Whether a task may be one that ran and was forgotten at its deadline, before the clock was set back. Only as far as
+    /// clocks may differ at all: tasks of a time further off are refused for that.
+    pub(super) fn may_be_forgotten(&self, task: &Task, now: Now, limits: &Limits) -> bool {
+        let skew = i64::try_from(limits.clock_skew.as_secs()).unwrap_or(i64::MAX);
+        let ends = task.timestamp.saturating_add(task.ttl_s as i64);
+        ends < self.forgotten_s && self.forgotten_s.saturating_sub(now.unix_s()) <= skew
+    }
+
     /// Forgets answered tasks past their deadlines.
     pub fn expire(&mut self, now: Now) {
+        let before = self.len();
+        self.forget_expired(now);
+        if self.len() < before {
+            self.forgotten_s = now.unix_s();
+        }
+    }
+
+    fn forget_expired(&mut self, now: Now) {
         let mut answered = std::mem::take(&mut self.answered);
         answered.retain(|key| {
             let over = self.entries.get(key).is_none_or(|e| e.until <= now.mono);

@@ -1,6 +1,7 @@
 //! The responder's side: a task runs at most once, and its answer is kept for whoever asks again.
 
 mod memory;
+mod orphans;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,10 @@ const ACCEPT_AFTER: Duration = Duration::from_millis(100);
 /// The most bytes of chunks on the way unacknowledged, beyond the first chunk: two messages of the largest size.
 const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 
+/// A task that is this many seconds old when it comes was long on its way, or the two clocks differ: its caller is told,
+/// should its time not be enough.
+const LATE_S: i64 = 5;
+
 /// The widest window a caller may ask for.
 const MAX_WINDOW: u64 = 256;
 
@@ -52,6 +57,12 @@ struct Entry {
     answer: Option<ResultDraft>,
     /// Whether the handler has not come back yet.
     running: bool,
+    /// Whether its caller sent it more than once.
+    repeated: bool,
+    /// The run of the caller whose connection was lost.
+    caller_run: Option<String>,
+    /// How long before it came it was issued, if that is long.
+    late_s: Option<i64>,
     /// The owner's rule that it counts for.
     rule: Option<usize>,
 }
@@ -73,6 +84,9 @@ impl Entry {
             waiting: false,
             answer: None,
             running: true,
+            repeated: false,
+            caller_run: None,
+            late_s: None,
             rule: None,
         }
     }
@@ -121,7 +135,7 @@ impl State {
             return self.answer_unheld(task.id, Err(error), caller, via, legacy.then_some(conn), out);
         }
         if self.tasks.entries.contains_key(&key) {
-            return self.answer_again(&key, via, legacy.then_some(conn), out);
+            return self.answer_again(&key, via, legacy.then_some(conn), now, out);
         }
         if self.tasks.is_bare(&key) {
             self.refuse("repeated_task");
@@ -212,6 +226,12 @@ impl State {
             );
             return error(ErrorCode::Expired, message);
         }
+        if self.tasks.may_be_forgotten(task, now, &self.config.limits) {
+            // Not "not run": that is what is not known.
+            let message = "this node's clock was set back: by its earlier time the task is past its deadline, and whether it \
+                           ran is no longer known; send it anew";
+            return Some(WireError::new(ErrorCode::Expired, message));
+        }
         if let Some(instance) = &task.instance
             && *instance != self.config.instance
         {
@@ -259,12 +279,14 @@ impl State {
         let left = until.saturating_sub(now.unix_ms as i64);
         let until = now.mono + Duration::from_millis(left.max(1) as u64);
         let deadline = until.min(now.mono + Duration::from_secs(task.ttl_s));
+        let late_s = Some(now.unix_s().saturating_sub(task.timestamp)).filter(|late| *late >= LATE_S);
         let gateway = legacy && !self.provides(&task.capability) && task.capability != "relay";
         let rule = self.policies.begin(&task.capability);
         self.enter(&key, &task.capability, until, now, |e| {
             e.rule = rule;
             e.via = via;
             e.legacy = legacy.then_some(conn);
+            e.late_s = late_s;
             e.window = if legacy { None } else { task.window.map(|w| w.clamp(1, MAX_WINDOW)) };
         });
         if !legacy {
@@ -298,12 +320,21 @@ impl State {
     }
 
     /// The same task again: the caller lost sight of it. It hears how far it is.
-    fn answer_again(&mut self, key: &TaskKey, via: Option<NodeId>, legacy: Option<ConnId>, out: &mut Vec<Action>) {
+    fn answer_again(
+        &mut self,
+        key: &TaskKey,
+        via: Option<NodeId>,
+        legacy: Option<ConnId>,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
         self.refuse("repeated_task");
         self.timers.cancel(&Timer::Accept(key.clone()));
+        if let Some(entry) = self.tasks.entries.get_mut(key) {
+            (entry.via, entry.legacy, entry.repeated) = (via, legacy, true);
+        }
+        self.heard_of_caller(key, now);
         let Some(entry) = self.tasks.entries.get_mut(key) else { return };
-        entry.via = via;
-        entry.legacy = legacy;
         if entry.window.is_none() && std::mem::take(&mut entry.waiting) {
             // It waited for a way to its caller.
             out.push(Action::Credit { key: key.clone() });
@@ -353,9 +384,15 @@ impl State {
     }
 
     pub(super) fn deadline_due(&mut self, key: &TaskKey, now: Now, out: &mut Vec<Action>) {
-        if self.tasks.entries.get(key).is_some_and(|e| e.answer.is_none()) {
-            let error = WireError::new(ErrorCode::Expired, "the task was still running at its deadline");
-            self.answer(key, Err(error), now, out);
+        if let Some(entry) = self.tasks.entries.get(key).filter(|e| e.answer.is_none()) {
+            let message = match entry.late_s {
+                Some(late) => format!(
+                    "the task was still running at its deadline; by this node's clock it came {late} s after it was issued: \
+                     check the clocks"
+                ),
+                None => "the task was still running at its deadline".to_owned(),
+            };
+            self.answer(key, Err(WireError::new(ErrorCode::Expired, message)), now, out);
             out.push(Action::StopTask { key: key.clone() });
         }
     }
@@ -487,6 +524,7 @@ impl State {
         }
         self.timers.cancel(&Timer::Accept(key.clone()));
         self.timers.cancel(&Timer::Deadline(key.clone()));
+        self.timers.cancel(&Timer::Orphan(key.clone()));
         self.used(&key.0, now);
         if local {
             self.call_local_answer(&key.1, answer, now, out);

@@ -123,6 +123,9 @@ pub struct PeerInfo {
     pub addr: SocketAddr,
     /// Whether it connected to us.
     pub inbound: bool,
+    /// Whether the connection is encrypted (TLS 1.3). Of a node that is reached through a tracker: the connection to that
+    /// tracker.
+    pub encrypted: bool,
     /// How it was found.
     pub found: Source,
     /// How it is connected.
@@ -188,6 +191,8 @@ pub struct Metrics {
     pub peers: usize,
     /// Unproven (Python) peers connected now.
     pub unproven_peers: usize,
+    /// Peers, proven or not, whose connection is encrypted now.
+    pub encrypted_peers: usize,
     /// Connections now, those in the handshake included.
     pub connections: usize,
     /// Records of other nodes kept now.

@@ -2,7 +2,9 @@
 
 mod access;
 mod calls;
+mod clocks;
 mod floods;
+mod gone;
 mod impostors;
 mod links;
 mod punch;
