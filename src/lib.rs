@@ -66,7 +66,7 @@ pub mod wire;
 pub mod cli;
 
 pub use error::{Attempt, CallError, CloseReason, Delivery, Error, ErrorCode};
-pub use identity::{Identity, IdentityError, InvalidNodeId, NodeId, verify};
+pub use identity::{Identity, IdentityError, InvalidNodeId, NodeId, Rotated, verify};
 pub use limits::Limits;
 pub use mesh::access::{Access, Decision};
 pub use mesh::handshake::Tls;

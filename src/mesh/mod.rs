@@ -18,6 +18,7 @@ mod events;
 mod federation;
 mod forward;
 pub mod handshake;
+mod keylife;
 mod legacy;
 #[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "nobody answers its questions"))]
 mod lookups;
@@ -49,6 +50,7 @@ pub use calls::CallSpec;
 pub use clock::Now;
 pub use conn_id::ConnId;
 pub use dialback::FEATURE as DIALBACK;
+pub use keylife::Share;
 #[cfg(feature = "dht")]
 pub use lookups::Scope;
 pub use lookups::{LookupId, Wanted};

@@ -151,6 +151,9 @@ impl State {
         if self.config.tracker == TrackerRole::None {
             return Some((ErrorCode::NoTracker, "this node is not a tracker: it relays for nobody".into()));
         }
+        if let Some(why) = self.ended(&relay.source).or_else(|| self.ended(&relay.target)) {
+            return Some((ErrorCode::NotAllowed, why));
+        }
         if self.is_denied(&relay.source) {
             return Some((ErrorCode::NotAllowed, format!("this tracker's owner denied {}", relay.source)));
         }

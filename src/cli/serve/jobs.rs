@@ -96,7 +96,7 @@ async fn perform(shared: &Shared, out: &Output, lines: &Lines, command: &str, re
     let mut way = mesh::inside(shared);
     Ok(match command {
         "help" | "?" => HELP.to_owned(),
-        "id" => shared.node.id().to_string(),
+        "id" => shared.node.get().id().to_string(),
         "peers" => {
             let peers = way.list(op::PEERS, &NoArgs {}).await?;
             if peers.is_empty() { "no peers are connected".to_owned() } else { render::peers(terminal, &peers) }

@@ -255,7 +255,7 @@ impl State {
         if !self.provides(&task.capability) && !relays && !legacy {
             return error(ErrorCode::UnknownCapability, format!("{:?} is not provided here", task.capability));
         }
-        if let Some(error) = self.policies.forbids(&caller, &task.capability) {
+        if let Some(error) = self.policies.forbids(&self.ids_of(&caller), &task.capability) {
             return Some(error);
         }
         if let Some((message, seconds)) = self.tasks.no_room(&caller, &self.config.limits) {
