@@ -180,7 +180,7 @@ impl Reach {
     }
 
     /// Whether there is a next time.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn waits(&self) -> bool {
         self.next_due().is_some()
     }
