@@ -113,7 +113,16 @@ pub(super) fn stream(framing: Framing, data: &[u8]) {
     for message in &expected.0 {
         encode(framing, message, &mut sent);
     }
-    assert_eq!(read(framing, max, std::iter::once(&sent[..])), (expected.0, End::Good));
+    let (mut again, end) = read(framing, max, std::iter::once(&sent[..]));
+    assert_eq!(end, End::Good);
+    let mut before = expected.0;
+    if framing == Framing::Line {
+        // White space at the end of a line says nothing, and the return there belongs to the next terminator.
+        for message in before.iter_mut().chain(&mut again) {
+            message.truncate(message.trim_ascii_end().len());
+        }
+    }
+    assert_eq!(again, before, "read again");
 }
 
 /// Pieces of 0 to 255 bytes, one as long as the next is not.

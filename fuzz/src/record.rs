@@ -1,5 +1,7 @@
 //! What nodes say of themselves: records on the wire, short ones in the DHT.
 
+use std::net::SocketAddr;
+
 use arbitrary::Unstructured;
 use bytes::Bytes;
 use elo::limits::{MAX_ADDRS, MAX_CAPS, MAX_DHT_ITEM, MAX_RECORD, MAX_TRACKERS};
@@ -94,7 +96,10 @@ pub(super) fn written(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
         name: u.arbitrary()?,
         caps: caps.clone(),
         interests: texts(u)?,
-        addrs: (0..u.int_in_range(0..=9)?).map(|_| u.arbitrary()).collect::<arbitrary::Result<_>>()?,
+        // The flow label of an IPv6 address is not part of its text.
+        addrs: (0..u.int_in_range(0..=9)?)
+            .map(|_| Ok(SocketAddr::new(u.arbitrary()?, u.arbitrary()?)))
+            .collect::<arbitrary::Result<_>>()?,
         trackers: (0..u.int_in_range(0..=5)?).map(id).collect(),
         tracker: *u.choose(&elo::fuzzing::ROLES)?,
         features: texts(u)?,

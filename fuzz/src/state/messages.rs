@@ -135,7 +135,7 @@ impl World {
         Ok(Draft::Query {
             id: self.an_id(u)?,
             capability: if bits & 1 == 0 { (*u.choose(&NAMES)?).into() } else { String::new() },
-            node: if bits & 2 == 0 { String::new() } else { node[..usize::from(bits >> 2)].into() },
+            node: if bits & 2 == 0 { String::new() } else { node[..usize::from(bits >> 2) % 44].into() },
             ttl: u.int_in_range(0..=7)?,
             timestamp: self.a_time(u)?,
             limit: self.a_number(u)?,
