@@ -87,7 +87,8 @@ impl World {
             Action::Credit { .. } => {}
             Action::Call { id, event } => self.call_news(&id, event),
             Action::Found { id, .. } | Action::FindNote { id, .. } => {
-                assert_eq!(self.finds.get(&id), Some(&false), "news of a search that is over, or was never begun");
+                // A lookup in the DHT may outlast the search: the driver has no listener for it then.
+                assert!(self.finds.contains_key(&id), "news of a search that was never begun");
             }
             Action::FindOver { id } => {
                 assert_eq!(self.finds.insert(id, true), Some(false), "a search ended twice, or was never begun");
