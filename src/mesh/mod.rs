@@ -18,6 +18,8 @@ mod events;
 mod federation;
 mod forward;
 pub mod handshake;
+#[cfg(any(test, fuzzing))]
+mod invariants;
 mod keylife;
 mod legacy;
 #[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "nobody answers its questions"))]
@@ -51,7 +53,7 @@ pub use clock::Now;
 pub use conn_id::ConnId;
 pub use dialback::FEATURE as DIALBACK;
 pub use keylife::Share;
-#[cfg(feature = "dht")]
+#[cfg(any(feature = "dht", test, fuzzing))]
 pub use lookups::Scope;
 pub use lookups::{LookupId, Wanted};
 pub use peers::{Arrival, How};

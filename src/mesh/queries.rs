@@ -96,7 +96,7 @@ impl Queries {
     }
 
     /// How many are remembered.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn len(&self) -> usize {
         self.own.len() + self.passing.len()
     }

@@ -71,7 +71,7 @@ impl Relays {
     }
 
     /// How many there are.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn len(&self) -> usize {
         self.carried.len()
     }

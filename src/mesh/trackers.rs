@@ -144,7 +144,7 @@ impl Trackers {
     }
 
     /// How many there are.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn len(&self) -> usize {
         self.candidates.len()
     }
