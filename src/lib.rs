@@ -53,6 +53,7 @@ mod discovery;
 mod error;
 mod identity;
 pub mod limits;
+mod memory;
 mod mesh;
 mod net;
 mod node;
@@ -71,9 +72,9 @@ pub use limits::Limits;
 pub use node::Lan;
 pub use node::{
     Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo, ChunkError, Context, Dht, DhtHealth,
-    DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics, Node, Outcome, Payload, PeerInfo, PortMapping,
-    Reachability, Route, Search, Source, Status, Subscription, Task, TaskError, TaskResult, Timings, Tracker,
-    TrackerName, TrackerRole, VerifiedAddr, Way,
+    DiscoveryHealth, DiscoveryState, Event, FoundNode, MemoryInfo, Metrics, Node, Outcome, Payload, PeerInfo,
+    PortMapping, Reachability, Route, Search, Source, Status, Subscription, Task, TaskError, TaskResult, Timings,
+    Tracker, TrackerName, TrackerRole, VerifiedAddr, Way,
 };
 pub use wire::{Capability, CapabilityKind};
 

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use crate::limits::Limits;
 use crate::node::{Dht, Tracker};
 use crate::wire::Capability;
 
@@ -49,6 +50,7 @@ pub(super) struct Settings {
     pub(super) remember: bool,
     pub(super) dht: Dht,
     pub(super) dht_port: Option<u16>,
+    pub(super) limits: Limits,
 }
 
 fn port(text: &str) -> Result<u16, String> {
@@ -200,6 +202,7 @@ impl Settings {
             remember: !flag(args.no_remember, "no-remember")?,
             dht,
             dht_port,
+            limits: file.limits(),
         })
     }
 }

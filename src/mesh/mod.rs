@@ -20,8 +20,10 @@ pub mod handshake;
 mod legacy;
 #[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "nobody answers its questions"))]
 mod lookups;
+pub mod origin;
 mod own_record;
 pub mod peers;
+mod pressure;
 #[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "there is nowhere to publish"))]
 mod publish;
 mod punch;
@@ -30,6 +32,7 @@ mod reachability;
 mod records;
 pub mod redial;
 mod relay;
+mod relay_rate;
 mod seen;
 #[cfg(test)]
 mod sim;

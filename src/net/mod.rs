@@ -11,6 +11,7 @@ mod dial;
 mod handshake;
 mod hooks;
 mod outbox;
+mod places;
 mod port;
 mod probe;
 mod punch;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use crate::identity::Identity;
 use crate::limits::Limits;
+use crate::memory::Memory;
 use crate::mesh::handshake::{LegacyHello, Local};
 
 pub use accept::accept_loop;
@@ -35,6 +37,7 @@ pub use dial::dial_candidate;
 pub use handshake::{Established, HandshakeError, handshake_inbound};
 pub use hooks::{Hooks, Refused};
 pub use outbox::SendError;
+pub use places::{Place, Places};
 pub use port::SharedPort;
 pub use probe::probe;
 pub use punch::{Punch, punch};
@@ -52,6 +55,8 @@ pub struct NetConfig {
     pub instance: String,
     /// Its bounds.
     pub limits: Limits,
+    /// What its connections hold in memory is counted there.
+    pub memory: Arc<Memory>,
     /// Whether nodes of the Python package are admitted, and dialled.
     pub legacy: bool,
     /// What to tell a node of the Python package when dialling it.

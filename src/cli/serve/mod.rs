@@ -219,8 +219,12 @@ fn open_door(app: &App) -> Result<Option<Door>, Failure> {
 }
 
 fn builder(home: &Path, settings: Settings) -> Result<Builder, Failure> {
-    let mut builder =
-        Node::builder().tracker(settings.tracker).legacy(settings.legacy).dht(settings.dht).port_map(settings.port_map);
+    let mut builder = Node::builder()
+        .tracker(settings.tracker)
+        .legacy(settings.legacy)
+        .dht(settings.dht)
+        .port_map(settings.port_map)
+        .limits(settings.limits);
     if let Some(port) = settings.dht_port {
         builder = builder.dht_port(port);
     }

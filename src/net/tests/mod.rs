@@ -48,6 +48,7 @@ fn config(seed: u8, change: impl FnOnce(&mut NetConfig)) -> Arc<NetConfig> {
         features: vec!["one".into()],
         instance: format!("run-{seed}"),
         limits: Limits::default(),
+        memory: crate::memory::Memory::new(Limits::default().memory_budget),
         legacy: false,
         legacy_hello: Arc::new(LegacyHello::default),
         port: Arc::default(),
