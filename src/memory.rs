@@ -220,6 +220,11 @@ impl Share {
         share
     }
 
+    /// How many bytes it is.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// It is so many bytes now.
     pub fn set(&mut self, bytes: usize) {
         match bytes.checked_sub(self.bytes) {

@@ -157,6 +157,9 @@ impl Reader {
                         return stop;
                     }
                     self.begun = None;
+                    if self.partial.bytes() > 0 {
+                        self.holds_partial(shared);
+                    }
                     handled += 1;
                     if handled.is_multiple_of(TURN) {
                         yield_now().await;

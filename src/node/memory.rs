@@ -17,6 +17,9 @@ use crate::net::Connection;
 /// How long it waits before it looks again: what is closed takes a moment to be gone.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// For how many looks tasks are refused because of what peers hold, before the largest of them is closed: a second.
+const MAX_REFUSING: u32 = 20;
+
 impl Shared {
     /// Keeps the node within its memory budget, on a task of its own.
     pub(super) fn keep_memory(&self) {
@@ -38,10 +41,15 @@ impl Shared {
             woken.notified().await;
             tracing::warn!(used = self.memory.used(), budget = self.memory.budget(), "memory runs short");
             // Who was closed and is not gone yet holds no more than it is about to give back.
-            let mut closed = HashSet::new();
+            let (mut closed, mut refusing) = (HashSet::new(), 0);
             while self.memory.seen() > Level::Calm {
                 self.with(|state, _, _| state.shed());
-                if self.memory.level() >= Level::Peers {
+                let level = self.memory.level();
+                refusing = if level >= Level::Tasks { refusing + 1 } else { 0 };
+                // Who fills the memory up to just below that level keeps everybody's tasks out, at no cost: not for long.
+                let held = self.memory.used_for(Kind::Outboxes) + self.memory.used_for(Kind::Input);
+                let lasting = refusing > MAX_REFUSING && held >= self.memory.budget() / 5;
+                if level >= Level::Peers || lasting {
                     self.close_largest(&mut closed);
                 }
                 tokio::time::sleep(LOOK).await;
@@ -50,13 +58,13 @@ impl Shared {
         }
     }
 
-    /// Closes those who hold the most, until what they hold is enough.
+    /// Closes those who hold the most, until tasks are taken again.
     fn close_largest(&self, closed: &mut HashSet<ConnId>) {
         let links: Vec<(ConnId, Arc<Connection>)> =
             lock(&self.conns).iter().map(|(id, link)| (*id, Arc::clone(&link.connection))).collect();
         closed.retain(|conn| links.iter().any(|(id, _)| id == conn));
         let going: usize = links.iter().filter(|(id, _)| closed.contains(id)).map(|(_, c)| c.holds()).sum();
-        let mut wanted = self.memory.excess(Level::Peers).saturating_sub(going);
+        let mut wanted = self.memory.excess(Level::Tasks).saturating_sub(going);
         let mut all: Vec<_> =
             links.into_iter().filter(|(id, _)| !closed.contains(id)).map(|(id, c)| (c.holds(), id, c)).collect();
         all.sort_by_key(|(holds, id, _)| (std::cmp::Reverse(*holds), *id));

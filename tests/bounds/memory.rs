@@ -8,7 +8,7 @@ use crate::common::Home;
 use crate::mesh::eventually;
 use crate::raw::{Raw, announce, record, sign};
 use crate::target::{Target, limited};
-use crate::{ELSEWHERE, elsewhere_is_served, is_served};
+use crate::{ELSEWHERE, elsewhere_is_served, is_served, is_served_soon};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -34,8 +34,7 @@ async fn large_messages_begun_by_many_count_and_the_largest_go() {
         begins(&mut raw, 900 * KIB).await;
         flood.push(raw);
         if n % 8 == 7 {
-            is_served(&mut other).await;
-            target.serves().await;
+            is_served_soon(&mut other).await;
         }
         assert!(memory(&target).used < 12 * MIB as u64, "{:?}", memory(&target));
     }
@@ -43,8 +42,9 @@ async fn large_messages_begun_by_many_count_and_the_largest_go() {
     eventually("there is room again", || memory(&target).used < 8 * MIB as u64 * 9 / 10).await;
     assert!(memory(&target).input > 0 && memory(&target).shed["peers"] > 20, "{:?}", memory(&target));
     assert_eq!(flood[0].bye().await, "TOO_SLOW");
+    is_served_soon(&mut other).await;
     elsewhere_is_served(&target).await;
-    is_served(&mut other).await;
+    target.serves().await;
     drop((flood, other));
     eventually("nothing is held for them", || memory(&target).input == 0 && memory(&target).shedding.is_empty()).await;
     eventually("they left", || target.node.peers().len() == 1).await;
@@ -89,7 +89,7 @@ async fn what_is_cheapest_gives_way_first_and_all_comes_back() {
     }
     // It stays at a level for as long as that has something to give.
     assert_eq!(seen, ["answers", "records"]);
-    assert_eq!((memory(&target).answers, target.node.metrics().records), (0, 2), "the honest peer's and its own stay");
+    assert_eq!((memory(&target).answers, target.node.metrics().records), (0, 1), "the honest peer's stays");
     let before = target.refused("memory_gossip");
     raw.sends(raw.event("e")).await;
     raw.sends(raw.query("q", "echo")).await;
@@ -174,12 +174,13 @@ async fn the_process_stays_small_under_real_load_and_recovers() {
     let serve = home.serve(&[]);
     let (addr, peer, pid) = (serve.addr(), serve.id().parse().unwrap(), serve.child.0.id());
     let at_rest = resident(pid, "VmRSS");
-    let mut other = Raw::connect_to(&addr, peer, ELSEWHERE).await;
+    let mut other = Raw::connect_to(&addr, peer, ELSEWHERE).await.unwrap();
 
     // 90 MiB of messages that don't end, and 90 MiB of answers that nobody reads.
     let mut flood = Vec::new();
     for n in 0..100 {
-        let mut raw = Raw::connect_to(&addr, peer, [127, 0, 0, 1]).await;
+        // It may be told FULL: then it is not that one that fills the memory.
+        let Some(mut raw) = Raw::connect_to(&addr, peer, [127, 0, 0, 1]).await else { continue };
         begins(&mut raw, 900 * KIB).await;
         flood.push(raw);
         if n % 10 == 9 {
@@ -189,7 +190,7 @@ async fn the_process_stays_small_under_real_load_and_recovers() {
     }
     let payload = format!("\"{}\"", "x".repeat(900 * KIB)).into_bytes();
     for n in 0..20 {
-        let mut raw = Raw::connect_to(&addr, peer, [127, 0, 0, 1]).await;
+        let Some(mut raw) = Raw::connect_to(&addr, peer, [127, 0, 0, 1]).await else { continue };
         for task in 0..5 {
             raw.sends(raw.task(&format!("{n}-{task}")).str("capability", "echo").raw("payload", &payload)).await;
         }

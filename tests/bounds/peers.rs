@@ -89,7 +89,8 @@ async fn a_flood_of_ids_does_not_make_a_node_forget_anothers() {
     victim.send(&event).await;
     victim.send(&query).await;
     victim.heard().await;
-    assert_eq!(news.recv().await.unwrap().id, "once");
+    let told = tokio::time::timeout(Duration::from_secs(20), news.recv()).await;
+    assert_eq!(told.unwrap_or_else(|_| panic!("{:?}", target.node.metrics())).unwrap().id, "once");
     let (events, queries) = (target.refused("duplicate_event"), target.refused("duplicate_query"));
 
     let mut flooder = Raw::connect(&target.node).await;

@@ -24,7 +24,7 @@ async fn calls_above_the_relays_rate_wait_and_are_answered_once() {
         async move { Ok(task.payload) }
     });
     let far = far.start().await.unwrap();
-    let near = Node::builder().no_listen().name("near").peer(addr_of(&tracker)).start().await.unwrap();
+    let near = Node::builder().no_listen().name("near").interest("far").peer(addr_of(&tracker)).start().await.unwrap();
     meets(&far, &[&tracker]).await;
     meets(&near, &[&tracker]).await;
     found_when(&near, "far", "it is found", |known| known.len() == 1).await;

@@ -106,11 +106,15 @@ impl Raw {
         raw
     }
 
-    /// Through the handshake with a node of another process.
-    pub async fn connect_to(addr: &str, peer: NodeId, from: [u8; 4]) -> Self {
+    /// Through the handshake with a node of another process; `None` when it refuses.
+    pub async fn connect_to(addr: &str, peer: NodeId, from: [u8; 4]) -> Option<Self> {
         let mut raw = Self::over_to(stream_from(addr, from).await, peer);
-        raw.shake("run").await;
-        raw
+        let nonce = nonce();
+        raw.sends(hello(&raw.identity, &nonce, "run")).await;
+        let ack = raw.line().await.filter(|m| m["type"] == "hello_ack")?;
+        raw.sends(auth(&raw.identity, &raw.peer, &nonce, &ack)).await;
+        raw.line().await.filter(|m| m["type"] == "welcome")?;
+        Some(raw)
     }
 
     fn over(stream: TcpStream, node: &Node) -> Self {
