@@ -340,3 +340,40 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_keys_of_one_address_do_not_fill_the_table_of_carried_tasks() {
+        let node = |n: u32| {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&n.to_le_bytes());
+            NodeId::from_bytes(bytes)
+        };
+        let at = |n: u8| Origin::of(std::net::Ipv4Addr::new(192, 0, 2, n).into());
+        let mut relays = Relays::new(&Limits::default(), 1);
+        let until = Duration::from_secs(10);
+        let mut carry = |source: NodeId, origin: Origin, n: usize| {
+            let has_room = relays.has_room(&source, &origin);
+            if has_room {
+                let carried = Carried { target: node(0), from: source, origin, to: node(0), until, copies: 1 };
+                relays.insert((source, n.to_string()), carried);
+            }
+            (has_room, relays.len())
+        };
+        for key in 1..1000 {
+            for task in 0..100 {
+                carry(node(key), at(1), task);
+            }
+        }
+        let (has_room, all) = carry(node(1), at(1), 1000);
+        assert!(!has_room && (4000..4200).contains(&all), "{all}");
+        // Another address has its share of what is left, and one source there no more than its own.
+        assert!((0..1024).all(|task| carry(node(5000), at(2), task).0) && !carry(node(5000), at(2), 1024).0);
+        assert!(carry(node(5001), at(2), 0).0);
+        relays.expire(Now { mono: until, unix_ms: 0 });
+        assert_eq!((relays.len(), relays.by_origin.len()), (0, 0));
+    }
+}

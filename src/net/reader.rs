@@ -152,13 +152,13 @@ impl Reader {
             match self.codec.decode(&mut self.buffer) {
                 Ok(Some(message)) => {
                     large |= message.len() > KEEP;
-                    shared.messages_in.fetch_add(1, Ordering::Relaxed);
-                    if let Err(stop) = self.take(message, shared).await {
-                        return stop;
-                    }
                     self.begun = None;
                     if self.partial.bytes() > 0 {
                         self.holds_partial(shared);
+                    }
+                    shared.messages_in.fetch_add(1, Ordering::Relaxed);
+                    if let Err(stop) = self.take(message, shared).await {
+                        return stop;
                     }
                     handled += 1;
                     if handled.is_multiple_of(TURN) {

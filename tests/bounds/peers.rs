@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::mesh::eventually;
-use crate::raw::{Raw, sign};
+use crate::raw::{Raw, sign, sign_flood};
 use crate::target::limited;
 use crate::{ELSEWHERE, ballast, elsewhere_is_served, is_served};
 
@@ -84,8 +84,8 @@ async fn a_flood_of_ids_does_not_make_a_node_forget_anothers() {
     .await;
     let mut news = target.node.subscribe("news").unwrap();
     let mut victim = Raw::connect_from(&target.node, ELSEWHERE).await;
-    let event = sign(victim.event("once"), &victim.identity);
-    let query = sign(victim.query("asked", "echo"), &victim.identity);
+    let event = sign_flood(victim.event("once"), &victim.identity);
+    let query = sign_flood(victim.query("asked", "echo"), &victim.identity);
     victim.send(&event).await;
     victim.send(&query).await;
     victim.heard().await;
@@ -95,8 +95,9 @@ async fn a_flood_of_ids_does_not_make_a_node_forget_anothers() {
 
     let mut flooder = Raw::connect(&target.node).await;
     for n in 0..500 {
-        flooder.sends(flooder.event(&n.to_string())).await;
-        flooder.sends(flooder.query(&n.to_string(), "nothing")).await;
+        for flood in [flooder.event(&n.to_string()), flooder.query(&n.to_string(), "nothing")] {
+            flooder.send(&sign_flood(flood, &flooder.identity)).await;
+        }
     }
     flooder.heard().await;
     // What it overheard it says again.

@@ -88,6 +88,11 @@ pub fn sign(builder: Builder, identity: &Identity) -> Object {
     builder.sign(identity, &[])
 }
 
+/// What is flooded: how far it may go is not signed.
+pub fn sign_flood(builder: Builder, identity: &Identity) -> Object {
+    builder.sign(identity, &["ttl"])
+}
+
 impl Raw {
     /// Connected, and nothing said yet.
     pub async fn dial(node: &Node) -> Self {
