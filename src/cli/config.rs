@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::failure::Failure;
-use super::{limits, text};
+use super::{limits, rules, text};
 use crate::limits::Limits;
+use crate::mesh::policy::Policy;
 
 /// The most bytes a settings file may have: an allowlist of some thousand nodes fits.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -31,8 +32,12 @@ const KEYS: &[&str] = &[
     "tracker",
     "private",
     "allow",
+    "deny",
+    "serve-only",
+    "policy",
     "port-map",
     "legacy",
+    "tls",
     "no-lan",
     "lan-interface",
     "no-remember",
@@ -55,6 +60,7 @@ pub(super) struct FileSettings {
     path: PathBuf,
     items: BTreeMap<&'static str, (usize, Item)>,
     limits: Limits,
+    policies: Vec<Policy>,
 }
 
 impl FileSettings {
@@ -79,7 +85,7 @@ impl FileSettings {
         let at = |line: usize, what: String| Failure::usage(format!("{}:{line}: {what}", path.display()));
         let table = DeTable::parse(source)
             .map_err(|e| at(e.span().map_or(1, |span| line_of(span.start)), e.message().to_owned()))?;
-        let mut items = BTreeMap::new();
+        let (mut items, mut policies) = (BTreeMap::new(), Vec::new());
         let mut changed = Limits::default();
         for (key, value) in table.get_ref().iter() {
             let line = line_of(key.span().start);
@@ -101,10 +107,14 @@ impl FileSettings {
                 changed.check().map_err(|e| at(line, e.to_string()))?;
                 continue;
             }
+            if key == "policy" {
+                policies = rules::read(value, &line_of).map_err(|(line, what)| at(line, what))?;
+                continue;
+            }
             let item = Item::read(value.get_ref()).map_err(|e| at(line, format!("{key}: {e}")))?;
             items.insert(key, (line, item));
         }
-        Ok(Self { path, items, limits: changed })
+        Ok(Self { path, items, limits: changed, policies })
     }
 
     fn fault(&self, key: &str, line: usize, what: impl std::fmt::Display) -> Failure {
@@ -138,6 +148,11 @@ impl FileSettings {
     /// The node's bounds.
     pub(super) fn limits(&self) -> Limits {
         self.limits.clone()
+    }
+
+    /// The rules for capabilities, in their order.
+    pub(super) fn policies(&self) -> &[Policy] {
+        &self.policies
     }
 
     /// `true` or `false`.

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::identity::NodeId;
 use crate::limits::{MAX_NAME, MAX_PAYLOAD, MAX_TTL_S};
+use crate::mesh::handshake::Tls;
 use crate::node::Dht;
 use crate::wire::is_name;
 
@@ -55,6 +56,16 @@ pub(super) fn peer(text: &str) -> Result<String, String> {
         Some(id) => format!("{id}@{host}:{port}"),
         None => format!("{host}:{port}"),
     })
+}
+
+/// Whether connections are encrypted: `preferred`, `required` or `off`.
+pub(super) fn tls(text: &str) -> Result<Tls, String> {
+    match text.trim() {
+        "preferred" => Ok(Tls::Preferred),
+        "required" => Ok(Tls::Required),
+        "off" => Ok(Tls::Off),
+        _ => Err(format!("{text:?} is none of preferred, required and off")),
+    }
 }
 
 /// Which DHT: `mesh`, `off`, `public`, or `HOST[:PORT]` of nodes in it, with commas between them.

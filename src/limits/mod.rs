@@ -288,3 +288,16 @@ pub const CONNECTION_BYTES: usize = 32 * 1024;
 
 /// What a record is taken to cost beside twice its text: 1 KiB, for what was read from it and its places in the tables.
 pub const RECORD_BYTES: usize = 1024;
+
+/// The most ids in the access file, in one list of a rule for capabilities, and served by name: 100000. A set of them takes
+/// 5 MB; looking one up takes a microsecond.
+pub const MAX_ACCESS_ENTRIES: usize = 100_000;
+
+/// The most bytes read of the access file: room for [`MAX_ACCESS_ENTRIES`] with a note of a hundred bytes each.
+pub const MAX_ACCESS_FILE: u64 = 16 * 1024 * 1024;
+
+/// The most rules for capabilities: each task looks through them in their order. As many as a node has capabilities.
+pub const MAX_POLICIES: usize = 256;
+
+/// Of how many callers it is remembered how often they asked, under rules with a rate: 150 bytes each.
+pub const MAX_POLICY_CALLERS: usize = 16 * 1024;

@@ -5,6 +5,7 @@
 //! meshes run in one test, thousands of times, each time alike: a map that is gone through is a `BTreeMap`, whose order
 //! doesn't change from run to run.
 
+pub mod access;
 pub mod action;
 mod admission;
 mod budget;
@@ -23,6 +24,7 @@ mod lookups;
 pub mod origin;
 mod own_record;
 pub mod peers;
+pub mod policy;
 mod pressure;
 #[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "there is nowhere to publish"))]
 mod publish;

@@ -5,8 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncReadExt;
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::codec::Decoder;
@@ -14,6 +12,7 @@ use tokio_util::codec::Decoder;
 use super::NetConfig;
 use super::connection::{Ending, FOREVER, LINGER, Shared};
 use super::hooks::Refused;
+use super::io::ReadHalf;
 use super::stream::READ;
 use crate::error::{CloseReason, ErrorCode};
 use crate::limits::{CONNECTION_BYTES, MAX_MESSAGE};
@@ -34,7 +33,7 @@ const KEEP: usize = 64 * 1024;
 
 pub(super) struct Reader {
     ending: Arc<Ending>,
-    half: OwnedReadHalf,
+    half: ReadHalf,
     codec: Codec,
     buffer: BytesMut,
     idle_timeout: Duration,
@@ -69,13 +68,7 @@ enum Stop {
 }
 
 impl Reader {
-    pub(super) fn new(
-        ending: Arc<Ending>,
-        half: OwnedReadHalf,
-        codec: Codec,
-        buffer: BytesMut,
-        cfg: &NetConfig,
-    ) -> Self {
+    pub(super) fn new(ending: Arc<Ending>, half: ReadHalf, codec: Codec, buffer: BytesMut, cfg: &NetConfig) -> Self {
         let (limits, memory) = (&cfg.limits, &cfg.memory);
         Self {
             ending,
@@ -141,8 +134,7 @@ impl Reader {
     async fn discard(&mut self, shared: &Shared) {
         self.buffer = BytesMut::new();
         self.holds_partial(shared);
-        let mut scratch = vec![0; 4096];
-        while self.half.read(&mut scratch).await.is_ok_and(|read| read > 0) {}
+        self.half.discard().await;
     }
 
     async fn read_until_stop(&mut self, shared: &Shared) -> Stop {

@@ -17,10 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Inner;
+use super::access::AccessPart;
 use super::dht::DhtPart;
 use super::dials::Dials;
 use super::info::{Activity, PortMapping};
 use super::keeper::Discovery;
+use super::kept::Kept;
 use super::run::RunningTask;
 use super::search::SearchNews;
 use super::subscriptions::Subscribers;
@@ -101,6 +103,12 @@ pub(crate) struct Shared {
     pub(crate) subscribers: Subscribers,
     pub(crate) activity: broadcast::Sender<Activity>,
     pub(crate) peers_changed: watch::Sender<u64>,
+    /// Who is let in.
+    pub(crate) access: AccessPart,
+    /// Counts the changes of that.
+    pub(crate) access_changed: watch::Sender<u64>,
+    /// How the configured peers are doing.
+    pub(crate) kept: Kept,
     /// Places for those who dial this node.
     pub(crate) entrance: Arc<Places>,
     /// How much memory peers make it hold.
@@ -121,6 +129,8 @@ pub(crate) struct Shared {
     pub(crate) stopped: CancellationToken,
     /// Whether somebody has asked for a graceful stop.
     pub(crate) stopping: AtomicBool,
+    /// Whether handlers run on threads of their own.
+    pub(crate) apart: bool,
     /// Where the node's tasks run, also those that are wanted by somebody outside of it.
     pub(crate) runtime: Handle,
     pub(crate) spawned: TaskTracker,
@@ -171,6 +181,8 @@ impl Shared {
         handlers: Handlers,
         discovery: Discovery,
         (dht, dht_note): (Option<DhtPart>, String),
+        apart: bool,
+        access: AccessPart,
     ) -> Arc<Self> {
         let places = net.limits.max_connections.min(Semaphore::MAX_PERMITS);
         let memory = Arc::clone(&net.memory);
@@ -190,6 +202,9 @@ impl Shared {
             subscribers: Subscribers::default(),
             activity: broadcast::channel(ACTIVITY).0,
             peers_changed: watch::channel(0).0,
+            access,
+            access_changed: watch::channel(0).0,
+            kept: Kept::default(),
             entrance: Places::new(&net.limits, Arc::clone(&memory)),
             memory,
             net,
@@ -202,6 +217,7 @@ impl Shared {
             stop: CancellationToken::new(),
             stopped: CancellationToken::new(),
             stopping: AtomicBool::new(false),
+            apart,
             runtime: Handle::current(),
             spawned: TaskTracker::new(),
             traffic: Traffic::default(),

@@ -1,6 +1,7 @@
 //! What a node tells of itself, its peers and what happens to it.
 
 mod activity;
+mod configured;
 mod discovery;
 mod memory;
 mod reachability;
@@ -12,9 +13,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::identity::NodeId;
+use crate::node::AccessStatus;
 use crate::wire::{Capability, CapabilityKind};
 
 pub use activity::{Activity, Event};
+pub use configured::ConfiguredPeer;
 pub use discovery::{DhtHealth, DiscoveryHealth, DiscoveryState};
 pub use memory::MemoryInfo;
 pub use reachability::{PortMapping, Reachability, TrackerName, VerifiedAddr};
@@ -122,6 +125,9 @@ pub struct PeerInfo {
     pub addr: SocketAddr,
     /// Whether it connected to us.
     pub inbound: bool,
+    /// Whether the connection is encrypted (TLS 1.3). Of a node that is reached through a tracker: the connection to that
+    /// tracker.
+    pub encrypted: bool,
     /// How it was found.
     pub found: Source,
     /// How it is connected.
@@ -187,6 +193,8 @@ pub struct Metrics {
     pub peers: usize,
     /// Unproven (Python) peers connected now.
     pub unproven_peers: usize,
+    /// Peers, proven or not, whose connection is encrypted now.
+    pub encrypted_peers: usize,
     /// Connections now, those in the handshake included.
     pub connections: usize,
     /// Those of them that others made, and that have not proven who they are.
@@ -249,6 +257,8 @@ pub struct Status {
     pub port_map: Option<PortMapping>,
     /// Its tracker role.
     pub tracker: TrackerRole,
+    /// Who is let in, and what was refused to the others.
+    pub access: AccessStatus,
     /// What it provides.
     pub capabilities: Vec<CapabilityInfo>,
     /// What it is interested in.
