@@ -59,13 +59,6 @@ impl Wiretap {
     pub fn heard(&self) -> Vec<(From, Vec<u8>)> {
         self.heard.lock().unwrap().clone()
     }
-
-    /// The first line of a type that one side said.
-    pub fn line(&self, from: From, kind: &str) -> Option<Vec<u8>> {
-        let heard = self.heard();
-        let fits = |line: &[u8]| serde_json::from_slice::<serde_json::Value>(line).is_ok_and(|m| m["type"] == kind);
-        heard.into_iter().find(|(f, line)| *f == from && fits(line)).map(|(_, line)| line)
-    }
 }
 
 async fn pass(
