@@ -54,6 +54,7 @@ mod discovery;
 mod error;
 mod identity;
 pub mod limits;
+mod memory;
 mod mesh;
 mod net;
 mod node;
@@ -75,9 +76,9 @@ pub use mesh::policy::{Policy, Rate, TaskRefusals};
 pub use node::Lan;
 pub use node::{
     AccessFile, AccessFileState, AccessStatus, Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo,
-    ChunkError, ConfiguredPeer, Context, Dht, DhtHealth, DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics,
-    Node, Outcome, Payload, PeerInfo, PortMapping, Reachability, Route, Search, Source, Status, Subscription, Task,
-    TaskError, TaskResult, Timings, Tracker, TrackerName, TrackerRole, VerifiedAddr, Way,
+    ChunkError, ConfiguredPeer, Context, Dht, DhtHealth, DiscoveryHealth, DiscoveryState, Event, FoundNode, MemoryInfo,
+    Metrics, Node, Outcome, Payload, PeerInfo, PortMapping, Reachability, Route, Search, Source, Status, Subscription,
+    Task, TaskError, TaskResult, Timings, Tracker, TrackerName, TrackerRole, VerifiedAddr, Way,
 };
 pub use wire::{Capability, CapabilityKind};
 

@@ -10,6 +10,7 @@ mod failure;
 mod find;
 mod id;
 mod init;
+mod limits;
 mod logging;
 mod mesh;
 mod output;

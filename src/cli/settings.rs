@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::identity::NodeId;
+use crate::limits::Limits;
 use crate::mesh::access::Access;
 use crate::mesh::handshake::Tls;
 use crate::mesh::policy::Policy;
@@ -61,6 +62,7 @@ pub(super) struct Settings {
     pub(super) remember: bool,
     pub(super) dht: Dht,
     pub(super) dht_port: Option<u16>,
+    pub(super) limits: Limits,
 }
 
 fn port(text: &str) -> Result<u16, String> {
@@ -239,6 +241,7 @@ impl Settings {
             remember: !flag(args.no_remember, "no-remember")?,
             dht,
             dht_port,
+            limits: file.limits(),
         })
     }
 }

@@ -21,9 +21,11 @@ pub mod handshake;
 mod legacy;
 #[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "nobody answers its questions"))]
 mod lookups;
+pub mod origin;
 mod own_record;
 pub mod peers;
 pub mod policy;
+mod pressure;
 #[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "there is nowhere to publish"))]
 mod publish;
 mod punch;
@@ -32,6 +34,7 @@ mod reachability;
 mod records;
 pub mod redial;
 mod relay;
+mod relay_rate;
 mod seen;
 #[cfg(test)]
 mod sim;

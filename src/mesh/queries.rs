@@ -235,7 +235,7 @@ impl State {
             node,
         };
         let key = (origin, query.id.clone());
-        if !self.queries.passing.insert(key.clone(), passing, now.mono) {
+        if !self.queries.passing.insert_from(from, key.clone(), passing, now.mono) {
             return self.on_query_again(&query, &key, conn, from, now, out);
         }
         let found = self.answers_here(&query, &origin, &from);

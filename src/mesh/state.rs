@@ -21,6 +21,7 @@ use super::lookups::{LookupId, Lookups};
 use super::own_record::Drafts;
 use super::peers::Peers;
 use super::policy::{Policies, Policy};
+use super::pressure::Held;
 use super::punch::Punches;
 use super::queries::Queries;
 use super::reachability::Reach;
@@ -75,6 +76,8 @@ pub enum Timer {
     Accept(TaskKey),
     /// A task's deadline.
     Deadline(TaskKey),
+    /// What a tracker did not relay of an answer may be sent again.
+    Again(TaskKey),
     /// The caller of a running task was lost, and has had a while to come back.
     Orphan(TaskKey),
     /// A query of ours has waited long enough.
@@ -143,6 +146,7 @@ pub struct State {
     /// Who is being dialled for calls, and when the news of it is no longer waited for.
     pub(super) dialing: BTreeMap<NodeId, Duration>,
     pub(super) timers: Timers<Timer>,
+    pub(super) held: Held,
     pub(super) rng: StdRng,
     pub(super) asks: u64,
     pub(super) draining: bool,
@@ -176,6 +180,9 @@ impl State {
         let limits = config.limits.clone();
         // From as far in the future as is accepted to as far in the past: for so long it could be sent again.
         let seen_for = limits.clock_skew.saturating_mul(2).saturating_add(SEEN_BEYOND);
+        let mut rng = StdRng::from_seed(seed);
+        let mut secret = [0; 8];
+        rng.fill_bytes(&mut secret);
         let mut state = Self {
             me,
             caps: Caps::default(),
@@ -196,7 +203,7 @@ impl State {
             calls: Calls::default(),
             tasks: Tasks::default(),
             policies: Policies::new(config.serve_only.clone(), config.policies.clone()),
-            relays: Relays::default(),
+            relays: Relays::new(&limits, u64::from_le_bytes(secret)),
             reach: Reach::default(),
             dial_backs: DialBacks::default(),
             punches: Punches::default(),
@@ -206,7 +213,8 @@ impl State {
             in_flight: HashMap::new(),
             dialing: BTreeMap::new(),
             timers: Timers::default(),
-            rng: StdRng::from_seed(seed),
+            held: Held::new(limits.memory_budget),
+            rng,
             asks: 0,
             draining: false,
             counters: Counters::default(),
@@ -234,7 +242,11 @@ impl State {
         let Some(node) = self.peers.proven_on(conn) else {
             return self.handle_legacy(conn, checked.into_message(), signed, now, out);
         };
-        match checked.into_message() {
+        let message = checked.into_message();
+        if self.is_too_much(&message, &node) {
+            return;
+        }
+        match message {
             Message::Heartbeat(beat) => self.on_heartbeat(conn, &beat, now, out),
             Message::Announce(record, ttl) => self.on_record(record, ttl, conn, node, now, out),
             Message::Query(query) => self.on_query(query, conn, node, now, out),
@@ -295,6 +307,7 @@ impl State {
                 Timer::Call(id) => self.call_due(&id, now, out),
                 Timer::Accept(key) => self.accept_due(&key, out),
                 Timer::Deadline(key) => self.deadline_due(&key, now, out),
+                Timer::Again(key) => self.again_due(&key, out),
                 Timer::Orphan(key) => self.orphan_due(&key, now, out),
                 Timer::Query(id) => self.query_due(&id, now, out),
                 Timer::Dht(id) => self.call_dht_due(&id, now, out),

@@ -7,7 +7,7 @@ use rand::RngExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::driver::{Link, Shared, lock};
+use super::driver::{Link, Place, Shared, lock};
 use super::info::{Activity, Source, TrackerRole};
 use super::start::DEFAULT_PORT;
 use crate::error::{CloseReason, Error};
@@ -75,7 +75,7 @@ impl Shared {
     pub(crate) fn established(
         &self,
         established: Established,
-        mut place: Option<tokio::sync::OwnedSemaphorePermit>,
+        mut place: Option<Place>,
         how: How,
     ) -> Result<ConnId, (CloseReason, String)> {
         let conn = self.next_conn();
@@ -110,6 +110,9 @@ impl Shared {
             if self.stop.is_cancelled() {
                 return Err((CloseReason::Shutdown, "the node is going down".to_owned()));
             }
+            if let Some(Place::Taken(place)) = &mut place {
+                place.prove().map_err(|why| (why.reason(), why.message()))?;
+            }
             let records = state.connected(conn, arrival, now, out)?;
             let first = match (inbound, legacy) {
                 (false, _) => None,
@@ -122,9 +125,7 @@ impl Shared {
             if let Some(established) = established.take() {
                 let (connection, both) = established.prepare(conn, first, hooks, &self.net);
                 tasks = Some(both);
-                // Who is punched through to has a place among those this node dialled, whoever said hello.
-                let inbound = inbound && !how.punched;
-                let link = Link { connection: Arc::new(connection), inbound, _place: place.take() };
+                let link = Link { connection: Arc::new(connection), _place: place.take() };
                 lock(&self.conns).insert(conn, link);
             }
             for record in known {
@@ -175,9 +176,9 @@ impl Shared {
         let shared = Arc::clone(&self);
         crate::net::accept_loop(
             listener,
-            Arc::clone(&self.connections),
+            Arc::clone(&self.entrance),
             self.closing.clone(),
-            move |stream, addr, permit| {
+            move |stream, addr, place| {
                 let shared = Arc::clone(&shared);
                 let task = Arc::clone(&shared);
                 shared.spawn(async move {
@@ -187,7 +188,9 @@ impl Shared {
                         result = handshake => result,
                     };
                     match result {
-                        Ok(established) => drop(task.established(established, Some(permit), How::INBOUND)),
+                        Ok(established) => {
+                            drop(task.established(established, Some(Place::Taken(place)), How::INBOUND));
+                        }
                         Err(HandshakeError::Probe(nonce)) => task.with(|s, now, out| s.probed(nonce, now, out)),
                         Err(error) => {
                             let Some(reason) = error.reason() else { return task.count_closed(None) };

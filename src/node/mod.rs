@@ -18,6 +18,7 @@ mod info;
 mod keeper;
 mod kept;
 mod links;
+mod memory;
 mod payload;
 mod run;
 mod search;
@@ -41,8 +42,8 @@ pub use call::{Call, CallHandle, Outcome, Route, Timings};
 pub use context::{ChunkError, Context};
 pub(crate) use info::millis;
 pub use info::{
-    Activity, CapabilityInfo, ConfiguredPeer, DhtHealth, DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics,
-    PeerInfo, PortMapping, Reachability, Source, Status, TrackerName, TrackerRole, VerifiedAddr, Way,
+    Activity, CapabilityInfo, ConfiguredPeer, DhtHealth, DiscoveryHealth, DiscoveryState, Event, FoundNode, MemoryInfo,
+    Metrics, PeerInfo, PortMapping, Reachability, Source, Status, TrackerName, TrackerRole, VerifiedAddr, Way,
 };
 pub use search::Search;
 pub use subscriptions::{ActivityStream, Subscription};
@@ -236,11 +237,18 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// The pattern is not valid, there are 256 interests already, or the node is stopped.
+    /// The pattern is not valid, there are 256 interests or [`Limits::max_subscriptions`](crate::Limits::max_subscriptions)
+    /// subscriptions already, or the node is stopped.
     pub fn subscribe(&self, pattern: &str) -> Result<Subscription, Error> {
-        self.add_interest(pattern)?;
         let shared = Arc::clone(self.running()?);
-        let (id, events, lost) = shared.subscribers.add(pattern);
+        let most = shared.net.limits.max_subscriptions;
+        self.add_interest(pattern)?;
+        let Some((id, events, lost)) = shared.subscribers.add(pattern, most) else {
+            shared.with(|state, now, out| state.remove_interest(pattern, now, out));
+            return Err(Error::Invalid(format!(
+                "this node has {most} subscriptions already (the limit max_subscriptions)"
+            )));
+        };
         Ok(Subscription { shared, id, pattern: pattern.to_owned(), events, lost })
     }
 

@@ -251,7 +251,8 @@ fn builder(home: &Path, settings: Settings) -> Result<Builder, Failure> {
         .legacy(settings.legacy)
         .tls(settings.tls)
         .dht(settings.dht)
-        .port_map(settings.port_map);
+        .port_map(settings.port_map)
+        .limits(settings.limits);
     if let Some(port) = settings.dht_port {
         builder = builder.dht_port(port);
     }

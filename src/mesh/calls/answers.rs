@@ -87,14 +87,19 @@ impl State {
             let next = call.taken;
             self.ack_chunks(&id, next, out);
         } else if chunk.seq < call.taken + WINDOW {
-            call.early.insert(chunk.seq, chunk.data);
+            let added = chunk.data.len();
+            let mut released = call.early.insert(chunk.seq, chunk.data).map_or(0, |data| data.len());
             while let Some(data) = call.early.remove(&call.next_chunk) {
+                released += data.len();
                 call.next_chunk += 1;
                 out.push(Action::Call { id: id.clone(), event: CallEvent::Chunk(data) });
             }
             let complete = call.answer.as_ref().is_some_and(|a| a.chunks.unwrap_or(0) <= call.next_chunk);
             if complete && let Some(answer) = call.answer.take() {
+                self.calls.early_bytes = self.calls.early_bytes + added - released;
                 self.settle(answer, responder, now, out);
+            } else {
+                self.calls.early_bytes = self.calls.early_bytes + added - released;
             }
         } else {
             // Beyond what we said we take.

@@ -152,12 +152,19 @@ struct Call {
 #[derive(Debug, Default)]
 pub struct Calls {
     entries: BTreeMap<String, Call>,
+    /// Bytes of chunks that came before their turn.
+    early_bytes: usize,
 }
 
 impl Calls {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Bytes of chunks that came before their turn.
+    pub fn early_bytes(&self) -> usize {
+        self.early_bytes
     }
 
     /// Whether there is none.
@@ -242,6 +249,11 @@ impl State {
             return self.fail(&id, code, message, now, out);
         }
         self.advance(&id, now, out);
+    }
+
+    /// Whether a call of that id is in flight.
+    pub(super) fn is_calling(&self, id: &str) -> bool {
+        self.calls.entries.contains_key(id)
     }
 
     fn calls_where(&self, wanted: impl Fn(&Call) -> bool) -> Vec<String> {
