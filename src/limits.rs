@@ -20,9 +20,29 @@ pub const MAX_JSON_DEPTH: usize = 64;
 /// Python could not read them.
 pub const MAX_INTEGER_DIGITS: usize = 4300;
 
-/// The most bytes of a payload or a chunk's data, as canonical JSON: what is left of [`MAX_MESSAGE`]
-/// when the members around it and a relay's wrapping are taken off.
-pub const MAX_PAYLOAD: usize = MAX_MESSAGE - 8 * 1024;
+/// The most bytes of a payload or a chunk's data, as canonical JSON: what fits into [`MAX_MESSAGE`] when it is sealed and
+/// relayed. In base64 everything takes four bytes for three; the members around it, the envelope's and the relay's get
+/// 16 KiB. It is the same whichever way a message goes, since that may change on the way.
+pub const MAX_PAYLOAD: usize = MAX_MESSAGE / 4 * 3 - 16 * 1024;
+
+/// How many messages are sealed in one context before another is agreed on: 2^32, far from what the AEAD bears.
+pub const SEAL_CONTEXT_MESSAGES: u64 = 1 << 32;
+
+/// How long a context is used for sealing: 10 minutes. Agreeing on another costs a tenth of a millisecond, and what it
+/// sealed can't be opened with what is in the sender's memory afterwards.
+pub const SEAL_CONTEXT_FOR: Duration = Duration::from_secs(600);
+
+/// With how many nodes contexts for sealing, and for opening, are kept: 1024 each, of some 200 bytes. With more they are
+/// agreed on again.
+pub const MAX_SEAL_CONTEXTS: usize = 1024;
+
+/// How many contexts for opening are kept of one node: it has one at a time, two when its clock says so, and another for
+/// each key of ours that is valid. Whoever makes more pushes out its own.
+pub const MAX_SEAL_CONTEXTS_OF_ONE: usize = 4;
+
+/// How many seal keys that were replaced still open what is sealed to them. One at a time is valid, unless the limits
+/// have keys replaced faster than records end.
+pub const MAX_SEAL_KEYS: usize = 4;
 
 /// The most bytes of an event's data, as canonical JSON: 64 KiB. Events go to many and wait for slow subscribers; what is
 /// large is better asked for with a call.
@@ -350,6 +370,9 @@ pub struct Limits {
     /// Default 15 s. Without it TCP tries for a quarter of an hour, with pauses of up to two minutes: longer than the cut that
     /// caused it. Linux only (`TCP_USER_TIMEOUT`); elsewhere the system decides.
     pub unacked_timeout: Duration,
+    /// How long a node seals with one key of its own before it makes another. Default 24 h. What was sealed to it can't be
+    /// opened by anybody once records that name it have ended.
+    pub seal_key_lifetime: Duration,
     /// How long `shutdown` lets tasks and calls in flight finish. Default 5 s.
     pub drain_timeout: Duration,
 }
@@ -383,6 +406,7 @@ impl Limits {
             ("redial_soon", self.redial_soon, least),
             ("redial_soon_for", self.redial_soon_for, Duration::ZERO),
             ("unacked_timeout", self.unacked_timeout, least),
+            ("seal_key_lifetime", self.seal_key_lifetime, Duration::from_millis(100)),
             ("drain_timeout", self.drain_timeout, Duration::ZERO),
         ];
         match durations.into_iter().find(|(_, value, least)| value < least || *value > year) {
@@ -428,6 +452,7 @@ impl Default for Limits {
             redial_soon_for: Duration::from_secs(120),
             max_trackers: 4,
             unacked_timeout: Duration::from_secs(15),
+            seal_key_lifetime: Duration::from_secs(24 * 3600),
             drain_timeout: Duration::from_secs(5),
         }
     }

@@ -30,6 +30,7 @@ mod reachability;
 mod records;
 pub mod redial;
 mod relay;
+mod sealing;
 mod seen;
 #[cfg(test)]
 mod sim;

@@ -28,6 +28,7 @@ use super::task::BoxHandler;
 use crate::identity::{Identity, NodeId};
 use crate::mesh::{Action, CallEvent, ConnId, Now, State, TaskKey};
 use crate::net::{Connection, NetConfig};
+use crate::seal::Sealer;
 
 /// How many things that happened wait for an owner who doesn't look.
 const ACTIVITY: usize = 1024;
@@ -119,6 +120,8 @@ pub(crate) struct Shared {
     pub(crate) port_map: Mutex<Option<PortMapping>>,
     /// Whom it may find by itself.
     pub(crate) discovery: Discovery,
+    /// Seals and opens what goes through trackers, unless that is switched off.
+    pub(crate) sealer: Option<Sealer>,
     /// The part in the DHT, if the node takes any.
     pub(crate) dht: Option<DhtPart>,
     /// Why it takes none.
@@ -161,6 +164,7 @@ impl Shared {
         handlers: Handlers,
         max_connections: usize,
         discovery: Discovery,
+        sealer: Option<Sealer>,
         (dht, dht_note): (Option<DhtPart>, String),
     ) -> Arc<Self> {
         let places = max_connections.min(Semaphore::MAX_PERMITS);
@@ -198,6 +202,7 @@ impl Shared {
             dht,
             dht_note,
             discovery,
+            sealer,
             owner: OnceLock::new(),
             me_weak: weak.clone(),
         })
@@ -277,6 +282,9 @@ impl Shared {
                 () = sleep => {}
             }
             self.with(|state, now, out| state.tick(now, out));
+            if let Some(sealer) = &self.sealer {
+                sealer.sweep(self.start.elapsed());
+            }
         }
     }
 

@@ -18,6 +18,7 @@ mod keeper;
 mod links;
 mod payload;
 mod run;
+mod sealing;
 mod search;
 mod start;
 mod subscriptions;
@@ -32,7 +33,7 @@ use serde_json::Value;
 
 #[cfg(feature = "lan")]
 pub use builder::Lan;
-pub use builder::{Builder, Dht, Tracker};
+pub use builder::{Builder, Dht, Sealing, Tracker};
 pub use call::{Call, CallHandle, Outcome, Route, Timings};
 pub use context::{ChunkError, Context};
 pub(crate) use info::millis;

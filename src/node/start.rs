@@ -10,7 +10,7 @@ use rand::Rng;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use super::builder::{Builder, Tracker, check_name};
+use super::builder::{Builder, Sealing, Tracker, check_name};
 use super::dht::DhtPart;
 use super::driver::{Handlers, Shared, lock, unix_ms};
 use super::info::{Metrics, TrackerRole};
@@ -22,6 +22,8 @@ use crate::identity::Identity;
 use crate::limits::{MAX_ADDRS, MAX_RECORD};
 use crate::mesh::{Config, Now, State};
 use crate::net::NetConfig;
+use crate::seal::Sealer;
+use crate::wire::SEALED;
 
 /// The default port.
 pub(crate) const DEFAULT_PORT: u16 = 7878;
@@ -33,8 +35,11 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Which features this node lists.
-fn features(legacy: bool, role: TrackerRole) -> Vec<String> {
+fn features(legacy: bool, role: TrackerRole, sealing: Sealing) -> Vec<String> {
     let mut features = Vec::new();
+    if sealing != Sealing::Off {
+        features.push(SEALED.to_owned());
+    }
     if legacy {
         features.push("legacy".to_owned());
     }
@@ -85,19 +90,24 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         name: name.clone(),
         version: version.clone(),
         instance: instance.clone(),
-        features: features(builder.legacy, role),
+        features: features(builder.legacy, role, builder.sealing),
         tracker: role,
         allow,
         port: listen.first().map(SocketAddr::port),
         bound: listen.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()),
         advertise: builder.advertise,
         dht: dht.is_some(),
+        sealing: builder.sealing,
         limits: builder.limits.clone(),
     };
     let start = Instant::now();
     let now = Now { mono: Duration::ZERO, unix_ms: unix_ms() };
     let mut state = State::new(me, config, seed, now);
     let mut discarded = Vec::new();
+    let sealer = (builder.sealing != Sealing::Off).then(|| Sealer::new(me, &mut rand::rng()));
+    if let Some(sealer) = &sealer {
+        state.set_seal_key(sealer.key(), now, &mut discarded);
+    }
     for cap in builder.caps {
         check_name("a capability", &cap.name)?;
         if !state.fits(&cap) {
@@ -135,7 +145,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let net = Arc::new(NetConfig {
         identity: identity.clone(),
         version,
-        features: features(builder.legacy, role),
+        features: features(builder.legacy, role, builder.sealing),
         instance,
         legacy: builder.legacy,
         limits: builder.limits,
@@ -146,8 +156,19 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let mut dice = [0u8; 32];
     rand::rng().fill_bytes(&mut dice);
     let discovery = Discovery::new(me, dice);
-    let shared =
-        Shared::new(identity, name, net, start, listen, state, handlers, max_connections, discovery, (dht, dht_note));
+    let shared = Shared::new(
+        identity,
+        name,
+        net,
+        start,
+        listen,
+        state,
+        handlers,
+        max_connections,
+        discovery,
+        sealer,
+        (dht, dht_note),
+    );
     let _ = own.set(Arc::downgrade(&shared));
     // The changes made so far asked for signatures one by one; one is enough.
     shared.with(|state, now, out| state.publish_record(now, out));

@@ -310,6 +310,7 @@ impl Published {
             bound: None,
             advertise: Vec::new(),
             dht: false,
+            sealing: crate::node::Sealing::Off,
             limits: Limits::default(),
         };
         set(&mut config);

@@ -14,8 +14,9 @@ use crate::identity::NodeId;
 use crate::mesh::action::{Action, OnFull, TaskKey, TaskToRun};
 use crate::mesh::clock::Now;
 use crate::mesh::conn_id::ConnId;
+use crate::mesh::sealing::Seal;
 use crate::mesh::state::{State, Timer};
-use crate::node::{Activity, TrackerRole};
+use crate::node::{Activity, Sealing, TrackerRole};
 use crate::wire::{Draft, ResultDraft, Task, WireError};
 
 pub use memory::Tasks;
@@ -38,6 +39,8 @@ struct Entry {
     until: Duration,
     /// Through which tracker it came last.
     via: Option<NodeId>,
+    /// How it came last, and is answered.
+    seal: Seal,
     /// The Python node's connection, if it came from one.
     legacy: Option<ConnId>,
     local: bool,
@@ -60,6 +63,7 @@ impl Entry {
             started,
             until,
             via: None,
+            seal: Seal::ByRecord,
             legacy: None,
             local: false,
             accepted: false,
@@ -97,11 +101,13 @@ fn answer_size(answer: &ResultDraft) -> usize {
 
 impl State {
     /// A task that its caller signed.
+    #[allow(clippy::too_many_arguments)] // Where a task came from has these many parts.
     pub(super) fn on_task(
         &mut self,
         task: Task,
         caller: NodeId,
         via: Option<NodeId>,
+        seal: Seal,
         conn: ConnId,
         now: Now,
         out: &mut Vec<Action>,
@@ -109,7 +115,7 @@ impl State {
         let legacy = self.peers.get(conn).is_some_and(|p| p.legacy.is_some());
         let key = (caller, task.id.clone());
         if self.tasks.entries.contains_key(&key) {
-            return self.answer_again(&key, via, legacy.then_some(conn), out);
+            return self.answer_again(&key, via, seal, legacy.then_some(conn), out);
         }
         if self.tasks.is_bare(&key) {
             self.refuse("repeated_task");
@@ -118,34 +124,37 @@ impl State {
                 Err(memory::no_longer_kept()),
                 caller,
                 via,
+                seal,
                 legacy.then_some(conn),
                 out,
             );
         }
-        match self.task_refusal(&task, caller, legacy, via, now) {
+        match self.task_refusal(&task, caller, legacy, via, seal, now) {
             Some(error) => {
                 self.refuse(reason_of(&error.code));
                 self.counters.tasks_failed += 1;
-                self.answer_unheld(task.id, Err(error), caller, via, legacy.then_some(conn), out);
+                self.answer_unheld(task.id, Err(error), caller, via, seal, legacy.then_some(conn), out);
             }
-            None => self.run(task, key, via, conn, legacy, now, out),
+            None => self.run(task, key, via, seal, conn, legacy, now, out),
         }
     }
 
     /// The answer to a task of which nothing is kept here.
-    fn answer_unheld(
+    #[allow(clippy::too_many_arguments)] // Where a task came from has these many parts.
+    pub(super) fn answer_unheld(
         &self,
         id: String,
         body: Result<Bytes, WireError>,
         caller: NodeId,
         via: Option<NodeId>,
+        seal: Seal,
         legacy: Option<ConnId>,
         out: &mut Vec<Action>,
     ) {
         let draft = Draft::Result(ResultDraft { id, body, chunks: 0 });
         match legacy {
             Some(conn) => self.sign_for_legacy(conn, draft, out),
-            None => drop(self.send_to(&caller, via.as_ref(), draft, OnFull::Drop, out)),
+            None => drop(self.send_to(&caller, via.as_ref(), seal, draft, OnFull::Drop, out)),
         }
     }
 
@@ -155,6 +164,7 @@ impl State {
         caller: NodeId,
         legacy: bool,
         via: Option<NodeId>,
+        seal: Seal,
         now: Now,
     ) -> Option<WireError> {
         let error = |code, message: String| Some(WireError::new(code, message).not_run());
@@ -168,6 +178,10 @@ impl State {
             // Left open: only from the caller's own mouth, or whoever overhears it could have it run elsewhere too.
             (None, None) if via.is_none() => {}
             _ => return error(ErrorCode::BadRequest, format!("the task is not for this node, {}", self.me)),
+        }
+        if via.is_some() && seal == Seal::Plain && self.config.sealing == Sealing::Required {
+            let message = "this node takes tasks through trackers only when they are sealed: its record has the key";
+            return error(ErrorCode::NotAllowed, message.into());
         }
         let skew = self.config.limits.clock_skew.as_secs();
         // The timestamp is any 64-bit number the caller chose.
@@ -220,6 +234,7 @@ impl State {
         task: Task,
         key: TaskKey,
         via: Option<NodeId>,
+        seal: Seal,
         conn: ConnId,
         legacy: bool,
         now: Now,
@@ -231,7 +246,7 @@ impl State {
         let deadline = until.min(now.mono + Duration::from_secs(task.ttl_s));
         let gateway = legacy && !self.provides(&task.capability) && task.capability != "relay";
         self.enter(&key, &task.capability, until, now, |e| {
-            e.via = via;
+            (e.via, e.seal) = (via, seal);
             e.legacy = legacy.then_some(conn);
             e.window = if legacy { None } else { task.window.map(|w| w.clamp(1, MAX_WINDOW)) };
         });
@@ -244,9 +259,11 @@ impl State {
             capability: task.capability.clone(),
             caller: key.0,
             via,
+            sealed: matches!(seal, Seal::To(_)),
         }));
         let mut task = TaskToRun::of(task, deadline, via, conn);
         task.proven = !legacy;
+        task.sealed = matches!(seal, Seal::To(_));
         task.gateway = gateway;
         out.push(Action::RunTask { key, task: Box::new(task) });
     }
@@ -266,11 +283,18 @@ impl State {
     }
 
     /// The same task again: the caller lost sight of it. It hears how far it is.
-    fn answer_again(&mut self, key: &TaskKey, via: Option<NodeId>, legacy: Option<ConnId>, out: &mut Vec<Action>) {
+    fn answer_again(
+        &mut self,
+        key: &TaskKey,
+        via: Option<NodeId>,
+        seal: Seal,
+        legacy: Option<ConnId>,
+        out: &mut Vec<Action>,
+    ) {
         self.refuse("repeated_task");
         self.timers.cancel(&Timer::Accept(key.clone()));
         let Some(entry) = self.tasks.entries.get_mut(key) else { return };
-        entry.via = via;
+        (entry.via, entry.seal) = (via, seal);
         entry.legacy = legacy;
         if entry.window.is_none() && std::mem::take(&mut entry.waiting) {
             // It waited for a way to its caller.
@@ -292,7 +316,7 @@ impl State {
             match legacy {
                 Some(conn) if matches!(draft, Draft::Result(_)) => self.sign_for_legacy(conn, draft, out),
                 Some(_) => {}
-                None => drop(self.send_to(&key.0, via.as_ref(), draft, OnFull::Close, out)),
+                None => drop(self.send_to(&key.0, via.as_ref(), seal, draft, OnFull::Close, out)),
             }
         }
     }
@@ -303,8 +327,8 @@ impl State {
             return;
         }
         entry.accepted = true;
-        let via = entry.via;
-        self.send_to(&key.0, via.as_ref(), Draft::Accepted { id: key.1.clone() }, OnFull::Close, out);
+        let (via, seal) = (entry.via, entry.seal);
+        self.send_to(&key.0, via.as_ref(), seal, Draft::Accepted { id: key.1.clone() }, OnFull::Close, out);
     }
 
     pub(super) fn on_cancel(&mut self, key: &TaskKey, now: Now, out: &mut Vec<Action>) {
@@ -378,7 +402,7 @@ impl State {
         let seq = entry.next_seq;
         entry.next_seq += 1;
         entry.accepted = true;
-        let (via, local, window) = (entry.via, entry.local, entry.window);
+        let (via, seal, local, window) = (entry.via, entry.seal, entry.local, entry.window);
         self.timers.cancel(&Timer::Accept(key.clone()));
         if local {
             return if self.call_local_chunk(&key.1, data, now, out) {
@@ -394,7 +418,7 @@ impl State {
         }
         let unacknowledged = window.is_none();
         let draft = Draft::Chunk { id: key.1.clone(), seq, data };
-        let sent = self.send_to(&key.0, via.as_ref(), draft, OnFull::Close, out);
+        let sent = self.send_to(&key.0, via.as_ref(), seal, draft, OnFull::Close, out);
         if !sent
             && unacknowledged
             && let Some(entry) = self.tasks.entries.get_mut(key)
@@ -429,7 +453,7 @@ impl State {
     fn answer(&mut self, key: &TaskKey, body: Result<Bytes, WireError>, now: Now, out: &mut Vec<Action>) {
         let Some(entry) = self.tasks.entries.get_mut(key) else { return };
         let answer = ResultDraft { id: key.1.clone(), body, chunks: entry.next_seq };
-        let (via, legacy, local) = (entry.via, entry.legacy, entry.local);
+        let (via, seal, legacy, local) = (entry.via, entry.seal, entry.legacy, entry.local);
         out.push(Action::Activity(Activity::TaskFinished {
             id: key.1.clone(),
             capability: entry.capability.clone(),
@@ -454,7 +478,7 @@ impl State {
         } else if let Some(conn) = legacy {
             self.sign_for_legacy(conn, Draft::Result(answer), out);
         } else {
-            self.send_to(&key.0, via.as_ref(), Draft::Result(answer), OnFull::Close, out);
+            self.send_to(&key.0, via.as_ref(), seal, Draft::Result(answer), OnFull::Close, out);
         }
     }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::dialback::{DialBack, DialBackResult};
 use super::json::Object;
 use super::record::Record;
+use super::sealed::{Opening, SealKey, Sealed};
 use crate::error::CloseReason;
 use crate::identity::NodeId;
 
@@ -105,6 +106,8 @@ pub struct WireError {
     pub not_run: bool,
     /// The run of the responder, when it refused a task that was meant for an earlier one.
     pub instance: Option<String>,
+    /// The responder's seal key, when it could not open what was sealed to another.
+    pub seal: Option<SealKey>,
 }
 
 /// The answer to a task.
@@ -201,6 +204,8 @@ pub struct Relay {
     pub frame: Box<Message>,
     /// The frame as it came.
     pub frame_object: Object,
+    /// Whether the frame came sealed, and was opened.
+    pub opening: Opening,
 }
 
 /// "I could not pass it on."
@@ -285,6 +290,8 @@ pub enum Message {
     Cancel(Cancel),
     /// See [`Event`].
     Event(Event),
+    /// See [`Sealed`]. Only inside a relay.
+    Sealed(Sealed),
     /// See [`Relay`].
     Relay(Relay),
     /// See [`RelayError`].
@@ -322,6 +329,7 @@ impl Message {
             Self::Result(_) => "result",
             Self::Cancel(_) => "cancel",
             Self::Event(_) => "event",
+            Self::Sealed(_) => "sealed",
             Self::Relay(_) => "relay",
             Self::RelayError(_) => "relay_error",
             Self::Punch(_) => "punch",
@@ -344,6 +352,7 @@ impl Message {
             Self::ChunkAck(m) => Some(&m.id),
             Self::Result(m) => Some(&m.id),
             Self::Cancel(m) => Some(&m.id),
+            Self::Sealed(m) => Some(&m.id),
             _ => None,
         }
     }

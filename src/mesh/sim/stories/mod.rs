@@ -7,6 +7,7 @@ mod links;
 mod punch;
 mod reachability;
 mod relay;
+mod sealed;
 mod spread;
 mod thousand;
 mod trackers;
