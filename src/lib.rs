@@ -74,9 +74,9 @@ pub use limits::Limits;
 pub use node::Lan;
 pub use node::{
     Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo, ChunkError, Context, Dht, DhtHealth,
-    DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics, Node, Outcome, Payload, PeerInfo, PortMapping,
-    Reachability, Route, Sealing, Search, Source, Status, Subscription, Task, TaskError, TaskResult, Timings, Tracker,
-    TrackerName, TrackerRole, VerifiedAddr, Way,
+    DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics, Node, NotSent, Outcome, Payload, PeerInfo, PortMapping,
+    Published, Reachability, Route, Sealing, Search, Source, Status, Subscription, Task, TaskError, TaskResult,
+    Timings, Tracker, TrackerName, TrackerRole, VerifiedAddr, Way,
 };
 pub use wire::{Capability, CapabilityKind};
 

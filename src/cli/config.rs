@@ -32,6 +32,7 @@ const KEYS: &[&str] = &[
     "allow",
     "port-map",
     "legacy",
+    "sealed",
     "no-lan",
     "lan-interface",
     "no-remember",

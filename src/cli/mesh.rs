@@ -18,7 +18,7 @@ use crate::node::{Activity, ActivityStream, Node};
 
 use super::App;
 use super::failure::{Failure, NOT_DELIVERED};
-use super::values;
+use super::{settings, values};
 
 /// How long further peers are waited for once one is connected.
 const MORE_PEERS: Duration = Duration::from_secs(2);
@@ -195,7 +195,7 @@ async fn short_lived(
             Err(e) => return Err(e.into()),
         }
     };
-    let mut builder = Node::builder().identity(identity).no_listen();
+    let mut builder = Node::builder().identity(identity).no_listen().sealing(settings::sealing(&app.file()?)?);
     for peer in peers {
         builder = builder.peer(peer);
     }

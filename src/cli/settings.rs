@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::node::{Dht, Tracker};
+use crate::node::{Dht, Sealing, Tracker};
 use crate::wire::Capability;
 
 use super::config::FileSettings;
@@ -41,6 +41,8 @@ pub(super) struct Settings {
     pub(super) answer: Answer,
     pub(super) tracker: Tracker,
     pub(super) legacy: bool,
+    /// Whether what trackers pass on is sealed.
+    pub(super) sealing: Sealing,
     /// Whether the router is asked for a port.
     pub(super) port_map: bool,
     /// The interfaces to find others on; empty: the usual ones. `None`: the local network is left alone.
@@ -76,6 +78,14 @@ fn dht_of(file: &FileSettings) -> Result<Option<Dht>, Failure> {
         return Ok(None);
     }
     values::dht(&nodes.join(",")).map(Some).map_err(|e| Failure::usage(format!("dht in the settings file: {e}")))
+}
+
+/// Whether what trackers pass on is sealed: `ELO_SEALED`, else what the settings file says.
+pub(super) fn sealing(file: &FileSettings) -> Result<Sealing, Failure> {
+    match std::env::var("ELO_SEALED") {
+        Ok(text) if !text.is_empty() => values::sealing(&text).map_err(|e| Failure::usage(format!("ELO_SEALED: {e}"))),
+        _ => Ok(file.value("sealed", values::sealing)?.unwrap_or_default()),
+    }
 }
 
 /// How many tasks at once.
@@ -195,6 +205,11 @@ impl Settings {
                 (true, true) => Tracker::Private { allow },
             },
             legacy: flag(args.legacy, "legacy")?,
+            sealing: match (args.require_sealed, args.no_sealed) {
+                (true, _) => Sealing::Required,
+                (_, true) => Sealing::Off,
+                _ => sealing(file)?,
+            },
             port_map,
             lan: (!no_lan).then_some(interfaces),
             remember: !flag(args.no_remember, "no-remember")?,

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::identity::NodeId;
+
 /// The version of this conversation; both sides name theirs in every line.
 pub(crate) const VERSION: u32 = 1;
 
@@ -137,4 +139,7 @@ pub(crate) struct PublishArgs {
     pub(crate) event_type: String,
     /// What it carries.
     pub(crate) data: Box<RawValue>,
+    /// For whom alone; empty: for whoever is interested.
+    #[serde(default)]
+    pub(crate) to: Vec<NodeId>,
 }

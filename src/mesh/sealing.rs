@@ -47,6 +47,11 @@ impl State {
         }
     }
 
+    /// Whether what goes through trackers is sealed.
+    pub fn sealing(&self) -> Sealing {
+        self.config.sealing
+    }
+
     /// This node's seal key is another from now on; its record tells.
     pub fn set_seal_key(&mut self, key: SealKey, now: Now, out: &mut Vec<Action>) {
         self.seal_key = Some(key);
@@ -103,7 +108,19 @@ impl State {
     /// # Errors
     ///
     /// Why it can't be sent.
-    pub fn publish_to(&self, node: &NodeId, draft: &Draft, out: &mut Vec<Action>) -> Result<(), &'static str> {
+    pub fn publish_to(
+        &mut self,
+        node: &NodeId,
+        draft: &Draft,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) -> Result<(), &'static str> {
+        if let (true, Draft::Event { id, event_type, data, timestamp, .. }) = (*node == self.me, draft) {
+            if self.seen_events.insert((self.me, id.clone()), (), now.mono) {
+                self.deliver(id, event_type, data, self.me, *timestamp, true, out);
+            }
+            return Ok(());
+        }
         let on_full = OnFull::Drop;
         if let Some(to) = self.peers.conn_of(node) {
             out.push(Action::Send { to, what: What::Sign(draft.clone()), on_full });

@@ -17,6 +17,7 @@ mod info;
 mod keeper;
 mod links;
 mod payload;
+mod publish;
 mod run;
 mod sealing;
 mod search;
@@ -41,6 +42,7 @@ pub use info::{
     Activity, CapabilityInfo, DhtHealth, DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics, PeerInfo,
     PortMapping, Reachability, Source, Status, TrackerName, TrackerRole, VerifiedAddr, Way,
 };
+pub use publish::{NotSent, Published};
 pub use search::Search;
 pub use subscriptions::{ActivityStream, Subscription};
 pub use task::{Payload, Task, TaskError, TaskResult};
@@ -298,6 +300,7 @@ impl Node {
             reachability: state.reachability(),
             port_map: driver::lock(&shared.port_map).clone(),
             tracker: state.tracker_role(),
+            sealing: state.sealing(),
             capabilities: state.capabilities(),
             interests: state.interests(),
             dht,

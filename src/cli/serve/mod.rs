@@ -137,6 +137,13 @@ pub(super) struct ServeArgs {
     #[arg(long, env = "ELO_LEGACY", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub(super) legacy: Option<bool>,
+    /// Refuse tasks that a tracker could read, and send none [default: what the other end can seal is sealed; ELO_SEALED and
+    /// `sealed` in elo.toml say preferred, required or off]
+    #[arg(long, conflicts_with = "no_sealed")]
+    pub(super) require_sealed: bool,
+    /// Seal nothing that goes through trackers: they can read it
+    #[arg(long)]
+    pub(super) no_sealed: bool,
     /// The Kademlia DHT to take part in: mesh (the peers' own), off, public (BitTorrent's: shows your address to the
     /// world), or HOST:PORT,... of nodes in one of your own [default: mesh]
     #[arg(long, env = "ELO_DHT", value_name = "MODE", value_parser = values::dht)]
@@ -221,6 +228,7 @@ fn open_door(app: &App) -> Result<Option<Door>, Failure> {
 fn builder(home: &Path, settings: Settings) -> Result<Builder, Failure> {
     let mut builder =
         Node::builder().tracker(settings.tracker).legacy(settings.legacy).dht(settings.dht).port_map(settings.port_map);
+    builder = builder.sealing(settings.sealing);
     if let Some(port) = settings.dht_port {
         builder = builder.dht_port(port);
     }

@@ -243,6 +243,8 @@ pub struct Status {
     pub port_map: Option<PortMapping>,
     /// Its tracker role.
     pub tracker: TrackerRole,
+    /// Whether what goes through trackers is sealed.
+    pub sealing: super::Sealing,
     /// What it provides.
     pub capabilities: Vec<CapabilityInfo>,
     /// What it is interested in.
