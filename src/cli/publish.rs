@@ -14,12 +14,13 @@ Examples:
   elo publish task.done '{\"id\": 7}'
   elo publish note 'the build is green'
   make 2>&1 | elo publish build.log -
-  elo publish --to 8t4NYAt0... alarm 'look at this'     nobody else reads it
+  elo publish --to ID alarm 'look at this'   nobody else reads it
 
-Nodes whose interests cover the type get it, and those it passes can read it; with --to
-only the nodes named get it. There is no acknowledgement.
+Nodes whose interests cover the type get it, and those it passes can read it; with
+--to only the nodes named get it. There is no acknowledgement.
 
-Exit codes: 0 published, 1 failed, no node is running, or a node named with --to is not reached, 2 wrong usage.";
+Exit codes: 0 published, 1 failed, no node runs, or one named is not reached,
+2 wrong usage.";
 
 /// Publish an event to the nodes interested in its type
 #[derive(Debug, Args)]

@@ -260,6 +260,12 @@ impl Sealer {
         });
     }
 
+    /// Forgets every context; they are agreed on again when they are needed.
+    pub fn forget_contexts(&self) {
+        lock(&self.sending).retain(|_, _| false);
+        lock(&self.receiving).retain(|_, _| false);
+    }
+
     /// How many contexts it has, for sending and for receiving.
     pub fn contexts(&self) -> (usize, usize) {
         (lock(&self.sending).len(), lock(&self.receiving).len())
