@@ -46,6 +46,7 @@
 //! | `node` | the public API, and the driver that carries out what `mesh` decides |
 //! | `agent`, `control`, `cli` | the command `elo` (feature `cli`) |
 
+mod access_file;
 #[cfg(feature = "cli")]
 mod agent;
 #[cfg(feature = "cli")]
@@ -70,13 +71,16 @@ pub mod cli;
 pub use error::{Attempt, CallError, CloseReason, Delivery, Error, ErrorCode};
 pub use identity::{Identity, IdentityError, InvalidNodeId, NodeId, verify};
 pub use limits::Limits;
+pub use mesh::access::{Access, Decision};
+pub use mesh::handshake::Tls;
+pub use mesh::policy::{Policy, Rate, TaskRefusals};
 #[cfg(feature = "lan")]
 pub use node::Lan;
 pub use node::{
-    Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo, ChunkError, Context, Dht, DhtHealth,
-    DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics, Node, NotSent, Outcome, Payload, PeerInfo, PortMapping,
-    Published, Reachability, Route, Sealing, Search, Source, Status, Subscription, Task, TaskError, TaskResult,
-    Timings, Tracker, TrackerName, TrackerRole, VerifiedAddr, Way,
+    AccessFile, AccessFileState, AccessStatus, Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo,
+    ChunkError, ConfiguredPeer, Context, Dht, DhtHealth, DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics,
+    Node, NotSent, Outcome, Payload, PeerInfo, PortMapping, Published, Reachability, Route, Sealing, Search, Source,
+    Status, Subscription, Task, TaskError, TaskResult, Timings, Tracker, TrackerName, TrackerRole, VerifiedAddr, Way,
 };
 pub use wire::{Capability, CapabilityKind};
 

@@ -284,6 +284,19 @@ pub const MAX_CONTACTS: usize = 256;
 /// helps nobody new for a minute.
 pub const MAX_PUNCH_PAIRS: usize = 4096;
 
+/// The most ids in the access file, in one list of a rule for capabilities, and served by name: 100000. A set of them takes
+/// 5 MB; looking one up takes a microsecond.
+pub const MAX_ACCESS_ENTRIES: usize = 100_000;
+
+/// The most bytes read of the access file: room for [`MAX_ACCESS_ENTRIES`] with a note of a hundred bytes each.
+pub const MAX_ACCESS_FILE: u64 = 16 * 1024 * 1024;
+
+/// The most rules for capabilities: each task looks through them in their order. As many as a node has capabilities.
+pub const MAX_POLICIES: usize = 256;
+
+/// Of how many callers it is remembered how often they asked, under rules with a rate: 150 bytes each.
+pub const MAX_POLICY_CALLERS: usize = 16 * 1024;
+
 /// What a node's owner may change. The defaults are for a node on the open internet with a few hundred peers.
 ///
 /// ```
@@ -373,6 +386,9 @@ pub struct Limits {
     /// How long a node seals with one key of its own before it makes another. Default 24 h. What was sealed to it can't be
     /// opened by anybody once records that name it have ended.
     pub seal_key_lifetime: Duration,
+    /// How long a task goes on after the connection that it came over was lost, while its caller has not come back. Default
+    /// 30 s: a caller looks for its responder for 10 s. Then the handler is cancelled, and the answer is `PEER_GONE`.
+    pub caller_timeout: Duration,
     /// How long `shutdown` lets tasks and calls in flight finish. Default 5 s.
     pub drain_timeout: Duration,
 }
@@ -407,6 +423,7 @@ impl Limits {
             ("redial_soon_for", self.redial_soon_for, Duration::ZERO),
             ("unacked_timeout", self.unacked_timeout, least),
             ("seal_key_lifetime", self.seal_key_lifetime, Duration::from_millis(100)),
+            ("caller_timeout", self.caller_timeout, Duration::ZERO),
             ("drain_timeout", self.drain_timeout, Duration::ZERO),
         ];
         match durations.into_iter().find(|(_, value, least)| value < least || *value > year) {
@@ -453,6 +470,7 @@ impl Default for Limits {
             max_trackers: 4,
             unacked_timeout: Duration::from_secs(15),
             seal_key_lifetime: Duration::from_secs(24 * 3600),
+            caller_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(5),
         }
     }

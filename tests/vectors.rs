@@ -26,6 +26,9 @@ fn bob() -> Identity {
     Identity::from_seed([2; 32])
 }
 
+/// 32 bytes as TLS might export them.
+const BINDING: &str = "QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl8";
+
 /// The stored vectors, or what they should be if they are to be written.
 fn vectors(name: &str, now: Value) -> Vec<Value> {
     let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/vectors", name].iter().collect();
@@ -82,6 +85,14 @@ fn hello() -> Builder {
         .str("nonce", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8")
         .u64("timestamp", 1_700_000_000)
         .strings("features", &["tls"])
+}
+
+fn auth() -> Builder {
+    Builder::new("auth")
+        .str("node_id", &alice().id().to_string())
+        .str("peer", &bob().id().to_string())
+        .str("hello_nonce", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8")
+        .str("ack_nonce", "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8")
 }
 
 fn record() -> Builder {
@@ -154,8 +165,10 @@ fn signed_messages() {
     let (alice, bob) = (alice(), bob());
     let signed_task = task().sign(&alice, &[]);
     let signed_query = query().sign(&alice, &["ttl"]);
-    let cases: [(&str, Object, &Identity, &[&str]); 8] = [
+    let cases: [(&str, Object, &Identity, &[&str]); 10] = [
         ("hello", hello().sign(&alice, &[]), &alice, &[]),
+        ("auth", auth().sign(&alice, &[]), &alice, &[]),
+        ("auth over TLS", auth().str("binding", BINDING).sign(&alice, &[]), &alice, &[]),
         ("record", record().sign(&alice, &[]), &alice, &[]),
         ("task", signed_task.clone(), &alice, &[]),
         ("task, spelled in another way", respelled(&signed_task), &alice, &[]),

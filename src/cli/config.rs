@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::failure::Failure;
-use super::text;
+use super::{rules, text};
+use crate::mesh::policy::Policy;
 
 /// The most bytes a settings file may have: an allowlist of some thousand nodes fits.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -30,9 +31,13 @@ const KEYS: &[&str] = &[
     "tracker",
     "private",
     "allow",
+    "deny",
+    "serve-only",
+    "policy",
     "port-map",
     "legacy",
     "sealed",
+    "tls",
     "no-lan",
     "lan-interface",
     "no-remember",
@@ -53,6 +58,7 @@ enum Item {
 pub(super) struct FileSettings {
     path: PathBuf,
     items: BTreeMap<&'static str, (usize, Item)>,
+    policies: Vec<Policy>,
 }
 
 impl FileSettings {
@@ -77,7 +83,7 @@ impl FileSettings {
         let at = |line: usize, what: String| Failure::usage(format!("{}:{line}: {what}", path.display()));
         let table = DeTable::parse(source)
             .map_err(|e| at(e.span().map_or(1, |span| line_of(span.start)), e.message().to_owned()))?;
-        let mut items = BTreeMap::new();
+        let (mut items, mut policies) = (BTreeMap::new(), Vec::new());
         for (key, value) in table.get_ref().iter() {
             let line = line_of(key.span().start);
             let word: &str = key.get_ref();
@@ -87,10 +93,14 @@ impl FileSettings {
                     .map_or_else(|| format!("the keys are {}", KEYS.join(", ")), |k| format!("did you mean {k:?}?"));
                 return Err(at(line, format!("unknown key {word:?}; {advice}")));
             };
+            if key == "policy" {
+                policies = rules::read(value, &line_of).map_err(|(line, what)| at(line, what))?;
+                continue;
+            }
             let item = Item::read(value.get_ref()).map_err(|e| at(line, format!("{key}: {e}")))?;
             items.insert(key, (line, item));
         }
-        Ok(Self { path, items })
+        Ok(Self { path, items, policies })
     }
 
     fn fault(&self, key: &str, line: usize, what: impl std::fmt::Display) -> Failure {
@@ -119,6 +129,11 @@ impl FileSettings {
         let parsed: Result<_, String> =
             texts.iter().map(|text| parse(text).map_err(|e| format!("{text:?}: {e}"))).collect();
         parsed.map_err(|e| self.fault(key, line, e))
+    }
+
+    /// The rules for capabilities, in their order.
+    pub(super) fn policies(&self) -> &[Policy] {
+        &self.policies
     }
 
     /// `true` or `false`.

@@ -195,7 +195,9 @@ async fn short_lived(
             Err(e) => return Err(e.into()),
         }
     };
-    let mut builder = Node::builder().identity(identity).no_listen().sealing(settings::sealing(&app.file()?)?);
+    let file = app.file()?;
+    let (tls, sealing) = (settings::configured_tls(&file)?, settings::sealing(&file)?);
+    let mut builder = Node::builder().identity(identity).tls(tls).sealing(sealing).no_listen();
     for peer in peers {
         builder = builder.peer(peer);
     }

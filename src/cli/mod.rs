@@ -1,5 +1,6 @@
 //! The `elo` command: what it can be asked, and the way from there to the file that does it.
 
+mod access;
 mod call;
 mod completions;
 mod config;
@@ -16,6 +17,7 @@ mod peers;
 mod pubkey;
 mod publish;
 mod render;
+mod rules;
 mod serve;
 mod settings;
 mod signals;
@@ -82,6 +84,10 @@ enum Command {
     Call(call::CallArgs),
     Find(find::FindArgs),
     Peers(peers::PeersArgs),
+    Access(access::AccessListArgs),
+    Allow(access::AllowArgs),
+    Deny(access::DenyArgs),
+    Revoke(access::RevokeArgs),
     Events(events::EventsArgs),
     Publish(publish::PublishArgs),
     Status(status::StatusArgs),
@@ -149,6 +155,10 @@ fn run(cli: Cli, out: &Output) -> Result<u8, Failure> {
         Command::Call(args) => call::run(&app, args),
         Command::Find(args) => find::run(&app, args),
         Command::Peers(args) => peers::run(&app, args),
+        Command::Access(args) => access::list(&app, args),
+        Command::Allow(args) => access::allow(&app, args),
+        Command::Deny(args) => access::deny(&app, args),
+        Command::Revoke(args) => access::revoke(&app, args),
         Command::Events(args) => events::run(&app, args),
         Command::Publish(args) => publish::run(&app, args),
         Command::Status(args) => status::run(&app, args),

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::identity::NodeId;
 use crate::limits::{MAX_NAME, MAX_PAYLOAD, MAX_TTL_S};
+use crate::mesh::handshake::Tls;
 use crate::node::{Dht, Sealing};
 use crate::wire::is_name;
 
@@ -63,6 +64,16 @@ pub(super) fn sealing(text: &str) -> Result<Sealing, String> {
         "off" => Ok(Sealing::Off),
         "preferred" => Ok(Sealing::Preferred),
         "required" => Ok(Sealing::Required),
+        _ => Err(format!("{text:?} is none of preferred, required and off")),
+    }
+}
+
+/// Whether connections are encrypted: `preferred`, `required` or `off`.
+pub(super) fn tls(text: &str) -> Result<Tls, String> {
+    match text.trim() {
+        "preferred" => Ok(Tls::Preferred),
+        "required" => Ok(Tls::Required),
+        "off" => Ok(Tls::Off),
         _ => Err(format!("{text:?} is none of preferred, required and off")),
     }
 }

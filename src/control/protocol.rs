@@ -30,6 +30,9 @@ pub(crate) mod op {
     pub(crate) const ACTIVITY: &str = "activity";
     /// Publishes an event.
     pub(crate) const PUBLISH: &str = "publish";
+    /// Who is let in: those that the program's settings name, one item each; the numbers end it. Reads the access file first when that
+    /// is asked for.
+    pub(crate) const ACCESS: &str = "access";
     /// Stops the node; done when it has let go of its port and its home.
     pub(crate) const STOP: &str = "stop";
 }
@@ -123,6 +126,20 @@ pub(crate) enum Stage {
     Sent,
     /// The responder said that it works on it.
     Accepted,
+}
+
+/// Who is let in.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct AccessArgs {
+    /// Whether the access file is to be read now.
+    #[serde(default)]
+    pub(crate) reload: bool,
+    /// Whether those named in the settings are to be listed.
+    #[serde(default)]
+    pub(crate) list: bool,
+    /// Of whom it is asked what counts now.
+    #[serde(default)]
+    pub(crate) ids: Vec<NodeId>,
 }
 
 /// Which events.

@@ -20,7 +20,8 @@ use crate::node::{CallHandle, Node, Outcome};
 use super::client::Client;
 use super::framing::{hung_up, read_line};
 use super::protocol::{
-    Answer, CallArgs, EventsArgs, FindArgs, Kind, MAX_REQUEST, Progress, PublishArgs, Request, Stage, VERSION, op,
+    AccessArgs, Answer, CallArgs, EventsArgs, FindArgs, Kind, MAX_REQUEST, Progress, PublishArgs, Request, Stage,
+    VERSION, op,
 };
 
 /// How long a client may take to say what it wants: a program does it at once, and a silent one takes up a place.
@@ -109,8 +110,15 @@ async fn handle<W: AsyncWrite + Unpin>(request: &[u8], shared: &Shared, replies:
             for peer in node.peers().into_iter().chain(node.contacts()) {
                 replies.item(&peer).await?;
             }
+            for peer in node.configured_peers().into_iter().filter(|peer| !peer.connected) {
+                replies.item(&peer).await?;
+            }
             replies.done(&()).await
         }
+        op::ACCESS => match args::<AccessArgs>(&request.args) {
+            Ok(args) => access(node, &args, replies).await,
+            Err(e) => replies.error("BAD_REQUEST", &e).await,
+        },
         op::FIND => match args::<FindArgs>(&request.args) {
             Ok(args) => find(node, args, replies).await,
             Err(e) => replies.error("BAD_REQUEST", &e).await,
@@ -271,6 +279,25 @@ async fn events<W: AsyncWrite + Unpin>(node: &Node, args: &EventsArgs, replies: 
         replies.item(&event).await?;
     }
     replies.done(&()).await
+}
+
+async fn access<W: AsyncWrite + Unpin>(node: &Node, args: &AccessArgs, replies: &mut Replies<W>) -> Result<(), Gone> {
+    if args.reload
+        && let Err(e) = node.reload_access().await
+    {
+        return replies.error("ACCESS_FILE", &e.to_string()).await;
+    }
+    if args.list {
+        let set = node.set_by_program();
+        let allowed = set.allowed().map(|node| ("allow", node));
+        for (access, node_id) in allowed.chain(set.denied().map(|node| ("deny", node))) {
+            replies.item(&json!({ "access": access, "node_id": node_id, "source": "settings" })).await?;
+        }
+    }
+    let access = node.access();
+    let decisions: Vec<_> =
+        args.ids.iter().map(|id| json!({ "node_id": id, "decision": access.decides(id) })).collect();
+    replies.done(&json!({ "access": node.status().access, "decisions": decisions })).await
 }
 
 async fn publish<W: AsyncWrite + Unpin>(node: &Node, args: &PublishArgs, replies: &mut Replies<W>) -> Result<(), Gone> {

@@ -24,6 +24,9 @@ impl State {
 
     pub(super) fn on_event(&mut self, event: Event, conn: ConnId, now: Now, out: &mut Vec<Action>) {
         let Some(origin) = event.origin else { return };
+        if self.is_denied(&origin) {
+            return self.refuse("denied_origin");
+        }
         if event.data.len() > MAX_EVENT {
             return self.refuse("event_too_large");
         }

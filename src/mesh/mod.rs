@@ -5,6 +5,7 @@
 //! meshes run in one test, thousands of times, each time alike: a map that is gone through is a `BTreeMap`, whose order
 //! doesn't change from run to run.
 
+pub mod access;
 pub mod action;
 mod admission;
 mod budget;
@@ -22,6 +23,7 @@ mod legacy;
 mod lookups;
 mod own_record;
 pub mod peers;
+pub mod policy;
 #[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "there is nowhere to publish"))]
 mod publish;
 mod punch;

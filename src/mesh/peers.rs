@@ -56,6 +56,8 @@ pub struct Arrival {
     pub local: SocketAddr,
     /// Whether the other side dialled.
     pub inbound: bool,
+    /// Whether only the two ends can read it.
+    pub encrypted: bool,
     /// How this side came to have the connection.
     pub how: How,
     /// Which run of the node it is.

@@ -217,6 +217,9 @@ impl State {
         if origin == self.me {
             return;
         }
+        if self.is_denied(&origin) {
+            return self.refuse("denied_origin");
+        }
         let skew = self.config.limits.clock_skew.as_secs() as i64;
         if query.timestamp.abs_diff(now.unix_s()) > skew as u64 {
             return self.refuse("query_clock");
@@ -320,7 +323,7 @@ impl State {
             return self.refuse("unasked_answer");
         };
         let mut resp = resp;
-        resp.nodes.retain(|r| self.may_tell(r, &to));
+        resp.nodes.retain(|r| self.may_tell(r, &to) && !self.is_denied(&r.node_id));
         let Some(passing) = self.queries.passing.get_mut(&key) else { return };
         // Only what was asked for goes back, no more than was asked for, and nobody twice: the same node is known in
         // many places, and would take the room of the others.
@@ -360,6 +363,7 @@ impl State {
             let hops = if via == Some(node) { 1 } else { resp.hops };
             match self.learn(record, via, now) {
                 Learned::Dead => self.refuse("dead_record"),
+                Learned::Denied => self.refuse("denied_origin"),
                 Learned::Newer(_) | Learned::Known => {
                     // No more than are kept in all: whoever is asked can make up as many nodes as it likes.
                     if own.found.len() < self.config.limits.max_records

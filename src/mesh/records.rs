@@ -30,8 +30,10 @@ impl State {
             self.table.revive(&node);
         }
         let learned = self.learn(record, Some(from), now);
-        if let Learned::Dead = learned {
-            return self.refuse("dead_record");
+        match learned {
+            Learned::Dead => return self.refuse("dead_record"),
+            Learned::Denied => return self.refuse("denied_origin"),
+            Learned::Newer(_) | Learned::Known => {}
         }
         let Some(record) = self.table.get(&node).cloned() else { return };
         if own {
@@ -88,6 +90,9 @@ impl State {
 
     /// Learns a record that `from` brought; those of connected peers are never the ones to go.
     pub(super) fn learn(&mut self, record: Record, from: Option<NodeId>, now: Now) -> Learned {
+        if self.is_denied(&record.node_id) {
+            return Learned::Denied;
+        }
         let peers = &self.peers;
         let source = match from.and_then(|from| peers.proven(&from)) {
             Some(peer) if peer.arrival.node == record.node_id => peer.arrival.how.found,

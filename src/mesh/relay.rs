@@ -178,6 +178,9 @@ impl State {
         if self.config.tracker == TrackerRole::None {
             return Some((ErrorCode::NoTracker, "this node is not a tracker: it relays for nobody".into()));
         }
+        if self.is_denied(&relay.source) {
+            return Some((ErrorCode::NotAllowed, format!("this tracker's owner denied {}", relay.source)));
+        }
         if relay.hops >= MAX_RELAY_HOPS {
             return Some((ErrorCode::BadRequest, format!("the frame has passed {MAX_RELAY_HOPS} trackers already")));
         }

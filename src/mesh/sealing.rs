@@ -79,6 +79,10 @@ impl State {
             // What is lost of a task's course is asked for again.
             return;
         }
+        if let Some(why) = self.barred(&sealed.source) {
+            let error = WireError::new(ErrorCode::NotAllowed, why).not_run();
+            return self.answer_unheld(sealed.id, Err(error), sealed.source, Some(from), Seal::Plain, None, out);
+        }
         let mut error = match (why, &sealed.instance) {
             (NotOpened::Inner, _) => WireError::new(ErrorCode::BadRequest, format!("the task: {why}")),
             (_, Some(instance)) if *instance != self.config.instance => WireError::new(
@@ -100,6 +104,9 @@ impl State {
 
     /// An event that its origin sealed for this node alone: it goes no further.
     pub(super) fn on_sealed_event(&mut self, event: Event, conn: ConnId, now: Now, out: &mut Vec<Action>) {
+        if event.origin.is_some_and(|origin| self.barred(&origin).is_some()) {
+            return self.refuse("not_allowed");
+        }
         self.on_event(Event { ttl: 1, ..event }, conn, now, out);
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::access::Access;
 use super::action::{Action, OnFull, TaskKey, What};
 use super::calls::Calls;
 use super::clock::{Now, Timers};
@@ -19,6 +20,7 @@ use super::forward::Forwards;
 use super::lookups::{LookupId, Lookups};
 use super::own_record::Drafts;
 use super::peers::Peers;
+use super::policy::{Policies, Policy};
 use super::punch::Punches;
 use super::queries::Queries;
 use super::reachability::Reach;
@@ -47,8 +49,12 @@ pub struct Config {
     pub features: Vec<String>,
     /// Its tracker role.
     pub tracker: TrackerRole,
-    /// Who may connect; `None`: everybody.
-    pub allow: Option<HashSet<NodeId>>,
+    /// Who is let in.
+    pub access: Access,
+    /// Whom it serves; `None`: everybody it lets in.
+    pub serve_only: Option<BTreeSet<NodeId>>,
+    /// Who may ask for what.
+    pub policies: Vec<Policy>,
     /// The port it listens on, if it listens.
     pub port: Option<u16>,
     /// The address it listens on, when that is a certain one.
@@ -72,6 +78,8 @@ pub enum Timer {
     Accept(TaskKey),
     /// A task's deadline.
     Deadline(TaskKey),
+    /// The caller of a running task was lost, and has had a while to come back.
+    Orphan(TaskKey),
     /// A query of ours has waited long enough.
     Query(String),
     /// The flood of a call has had its time alone: the DHT is asked as well.
@@ -130,6 +138,7 @@ pub struct State {
     pub(super) forwards: Forwards,
     pub(super) calls: Calls,
     pub(super) tasks: Tasks,
+    pub(super) policies: Policies,
     pub(super) relays: Relays,
     pub(super) reach: Reach,
     pub(super) dial_backs: DialBacks,
@@ -194,6 +203,7 @@ impl State {
             forwards: Forwards::default(),
             calls: Calls::default(),
             tasks: Tasks::default(),
+            policies: Policies::new(config.serve_only.clone(), config.policies.clone()),
             relays: Relays::default(),
             reach: Reach::default(),
             dial_backs: DialBacks::default(),
@@ -296,6 +306,7 @@ impl State {
                 Timer::Call(id) => self.call_due(&id, now, out),
                 Timer::Accept(key) => self.accept_due(&key, out),
                 Timer::Deadline(key) => self.deadline_due(&key, now, out),
+                Timer::Orphan(key) => self.orphan_due(&key, now, out),
                 Timer::Query(id) => self.query_due(&id, now, out),
                 Timer::Dht(id) => self.call_dht_due(&id, now, out),
                 Timer::Lookup(id) => self.lookup_due(id, now, out),
@@ -321,6 +332,7 @@ impl State {
                     self.close_wrong_candidates(now, out);
                     self.dialing.retain(|_, until| *until > now.mono);
                     self.sweep_trackers(now);
+                    self.look_at_clock(now, out);
                     let slow: Vec<_> =
                         self.peers.all_proven().filter(|(_, p)| p.asked.is_none()).map(|(c, p)| (c, p.since)).collect();
                     for (conn, since) in slow {

@@ -24,6 +24,8 @@ pub enum Learned {
     Known,
     /// It is past its time, or dated in the future.
     Dead,
+    /// Its node is denied here.
+    Denied,
 }
 
 #[derive(Debug)]

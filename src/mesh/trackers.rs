@@ -172,11 +172,17 @@ impl State {
         }
     }
 
+    /// Who is not let in any more is not dialled either.
+    pub(super) fn forget_barred_trackers(&mut self) {
+        let access = &self.config.access;
+        self.known_trackers.candidates.retain(|node, _| access.admits(node));
+    }
+
     /// A record was learned: it may be a tracker's.
     pub(super) fn tracker_learned(&mut self, record: &Record, from: Option<NodeId>, now: Now) {
         let node = record.node_id;
         let addrs = self.dialable(&record.addrs);
-        if record.tracker != TrackerRole::Public || addrs.is_empty() || node == self.me {
+        if record.tracker != TrackerRole::Public || addrs.is_empty() || node == self.me || !self.admits(&node) {
             self.known_trackers.candidates.remove(&node);
             return;
         }

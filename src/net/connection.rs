@@ -176,7 +176,7 @@ impl Established {
             shared.abort(None, error.to_string());
         }
         let ending = Arc::new(Ending { shared: Arc::clone(&shared), hooks });
-        let (read, write) = self.stream.tcp.into_split();
+        let (read, write) = self.stream.io.into_split();
         let reader = Reader::new(Arc::clone(&ending), read, self.stream.codec, self.stream.buffer, &cfg.limits);
         let writer = Writer::new(ending, write, Arc::clone(cfg));
         let write_timeout = cfg.limits.write_timeout;
@@ -247,12 +247,12 @@ impl Connection {
         self.inner.shared.abort(None, "the connection was aborted");
     }
 
-    /// Bytes received.
+    /// Bytes of messages received.
     pub fn bytes_in(&self) -> u64 {
         self.inner.shared.bytes_in.load(Ordering::Relaxed)
     }
 
-    /// Bytes sent.
+    /// Bytes of messages sent.
     pub fn bytes_out(&self) -> u64 {
         self.inner.shared.bytes_out.load(Ordering::Relaxed)
     }

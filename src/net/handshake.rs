@@ -94,6 +94,11 @@ pub struct Established {
 }
 
 impl Established {
+    /// Whether only the two ends can read it.
+    pub fn encrypted(&self) -> bool {
+        self.stream.io.encrypted()
+    }
+
     /// Closes instead of starting: says `bye` and why, within a second.
     pub async fn refuse(self, reason: CloseReason, message: &str) {
         self.stream.refuse(reason, message).await;
@@ -146,8 +151,12 @@ async fn listen(stream: &mut Stream, cfg: &NetConfig) -> Result<Proven, Handshak
     }
     let (listener, ack) = Listener::on_hello(&cfg.local(), &hello, fresh_nonce(), cfg.now())?;
     stream.write(&ack).await?;
+    let binding = match listener.tls() {
+        true => Some(stream.secure(cfg.tls_keys.listener()).await?),
+        false => None,
+    };
     let auth = stream.read().await?;
-    Ok(listener.on_auth(&auth)?)
+    Ok(listener.on_auth(&auth, binding.as_ref())?)
 }
 
 /// Tells the other side why, if that is ours to tell and it can still hear it.

@@ -10,6 +10,7 @@ mod connection;
 mod dial;
 mod handshake;
 mod hooks;
+mod io;
 mod outbox;
 mod port;
 mod probe;
@@ -18,6 +19,7 @@ mod reader;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod writer;
 
 use std::fmt;
@@ -25,7 +27,7 @@ use std::sync::Arc;
 
 use crate::identity::Identity;
 use crate::limits::Limits;
-use crate::mesh::handshake::{LegacyHello, Local};
+use crate::mesh::handshake::{LegacyHello, Local, Tls};
 
 pub use accept::accept_loop;
 pub use connection::Connection;
@@ -38,6 +40,7 @@ pub use outbox::SendError;
 pub use port::SharedPort;
 pub use probe::probe;
 pub use punch::{Punch, punch};
+pub use tls::TlsKeys;
 
 /// What the connections of one node have in common.
 #[derive(Clone)]
@@ -52,6 +55,10 @@ pub struct NetConfig {
     pub instance: String,
     /// Its bounds.
     pub limits: Limits,
+    /// Whether connections are encrypted. `features` lists `tls` unless they never are.
+    pub tls: Tls,
+    /// The node's key, for TLS.
+    pub tls_keys: TlsKeys,
     /// Whether nodes of the Python package are admitted, and dialled.
     pub legacy: bool,
     /// What to tell a node of the Python package when dialling it.
@@ -70,6 +77,7 @@ impl NetConfig {
             features: &self.features,
             instance: &self.instance,
             clock_skew_s: self.limits.clock_skew.as_secs(),
+            tls: self.tls,
         }
     }
 

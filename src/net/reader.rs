@@ -5,14 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncReadExt;
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout_at};
 use tokio_util::codec::Decoder;
 
 use super::connection::{Ending, FOREVER, LINGER, Shared};
 use super::hooks::Refused;
+use super::io::ReadHalf;
 use super::stream::READ;
 use crate::error::{CloseReason, ErrorCode};
 use crate::limits::Limits;
@@ -29,7 +28,7 @@ const KEEP: usize = 64 * 1024;
 
 pub(super) struct Reader {
     ending: Arc<Ending>,
-    half: OwnedReadHalf,
+    half: ReadHalf,
     codec: Codec,
     buffer: BytesMut,
     idle_timeout: Duration,
@@ -56,13 +55,7 @@ enum Stop {
 }
 
 impl Reader {
-    pub(super) fn new(
-        ending: Arc<Ending>,
-        half: OwnedReadHalf,
-        codec: Codec,
-        buffer: BytesMut,
-        limits: &Limits,
-    ) -> Self {
+    pub(super) fn new(ending: Arc<Ending>, half: ReadHalf, codec: Codec, buffer: BytesMut, limits: &Limits) -> Self {
         Self {
             ending,
             half,
@@ -112,8 +105,7 @@ impl Reader {
     /// A stream closed with unread bytes in it is reset, and a reset can overtake what we sent last.
     async fn discard(&mut self) {
         self.buffer = BytesMut::new();
-        let mut scratch = vec![0; 4096];
-        while self.half.read(&mut scratch).await.is_ok_and(|read| read > 0) {}
+        self.half.discard().await;
     }
 
     async fn read_until_stop(&mut self, shared: &Shared) -> Stop {

@@ -17,10 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Inner;
+use super::access::AccessPart;
 use super::dht::DhtPart;
 use super::dials::Dials;
 use super::info::{Activity, PortMapping};
 use super::keeper::Discovery;
+use super::kept::Kept;
 use super::run::RunningTask;
 use super::search::SearchNews;
 use super::subscriptions::Subscribers;
@@ -94,6 +96,12 @@ pub(crate) struct Shared {
     pub(crate) subscribers: Subscribers,
     pub(crate) activity: broadcast::Sender<Activity>,
     pub(crate) peers_changed: watch::Sender<u64>,
+    /// Who is let in.
+    pub(crate) access: AccessPart,
+    /// Counts the changes of that.
+    pub(crate) access_changed: watch::Sender<u64>,
+    /// How the configured peers are doing.
+    pub(crate) kept: Kept,
     /// Places for those who dial this node.
     pub(crate) connections: Arc<Semaphore>,
     /// What this node dials for its calls.
@@ -112,6 +120,8 @@ pub(crate) struct Shared {
     pub(crate) stopped: CancellationToken,
     /// Whether somebody has asked for a graceful stop.
     pub(crate) stopping: AtomicBool,
+    /// Whether handlers run on threads of their own.
+    pub(crate) apart: bool,
     /// Where the node's tasks run, also those that are wanted by somebody outside of it.
     pub(crate) runtime: Handle,
     pub(crate) spawned: TaskTracker,
@@ -166,6 +176,8 @@ impl Shared {
         discovery: Discovery,
         sealer: Option<Sealer>,
         (dht, dht_note): (Option<DhtPart>, String),
+        apart: bool,
+        access: AccessPart,
     ) -> Arc<Self> {
         let places = max_connections.min(Semaphore::MAX_PERMITS);
         Arc::new_cyclic(|weak| Self {
@@ -185,6 +197,9 @@ impl Shared {
             subscribers: Subscribers::default(),
             activity: broadcast::channel(ACTIVITY).0,
             peers_changed: watch::channel(0).0,
+            access,
+            access_changed: watch::channel(0).0,
+            kept: Kept::default(),
             connections: Arc::new(Semaphore::new(places)),
             dials: Dials::new(places),
             places,
@@ -195,6 +210,7 @@ impl Shared {
             stop: CancellationToken::new(),
             stopped: CancellationToken::new(),
             stopping: AtomicBool::new(false),
+            apart,
             runtime: Handle::current(),
             spawned: TaskTracker::new(),
             traffic: Traffic::default(),

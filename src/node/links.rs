@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::driver::{Link, Shared, lock};
 use super::info::{Activity, Source, TrackerRole};
@@ -86,6 +87,7 @@ impl Shared {
             addr: established.addr,
             local: established.local,
             inbound: established.inbound,
+            encrypted: established.encrypted(),
             how,
             instance: proven.instance.clone(),
             version: proven.version.clone(),
@@ -201,15 +203,16 @@ impl Shared {
     }
 
     /// Keeps connected to a peer: dials it, waits until it is lost, dials again with backoff and jitter, for ever.
-    pub(crate) async fn keep_connected(self: Arc<Self>, peer: PeerAddr) {
+    pub(crate) async fn keep_connected(self: Arc<Self>, peer: PeerAddr, kept: usize) {
         let closing = self.closing.clone();
         tokio::select! {
             () = closing.cancelled() => {}
-            () = self.redial(peer) => {}
+            () = self.redial(peer, kept) => {}
         }
     }
 
-    async fn redial(&self, peer: PeerAddr) {
+    async fn redial(&self, peer: PeerAddr, kept: usize) {
+        let mut access = self.access_changed.subscribe();
         let limits = &self.net.limits;
         let mut redial = Redial::new(limits);
         let mut node = peer.node;
@@ -220,8 +223,11 @@ impl Shared {
                 // It may be the other side that dialled.
                 redial.lost(began.elapsed(), self.now().mono, limits);
             }
+            self.kept.busy(kept);
+            access.borrow_and_update();
             let failure = match self.dial_peer(&peer).await {
                 Ok(found) => {
+                    self.kept.met(kept, found);
                     node = peer.node.or(Some(found));
                     let began = tokio::time::Instant::now();
                     self.until_lost(found).await;
@@ -230,9 +236,13 @@ impl Shared {
                 }
                 Err(Failure::Itself) => {
                     tracing::warn!(%peer, "that peer is this node itself; it is not dialled again");
+                    self.kept.failed(kept, Some(CloseReason::SelfConnection), "it is this node itself");
                     return;
                 }
-                Err(Failure::Other(message)) => Some(message),
+                Err(Failure::Other(reason, message)) => {
+                    self.kept.failed(kept, reason, &message);
+                    Some(message)
+                }
             };
             let wait = redial.next(self.now().mono, limits, rand::rng().random_range(0.0..=1.0));
             if let Some(message) = failure {
@@ -242,25 +252,50 @@ impl Shared {
                 // What answers there now may be somebody else.
                 node = peer.node;
             }
-            tokio::time::sleep(wait).await;
+            self.kept.waits(kept, self.now().mono.saturating_add(wait));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                // Whom it would not let in a moment ago it may let in now.
+                () = self.let_in_again(&peer, &mut access) => {}
+            }
         }
     }
 
+    /// Completes when a peer that this node did not let in is let in.
+    async fn let_in_again(&self, peer: &PeerAddr, access: &mut watch::Receiver<u64>) {
+        let barred = |shared: &Self| peer.node.is_some_and(|node| !shared.read(|state, _| state.admits(&node)));
+        if !barred(self) {
+            return std::future::pending().await;
+        }
+        while access.changed().await.is_ok() {
+            if !barred(self) {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
     async fn dial_peer(&self, peer: &PeerAddr) -> Result<NodeId, Failure> {
+        if let Some(node) = peer.node
+            && !self.read(|state, _| state.admits(&node))
+        {
+            let message = "this node's own owner does not let it in: `elo access` shows the lists";
+            return Err(Failure::Other(Some(CloseReason::NotAllowed), message.to_owned()));
+        }
         match crate::net::dial(&peer.addr, peer.node, &self.net).await {
             Ok(established) => {
                 let node = established.proven.node;
                 match self.established(established, None, How::kept(Source::Peer)) {
                     Ok(_) | Err((CloseReason::Duplicate, _)) => Ok(node),
                     Err((CloseReason::SelfConnection, _)) => Err(Failure::Itself),
-                    Err((reason, message)) => Err(Failure::Other(format!("{reason}: {message}"))),
+                    Err((reason, message)) => Err(Failure::Other(Some(reason), format!("{reason}: {message}"))),
                 }
             }
             // Who answers there has another connection to this node, which is as good.
             Err(HandshakeError::Duplicate(node)) => Ok(node),
             Err(error) => Err(match error.reason() {
                 Some(CloseReason::SelfConnection) => Failure::Itself,
-                _ => Failure::Other(error.to_string()),
+                reason => Failure::Other(reason, error.to_string()),
             }),
         }
     }
@@ -278,7 +313,7 @@ impl Shared {
 
 enum Failure {
     Itself,
-    Other(String),
+    Other(Option<CloseReason>, String),
 }
 
 #[cfg(test)]

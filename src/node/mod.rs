@@ -1,5 +1,6 @@
 //! The public API: a [`Node`], the tasks it answers and the calls it makes.
 
+mod access;
 mod actions;
 mod builder;
 mod call;
@@ -15,6 +16,7 @@ mod driver;
 mod hooks;
 mod info;
 mod keeper;
+mod kept;
 mod links;
 mod payload;
 mod publish;
@@ -24,6 +26,7 @@ mod search;
 mod start;
 mod subscriptions;
 mod task;
+mod threads;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -32,6 +35,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+pub use access::{AccessFile, AccessFileState, AccessStatus};
 #[cfg(feature = "lan")]
 pub use builder::Lan;
 pub use builder::{Builder, Dht, Sealing, Tracker};
@@ -39,8 +43,8 @@ pub use call::{Call, CallHandle, Outcome, Route, Timings};
 pub use context::{ChunkError, Context};
 pub(crate) use info::millis;
 pub use info::{
-    Activity, CapabilityInfo, DhtHealth, DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics, PeerInfo,
-    PortMapping, Reachability, Source, Status, TrackerName, TrackerRole, VerifiedAddr, Way,
+    Activity, CapabilityInfo, ConfiguredPeer, DhtHealth, DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics,
+    PeerInfo, PortMapping, Reachability, Source, Status, TrackerName, TrackerRole, VerifiedAddr, Way,
 };
 pub use publish::{NotSent, Published};
 pub use search::Search;
@@ -259,6 +263,12 @@ impl Node {
         self.inner.shared.read(|state, now| state.contact_infos(now))
     }
 
+    /// The peers it was told to keep connected to, in the order they were named: whether they are, why not, and when they are
+    /// dialled next.
+    pub fn configured_peers(&self) -> Vec<ConfiguredPeer> {
+        self.inner.shared.configured_peers()
+    }
+
     /// Waits until at least one peer is connected; `false` at the end of `wait`, or when the node has stopped.
     pub async fn connected(&self, wait: Duration) -> bool {
         let shared = &self.inner.shared;
@@ -288,6 +298,7 @@ impl Node {
         let shared = &self.inner.shared;
         let metrics = shared.metrics();
         let dht = shared.dht_health();
+        let access = shared.access_status();
         let mut discovery = shared.discovery.health();
         discovery.insert(0, DiscoveryHealth::from(&dht));
         shared.read(|state, _| Status {
@@ -301,6 +312,7 @@ impl Node {
             port_map: driver::lock(&shared.port_map).clone(),
             tracker: state.tracker_role(),
             sealing: state.sealing(),
+            access,
             capabilities: state.capabilities(),
             interests: state.interests(),
             dht,

@@ -1,6 +1,6 @@
 //! Bringing a node up, and down again.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
@@ -10,6 +10,7 @@ use rand::Rng;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+use super::access::AccessPart;
 use super::builder::{Builder, Sealing, Tracker, check_name};
 use super::dht::DhtPart;
 use super::driver::{Handlers, Shared, lock, unix_ms};
@@ -20,8 +21,10 @@ use super::{Inner, Node};
 use crate::error::{CloseReason, Error};
 use crate::identity::Identity;
 use crate::limits::{MAX_ADDRS, MAX_RECORD};
+use crate::mesh::access::Access;
+use crate::mesh::handshake::Tls;
 use crate::mesh::{Config, Now, State};
-use crate::net::NetConfig;
+use crate::net::{NetConfig, TlsKeys};
 use crate::seal::Sealer;
 use crate::wire::SEALED;
 
@@ -35,10 +38,13 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Which features this node lists.
-fn features(legacy: bool, role: TrackerRole, sealing: Sealing) -> Vec<String> {
+fn features(legacy: bool, role: TrackerRole, sealing: Sealing, tls: Tls) -> Vec<String> {
     let mut features = Vec::new();
     if sealing != Sealing::Off {
         features.push(SEALED.to_owned());
+    }
+    if tls != Tls::Off {
+        features.push(crate::mesh::handshake::TLS.to_owned());
     }
     if legacy {
         features.push("legacy".to_owned());
@@ -59,6 +65,11 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let name = builder.name.unwrap_or_else(|| me.short());
     check_name("the node's name", &name)?;
     builder.limits.check()?;
+    if builder.legacy && builder.tls == Tls::Required {
+        let message = "nodes of the Python package can't encrypt: `legacy` does not go with required TLS";
+        return Err(Error::Config(message.to_owned()));
+    }
+    crate::mesh::policy::check(builder.serve_only.as_ref(), &builder.policies)?;
     let peers: Vec<PeerAddr> = builder.peers.iter().map(|p| p.parse()).collect::<Result<_, _>>()?;
     if builder.advertise.len() > MAX_ADDRS {
         return Err(Error::Config(format!("a node advertises at most {MAX_ADDRS} addresses")));
@@ -81,18 +92,24 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     rand::rng().fill_bytes(&mut run);
     let instance: String = run.iter().map(|b| format!("{b:02x}")).collect();
     let (role, allow) = match builder.tracker {
-        Tracker::Off => (TrackerRole::None, None),
-        Tracker::Public => (TrackerRole::Public, None),
-        Tracker::Private { allow } => (TrackerRole::Private, Some(allow.into_iter().collect::<HashSet<_>>())),
+        Tracker::Off => (TrackerRole::None, Vec::new()),
+        Tracker::Public => (TrackerRole::Public, Vec::new()),
+        Tracker::Private { allow } => (TrackerRole::Private, allow),
     };
+    let allow = Access::of(false, allow.into_iter().collect(), BTreeSet::new());
+    let base = builder.access.and(&allow);
+    super::access::check(&base)?;
+    let (lists, watch) = AccessPart::new(base, role == TrackerRole::Private, builder.access_file).await?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let config = Config {
         name: name.clone(),
         version: version.clone(),
         instance: instance.clone(),
-        features: features(builder.legacy, role, builder.sealing),
+        features: features(builder.legacy, role, builder.sealing, builder.tls),
         tracker: role,
-        allow,
+        access: lists.effective(),
+        serve_only: builder.serve_only,
+        policies: builder.policies,
         port: listen.first().map(SocketAddr::port),
         bound: listen.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()),
         advertise: builder.advertise,
@@ -143,9 +160,11 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         shared.map(|s| s.read(|state, _| state.legacy_hello())).unwrap_or_default()
     };
     let net = Arc::new(NetConfig {
+        tls: builder.tls,
+        tls_keys: TlsKeys::new(&identity),
         identity: identity.clone(),
         version,
-        features: features(builder.legacy, role, builder.sealing),
+        features: features(builder.legacy, role, builder.sealing, builder.tls),
         instance,
         legacy: builder.legacy,
         limits: builder.limits,
@@ -156,6 +175,8 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let mut dice = [0u8; 32];
     rand::rng().fill_bytes(&mut dice);
     let discovery = Discovery::new(me, dice);
+    let dht = (dht, dht_note);
+    let apart = !builder.handlers_here;
     let shared = Shared::new(
         identity,
         name,
@@ -167,7 +188,9 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         max_connections,
         discovery,
         sealer,
-        (dht, dht_note),
+        dht,
+        apart,
+        lists,
     );
     let _ = own.set(Arc::downgrade(&shared));
     // The changes made so far asked for signatures one by one; one is enough.
@@ -195,8 +218,12 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     if builder.port_map {
         shared.keep_port_mapped();
     }
+    if let Some(watch) = watch {
+        shared.spawn(Arc::clone(shared).run_access(watch));
+    }
     for peer in peers {
-        shared.spawn(Arc::clone(shared).keep_connected(peer));
+        let kept = shared.kept.add(&peer);
+        shared.spawn(Arc::clone(shared).keep_connected(peer, kept));
     }
     Ok(Node { inner })
 }
@@ -301,6 +328,7 @@ impl Shared {
         let mut metrics = Metrics {
             peers: view.peers,
             unproven_peers: view.unproven_peers,
+            encrypted_peers: view.encrypted_peers,
             records: view.records,
             tasks_running: view.tasks_running,
             tasks_done: view.counters.tasks_done,

@@ -35,14 +35,6 @@ pub(super) fn key_pair(rng: &mut impl CryptoRng) -> (Secret, SealKey) {
     }
 }
 
-/// The secret key of these bytes.
-#[cfg(test)]
-pub(super) fn secret_of(bytes: &[u8; 32]) -> (Secret, SealKey) {
-    let secret = Secret::from_bytes(bytes).unwrap();
-    let public = X25519HkdfSha256::sk_to_pk(&secret).to_bytes().into();
-    (secret, SealKey::from_bytes(public).unwrap())
-}
-
 /// What both ends know of one direction.
 pub(super) struct Context {
     aead: ChaCha20Poly1305,

@@ -33,6 +33,14 @@ pub(in crate::cli) fn activity(what: &Value) -> (Tone, String) {
                 format!("can't reach {}: {} (again in {retry})", text_of(what, "peer"), text_of(what, "message")),
             )
         }
+        "access_changed" => match what["problem"].as_str() {
+            Some(problem) => (Tone::Bad, problem.to_owned()),
+            None => {
+                let who = if what["private"] == true { "private" } else { "public" };
+                let (allowed, denied) = (number(what, "allowed"), number(what, "denied"));
+                (Tone::Plain, format!("access changed: {who}, {allowed} allowed, {denied} denied"))
+            }
+        },
         "task_received" => {
             let via = what["via"].as_str().map(|via| {
                 let sealed = if what["sealed"] == true { ", sealed" } else { ", not sealed" };

@@ -13,6 +13,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tokio_util::sync::CancellationToken;
 
+use crate::access_file;
 #[cfg(not(unix))]
 use crate::control::DoorError;
 use crate::control::{Door, Shared};
@@ -32,6 +33,7 @@ Examples:
   elo serve --peer 10.0.0.5 --tool count --exec 'wc -c'
   elo serve --tracker                             a meeting point and relay
   elo serve --tracker --private --allow ID        for those named only
+  elo serve --agent sum --serve-only ID           for that caller only
   elo serve --dht 10.0.0.5:7878,10.0.0.6:7878     joins their DHT, no peer
   elo serve --no-listen --peer box.example.org    behind a router
 
@@ -46,6 +48,14 @@ environment ELO_TASK_ID, ELO_CAPABILITY, ELO_CALLER; exit 0 and stdout is the re
 anything else and the end of stderr is the error. The program is killed when the caller cancels or stops waiting.
 
 --json: the first line of stdout is {\"event\":\"ready\",...}, then one line for each thing that happens.
+
+`elo allow ID` and `elo deny ID` change who is let in while the node runs. Who may ask for what, and how often, stands in \
+the settings file, the first rule that covers a capability decides:
+  [[policy]]
+  capability = \"deploy*\"     # * at the end covers every ending
+  allow = [\"ID\"]             # and deny = [..]
+  rate = \"10/min\"            # per caller; also /s, /h and /day
+  max_in_flight = 2
 
 Every option also stands in the settings file under the flag's name (`peer = [\"10.0.0.5\"]`), and in an \
 environment variable (ELO_PEER=a,b).
@@ -109,14 +119,22 @@ pub(super) struct ServeArgs {
     #[arg(long, env = "ELO_TRACKER", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub(super) tracker: Option<bool>,
-    /// Let only the nodes named with --allow connect
+    /// Let only those nodes in that are named with --allow or by `elo allow`
     #[arg(long, env = "ELO_PRIVATE", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub(super) private: Option<bool>,
-    /// Let this node connect to the private tracker; may be repeated
+    /// Let this node in, beside those in HOME/access; may be repeated
     #[arg(long, env = "ELO_ALLOW", value_name = "ID", value_parser = values::node_id, value_delimiter = ',',
         allow_hyphen_values = true)]
     pub(super) allow: Vec<NodeId>,
+    /// Shut this node out, beside those in HOME/access; may be repeated
+    #[arg(long, env = "ELO_DENY", value_name = "ID", value_parser = values::node_id, value_delimiter = ',',
+        allow_hyphen_values = true)]
+    pub(super) deny: Vec<NodeId>,
+    /// Answer the tasks of this node, and of no others than those said so; may be repeated
+    #[arg(long, env = "ELO_SERVE_ONLY", value_name = "ID", value_parser = values::node_id, value_delimiter = ',',
+        allow_hyphen_values = true)]
+    pub(super) serve_only: Vec<NodeId>,
     /// Don't find others on the local network, nor be found there [default: multicast DNS on all interfaces but loopback]
     #[arg(long, env = "ELO_NO_LAN", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
@@ -144,6 +162,12 @@ pub(super) struct ServeArgs {
     /// Seal nothing that goes through trackers: they can read it
     #[arg(long)]
     pub(super) no_sealed: bool,
+    /// Refuse peers that can't encrypt, whoever connects [default: encrypt with all that can; also ELO_TLS=required]
+    #[arg(long)]
+    pub(super) require_tls: bool,
+    /// Encrypt nothing [also ELO_TLS=off]
+    #[arg(long)]
+    pub(super) no_tls: bool,
     /// The Kademlia DHT to take part in: mesh (the peers' own), off, public (BitTorrent's: shows your address to the
     /// world), or HOST:PORT,... of nodes in one of your own [default: mesh]
     #[arg(long, env = "ELO_DHT", value_name = "MODE", value_parser = values::dht)]
@@ -226,9 +250,13 @@ fn open_door(app: &App) -> Result<Option<Door>, Failure> {
 }
 
 fn builder(home: &Path, settings: Settings) -> Result<Builder, Failure> {
-    let mut builder =
-        Node::builder().tracker(settings.tracker).legacy(settings.legacy).dht(settings.dht).port_map(settings.port_map);
-    builder = builder.sealing(settings.sealing);
+    let mut builder = Node::builder()
+        .tracker(settings.tracker)
+        .legacy(settings.legacy)
+        .tls(settings.tls)
+        .sealing(settings.sealing)
+        .dht(settings.dht)
+        .port_map(settings.port_map);
     if let Some(port) = settings.dht_port {
         builder = builder.dht_port(port);
     }
@@ -250,6 +278,13 @@ fn builder(home: &Path, settings: Settings) -> Result<Builder, Failure> {
     }
     for pattern in settings.interests {
         builder = builder.interest(pattern);
+    }
+    builder = builder.access(settings.access).access_file(home.join(access_file::NAME));
+    if !settings.serve_only.is_empty() {
+        builder = builder.serve_only(settings.serve_only);
+    }
+    for policy in settings.policies {
+        builder = builder.policy(policy);
     }
     if let Some(interfaces) = settings.lan {
         builder = builder.lan(interfaces.into_iter().fold(Lan::new(), Lan::interface));

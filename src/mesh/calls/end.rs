@@ -20,6 +20,14 @@ impl State {
         self.stop_call(id, ErrorCode::Cancelled, "the call was taken back".to_owned(), now, out);
     }
 
+    /// Ends the calls whose responders are denied now.
+    pub(in crate::mesh) fn calls_on_denied(&mut self, now: Now, out: &mut Vec<Action>) {
+        for id in self.calls_where(|c| c.responder().is_some_and(|node| self.is_denied(&node))) {
+            let message = "this node's own owner denied the responder meanwhile; whether the task ran is not known";
+            self.stop_call(&id, ErrorCode::NotAllowed, message.to_owned(), now, out);
+        }
+    }
+
     /// Gives every call up: the node is going down.
     pub fn abandon_calls(&mut self, now: Now, out: &mut Vec<Action>) {
         let ids: Vec<_> = self.calls.entries.keys().cloned().collect();

@@ -1,5 +1,6 @@
 //! The side that connects.
 
+use super::tls::{Binding, bind, switches};
 use super::{Local, Proven, Refusal, check_clock, check_signature, expect, introduce, introduction, nonce_text};
 use super::{read_nonce, tellable};
 use crate::identity::NodeId;
@@ -19,12 +20,12 @@ impl Dialer {
         (Self { nonce, expected }, hello)
     }
 
-    /// Checks the answer, and gives the `auth` to be sent.
+    /// Checks the answer. What is left is `auth`, for which the stream may have to become TLS first.
     ///
     /// # Errors
     ///
     /// When it is not the proof of the expected node for this very connection; see [`Refusal`].
-    pub fn on_hello_ack(self, local: &Local<'_>, ack: &Object, now_unix: i64) -> Result<(Object, Proven), Refusal> {
+    pub fn on_hello_ack(self, local: &Local<'_>, ack: &Object, now_unix: i64) -> Result<Answered, Refusal> {
         let fields = expect(ack, "hello_ack")?;
         let me = local.identity.id();
         let node = fields.node("node_id")?;
@@ -52,12 +53,30 @@ impl Dialer {
         check_clock(&fields, local, now_unix)?;
         let proven = introduction(&fields, node)?;
         check_signature(ack, &node, "hello_ack")?;
+        let tls = switches(local, &proven.features)?;
+        Ok(Answered { proven, hello_nonce: self.nonce, ack_nonce, tls })
+    }
+}
+
+/// The listener has proven who it is.
+#[derive(Debug)]
+pub struct Answered {
+    /// Who.
+    pub proven: Proven,
+    /// Whether the stream becomes TLS now.
+    pub tls: bool,
+    hello_nonce: [u8; 32],
+    ack_nonce: [u8; 32],
+}
+
+impl Answered {
+    /// The `auth` to be sent; with the binding of the TLS connection it goes over, when there is one.
+    pub fn auth(&self, local: &Local<'_>, binding: Option<&Binding>) -> Object {
         let auth = Builder::new("auth")
-            .str("node_id", &me.to_string())
-            .str("peer", &node.to_string())
-            .str("hello_nonce", &nonce_text(&self.nonce))
-            .str("ack_nonce", &nonce_text(&ack_nonce))
-            .sign(local.identity, &[]);
-        Ok((auth, proven))
+            .str("node_id", &local.identity.id().to_string())
+            .str("peer", &self.proven.node.to_string())
+            .str("hello_nonce", &nonce_text(&self.hello_nonce))
+            .str("ack_nonce", &nonce_text(&self.ack_nonce));
+        bind(auth, binding).sign(local.identity, &[])
     }
 }

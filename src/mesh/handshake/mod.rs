@@ -4,7 +4,8 @@
 //! dialer                                   listener
 //!   hello       (fresh nonce, signed)  ──►
 //!                                      ◄──  hello_ack  (that nonce, a nonce of its own, signed)
-//!   auth        (both nonces, signed)  ──►
+//!   TLS 1.3, when both list it: the listener shows its node key, the dialer no certificate
+//!   auth        (both nonces, the TLS connection's binding, signed)  ──►
 //!                                      ◄──  welcome | bye
 //! ```
 //!
@@ -23,14 +24,20 @@
 //!   Bob's `hello_ack` to Alice: it names Mallory as `peer`, so Alice refuses it. Mallory, dialled by Alice, shows Bob
 //!   Alice's `hello`: Bob wants an `auth` that names Bob, and Alice signs one for Bob only if she believes to talk to
 //!   Bob, that is if Mallory passes on every byte between the two.
-//! - *A wire in the middle.* Whoever passes on every byte is there and stays there: these proofs don't encrypt the
-//!   stream. It can drop messages and write unsigned ones (queries' answers carry signed records, tasks and results
-//!   are signed themselves); the feature `tls` is what will close that.
+//! - *A wire in the middle.* Whoever passes on every byte is there and stays there. With TLS it sees lengths and times:
+//!   the dialer takes no key but the listener's node key for an answer, and everything from `auth` on is inside. Without
+//!   TLS it reads along, can drop messages and write unsigned ones.
+//! - *Talking the two out of TLS.* The features stand in `hello` and `hello_ack`, which are signed: without its `tls`
+//!   neither passes. What was put into the stream before TLS began would be taken for the other side's words: bytes after
+//!   `hello` or `hello_ack` end the handshake.
+//! - *A listener's stolen key.* Who has it can pass for the listener, but not sit between the two unseen and bring the
+//!   dialer's `auth` to the true listener: `binding` names the TLS connection it was made for, and there are two.
 //! - *An old signature from a stolen clock.* `timestamp` bounds for how long a signature can be tried at all.
 
 mod dialer;
 mod legacy;
 mod listener;
+mod tls;
 mod welcome;
 
 use base64::Engine as _;
@@ -39,6 +46,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 pub use dialer::Dialer;
 pub use legacy::{LegacyHello, legacy_hello, legacy_hello_ack, read_legacy_hello};
 pub use listener::Listener;
+pub use tls::{Binding, TLS, Tls};
 pub use welcome::{Welcome, read_welcome, welcome};
 
 use crate::error::CloseReason;
@@ -62,6 +70,8 @@ pub struct Local<'a> {
     pub instance: &'a str,
     /// How far clocks may differ, in seconds.
     pub clock_skew_s: u64,
+    /// Whether connections are encrypted. `features` lists [`TLS`] unless they never are.
+    pub tls: Tls,
 }
 
 /// Who is at the other end.

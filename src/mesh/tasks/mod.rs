@@ -1,6 +1,7 @@
 //! The responder's side: a task runs at most once, and its answer is kept for whoever asks again.
 
 mod memory;
+mod orphans;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,7 @@ use crate::identity::NodeId;
 use crate::mesh::action::{Action, OnFull, TaskKey, TaskToRun};
 use crate::mesh::clock::Now;
 use crate::mesh::conn_id::ConnId;
+use crate::mesh::policy;
 use crate::mesh::sealing::Seal;
 use crate::mesh::state::{State, Timer};
 use crate::node::{Activity, Sealing, TrackerRole};
@@ -26,6 +28,10 @@ const ACCEPT_AFTER: Duration = Duration::from_millis(100);
 
 /// The most bytes of chunks on the way unacknowledged, beyond the first chunk: two messages of the largest size.
 const WINDOW_BYTES: usize = 2 * 1024 * 1024;
+
+/// A task that is this many seconds old when it comes was long on its way, or the two clocks differ: its caller is told,
+/// should its time not be enough.
+const LATE_S: i64 = 5;
 
 /// The widest window a caller may ask for.
 const MAX_WINDOW: u64 = 256;
@@ -54,6 +60,14 @@ struct Entry {
     answer: Option<ResultDraft>,
     /// Whether the handler has not come back yet.
     running: bool,
+    /// Whether its caller sent it more than once.
+    repeated: bool,
+    /// The run of the caller whose connection was lost.
+    caller_run: Option<String>,
+    /// How long before it came it was issued, if that is long.
+    late_s: Option<i64>,
+    /// The owner's rule that it counts for.
+    rule: Option<usize>,
 }
 
 impl Entry {
@@ -74,6 +88,10 @@ impl Entry {
             waiting: false,
             answer: None,
             running: true,
+            repeated: false,
+            caller_run: None,
+            late_s: None,
+            rule: None,
         }
     }
 
@@ -114,8 +132,16 @@ impl State {
     ) {
         let legacy = self.peers.get(conn).is_some_and(|p| p.legacy.is_some());
         let key = (caller, task.id.clone());
+        if let Some(why) = self.barred(&caller) {
+            // Also when it came before, and is at work or was answered: who is not let in hears nothing of it.
+            let known = self.tasks.entries.contains_key(&key) || self.tasks.is_bare(&key);
+            let error = WireError::new(ErrorCode::NotAllowed, why);
+            self.count_refused(&task.capability, ErrorCode::NotAllowed);
+            let error = if known { error } else { error.not_run() };
+            return self.answer_unheld(task.id, Err(error), caller, via, seal, legacy.then_some(conn), out);
+        }
         if self.tasks.entries.contains_key(&key) {
-            return self.answer_again(&key, via, seal, legacy.then_some(conn), out);
+            return self.answer_again(&key, via, seal, legacy.then_some(conn), now, out);
         }
         if self.tasks.is_bare(&key) {
             self.refuse("repeated_task");
@@ -131,8 +157,15 @@ impl State {
         }
         match self.task_refusal(&task, caller, legacy, via, seal, now) {
             Some(error) => {
-                self.refuse(reason_of(&error.code));
-                self.counters.tasks_failed += 1;
+                match ErrorCode::from_wire(&error.code) {
+                    Some(code @ (ErrorCode::NotAllowed | ErrorCode::RateLimited)) if task.caller == caller => {
+                        self.count_refused(&task.capability, code);
+                    }
+                    _ => {
+                        self.refuse(reason_of(&error.code));
+                        self.counters.tasks_failed += 1;
+                    }
+                }
                 self.answer_unheld(task.id, Err(error), caller, via, seal, legacy.then_some(conn), out);
             }
             None => self.run(task, key, via, seal, conn, legacy, now, out),
@@ -158,8 +191,16 @@ impl State {
         }
     }
 
+    /// Counts a task that the owner's lists or rules keep out.
+    fn count_refused(&mut self, capability: &str, code: ErrorCode) {
+        self.refuse(if code == ErrorCode::RateLimited { "task_rate" } else { "not_allowed" });
+        self.counters.tasks_failed += 1;
+        let name = if self.provides(capability) { capability } else { policy::OTHER };
+        self.policies.count(name, code);
+    }
+
     fn task_refusal(
-        &self,
+        &mut self,
         task: &Task,
         caller: NodeId,
         legacy: bool,
@@ -199,6 +240,12 @@ impl State {
             );
             return error(ErrorCode::Expired, message);
         }
+        if self.tasks.may_be_forgotten(task, now, &self.config.limits) {
+            // Not "not run": that is what is not known.
+            let message = "this node's clock was set back: by its earlier time the task is past its deadline, and whether it \
+                           ran is no longer known; send it anew";
+            return Some(WireError::new(ErrorCode::Expired, message));
+        }
         if let Some(instance) = &task.instance
             && *instance != self.config.instance
         {
@@ -222,10 +269,13 @@ impl State {
         if !self.provides(&task.capability) && !relays && !legacy {
             return error(ErrorCode::UnknownCapability, format!("{:?} is not provided here", task.capability));
         }
+        if let Some(error) = self.policies.forbids(&caller, &task.capability) {
+            return Some(error);
+        }
         if let Some((message, seconds)) = self.tasks.no_room(&caller, &self.config.limits) {
             return Some(WireError::new(ErrorCode::Overloaded, message).retry_after_s(seconds).not_run());
         }
-        None
+        self.policies.crowded(&caller, &task.capability, now.mono)
     }
 
     #[allow(clippy::too_many_arguments)] // Where a task came from has these many parts.
@@ -244,10 +294,14 @@ impl State {
         let left = until.saturating_sub(now.unix_ms as i64);
         let until = now.mono + Duration::from_millis(left.max(1) as u64);
         let deadline = until.min(now.mono + Duration::from_secs(task.ttl_s));
+        let late_s = Some(now.unix_s().saturating_sub(task.timestamp)).filter(|late| *late >= LATE_S);
         let gateway = legacy && !self.provides(&task.capability) && task.capability != "relay";
+        let rule = self.policies.begin(&task.capability);
         self.enter(&key, &task.capability, until, now, |e| {
+            e.rule = rule;
             (e.via, e.seal) = (via, seal);
             e.legacy = legacy.then_some(conn);
+            e.late_s = late_s;
             e.window = if legacy { None } else { task.window.map(|w| w.clamp(1, MAX_WINDOW)) };
         });
         if !legacy {
@@ -289,13 +343,17 @@ impl State {
         via: Option<NodeId>,
         seal: Seal,
         legacy: Option<ConnId>,
+        now: Now,
         out: &mut Vec<Action>,
     ) {
         self.refuse("repeated_task");
         self.timers.cancel(&Timer::Accept(key.clone()));
+        if let Some(entry) = self.tasks.entries.get_mut(key) {
+            (entry.via, entry.legacy, entry.repeated) = (via, legacy, true);
+            entry.seal = seal;
+        }
+        self.heard_of_caller(key, now);
         let Some(entry) = self.tasks.entries.get_mut(key) else { return };
-        (entry.via, entry.seal) = (via, seal);
-        entry.legacy = legacy;
         if entry.window.is_none() && std::mem::take(&mut entry.waiting) {
             // It waited for a way to its caller.
             out.push(Action::Credit { key: key.clone() });
@@ -345,11 +403,23 @@ impl State {
     }
 
     pub(super) fn deadline_due(&mut self, key: &TaskKey, now: Now, out: &mut Vec<Action>) {
-        if self.tasks.entries.get(key).is_some_and(|e| e.answer.is_none()) {
-            let error = WireError::new(ErrorCode::Expired, "the task was still running at its deadline");
-            self.answer(key, Err(error), now, out);
+        if let Some(entry) = self.tasks.entries.get(key).filter(|e| e.answer.is_none()) {
+            let message = match entry.late_s {
+                Some(late) => format!(
+                    "the task was still running at its deadline; by this node's clock it came {late} s after it was issued: \
+                     check the clocks"
+                ),
+                None => "the task was still running at its deadline".to_owned(),
+            };
+            self.answer(key, Err(WireError::new(ErrorCode::Expired, message)), now, out);
             out.push(Action::StopTask { key: key.clone() });
         }
+    }
+
+    /// Ends a task before its handler comes back.
+    pub(in crate::mesh) fn stop_task(&mut self, key: &TaskKey, error: WireError, now: Now, out: &mut Vec<Action>) {
+        self.answer(key, Err(error), now, out);
+        out.push(Action::StopTask { key: key.clone() });
     }
 
     /// Ends every task that is still running: the node is going down, and those who wait are told so.
@@ -359,8 +429,7 @@ impl State {
         keys.sort();
         for key in keys {
             let error = WireError::new(ErrorCode::PeerGone, "the node went down before the task was done");
-            self.answer(&key, Err(error), now, out);
-            out.push(Action::StopTask { key });
+            self.stop_task(&key, error, now, out);
         }
     }
 
@@ -446,7 +515,9 @@ impl State {
         if self.tasks.entries.get(key).is_some_and(|e| e.answer.is_none()) {
             self.answer(key, body, now, out);
         }
-        self.tasks.done(key, &self.config.limits);
+        if let Some(rule) = self.tasks.done(key, &self.config.limits) {
+            self.policies.end(rule);
+        }
     }
 
     /// The answer is there: it goes to the caller and into the memory.
@@ -472,6 +543,7 @@ impl State {
         }
         self.timers.cancel(&Timer::Accept(key.clone()));
         self.timers.cancel(&Timer::Deadline(key.clone()));
+        self.timers.cancel(&Timer::Orphan(key.clone()));
         self.used(&key.0, now);
         if local {
             self.call_local_answer(&key.1, answer, now, out);

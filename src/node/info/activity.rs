@@ -70,6 +70,17 @@ pub enum Activity {
         /// When it is tried again, in milliseconds.
         retry_in_ms: u64,
     },
+    /// The lists of who is let in changed, or the file with them can't be used.
+    AccessChanged {
+        /// Whether only those allowed are let in.
+        private: bool,
+        /// How many are allowed now.
+        allowed: usize,
+        /// How many are denied now.
+        denied: usize,
+        /// What is wrong with the file, if something is.
+        problem: Option<String>,
+    },
     /// A task arrived and its handler starts.
     TaskReceived {
         /// Its id.

@@ -1,6 +1,7 @@
 //! What a node tells of itself, its peers and what happens to it.
 
 mod activity;
+mod configured;
 mod discovery;
 mod reachability;
 
@@ -11,9 +12,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::identity::NodeId;
+use crate::node::AccessStatus;
 use crate::wire::{Capability, CapabilityKind};
 
 pub use activity::{Activity, Event};
+pub use configured::ConfiguredPeer;
 pub use discovery::{DhtHealth, DiscoveryHealth, DiscoveryState};
 pub use reachability::{PortMapping, Reachability, TrackerName, VerifiedAddr};
 
@@ -120,6 +123,9 @@ pub struct PeerInfo {
     pub addr: SocketAddr,
     /// Whether it connected to us.
     pub inbound: bool,
+    /// Whether the connection is encrypted (TLS 1.3). Of a node that is reached through a tracker: the connection to that
+    /// tracker.
+    pub encrypted: bool,
     /// How it was found.
     pub found: Source,
     /// How it is connected.
@@ -185,6 +191,8 @@ pub struct Metrics {
     pub peers: usize,
     /// Unproven (Python) peers connected now.
     pub unproven_peers: usize,
+    /// Peers, proven or not, whose connection is encrypted now.
+    pub encrypted_peers: usize,
     /// Connections now, those in the handshake included.
     pub connections: usize,
     /// Records of other nodes kept now.
@@ -245,6 +253,8 @@ pub struct Status {
     pub tracker: TrackerRole,
     /// Whether what goes through trackers is sealed.
     pub sealing: super::Sealing,
+    /// Who is let in, and what was refused to the others.
+    pub access: AccessStatus,
     /// What it provides.
     pub capabilities: Vec<CapabilityInfo>,
     /// What it is interested in.
