@@ -16,8 +16,8 @@ Examples:
   make 2>&1 | elo publish build.log -
   elo publish --to ID alarm 'look at this'   nobody else reads it
 
-Nodes whose interests cover the type get it, and those it passes can read it; with
---to only the nodes named get it. There is no acknowledgement.
+Nodes whose interests cover the type get it, and those it passes can read it.
+With --to only the nodes named get it. There is no acknowledgement.
 
 Exit codes: 0 published, 1 failed, no node runs, or one named is not reached,
 2 wrong usage.";
