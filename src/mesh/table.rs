@@ -329,6 +329,7 @@ mod tests {
             version: String::new(),
             instance: String::new(),
             dht: None,
+            seal: None,
             seq: START_MS.saturating_add_signed(seq_s * 1000),
             ttl_s,
         };
