@@ -1,4 +1,4 @@
-//! `elo allow`, `elo deny`, `elo revoke`, `elo access`: who is let in.
+//! `elo allow`, `elo deny`, `elo revoke ID`, `elo access`: who is let in.
 
 use std::ffi::OsString;
 
@@ -34,15 +34,6 @@ knows of it, and refuses what it says through others as well. The line stands in
 
 Exit codes: 0 done, 1 the file can't be used or the running node did not take it, 2 wrong usage.";
 
-const AFTER_REVOKE: &str = "\
-Example:
-  elo revoke ID
-
-The id's line is taken out of HOME/access, and a running node takes that at once.
-
-Exit codes: 0 done, also if the id stood nowhere, 1 the file can't be used or the running node did not take it, \
-2 wrong usage.";
-
 const AFTER_ACCESS: &str = "\
 Examples:
   elo access
@@ -75,15 +66,6 @@ pub(super) struct DenyArgs {
     /// What is to stand behind them in the file
     #[arg(long, value_name = "TEXT", value_parser = note)]
     note: Option<String>,
-}
-
-/// Take back what was allowed or denied
-#[derive(Debug, Args)]
-#[command(after_help = AFTER_REVOKE)]
-pub(super) struct RevokeArgs {
-    /// The nodes, by their full ids
-    #[arg(value_name = "ID", value_parser = values::node_id, required = true)]
-    ids: Vec<NodeId>,
 }
 
 /// List who is allowed and who is denied
@@ -132,8 +114,9 @@ pub(super) fn deny(app: &App, args: DenyArgs) -> Result<u8, Failure> {
     change(app, &args.ids, Edit::Set(Verb::Deny, args.note.as_deref()))
 }
 
-pub(super) fn revoke(app: &App, args: RevokeArgs) -> Result<u8, Failure> {
-    change(app, &args.ids, Edit::Remove)
+/// Takes back what was allowed or denied.
+pub(super) fn take_back(app: &App, ids: &[NodeId]) -> Result<u8, Failure> {
+    change(app, ids, Edit::Remove)
 }
 
 /// Edits the file, and has the running node read it.

@@ -4,6 +4,9 @@
 //! that reads and one that writes, so that two peers that both have much to say never wait for each other. What a
 //! connection hears it tells its [`Hooks`], parsed and checked on its own task. Sending only puts a message into the
 //! connection's outbox, and never waits for the peer.
+//!
+//! Between the introductions and the proof the stream becomes TLS when both sides can (`tls`); what lies under the messages from
+//! then on only `io` knows.
 
 mod accept;
 mod connection;
@@ -12,6 +15,7 @@ mod handshake;
 mod hooks;
 mod io;
 mod outbox;
+mod places;
 mod port;
 mod probe;
 mod punch;
@@ -27,6 +31,7 @@ use std::sync::Arc;
 
 use crate::identity::Identity;
 use crate::limits::Limits;
+use crate::memory::Memory;
 use crate::mesh::handshake::{LegacyHello, Local, Tls};
 
 pub use accept::accept_loop;
@@ -37,6 +42,7 @@ pub use dial::dial_candidate;
 pub use handshake::{Established, HandshakeError, handshake_inbound};
 pub use hooks::{Hooks, Refused};
 pub use outbox::SendError;
+pub use places::{Place, Places};
 pub use port::SharedPort;
 pub use probe::probe;
 pub use punch::{Punch, punch};
@@ -55,6 +61,8 @@ pub struct NetConfig {
     pub instance: String,
     /// Its bounds.
     pub limits: Limits,
+    /// What its connections hold in memory is counted there.
+    pub memory: Arc<Memory>,
     /// Whether connections are encrypted. `features` lists `tls` unless they never are.
     pub tls: Tls,
     /// The node's key, for TLS.
