@@ -67,10 +67,14 @@ impl Relays {
 
     /// Forgets tasks past their deadlines.
     pub fn expire(&mut self, now: Now) {
-        let over = self.carried.extract_if(.., |_, c| c.until <= now.mono);
-        for (_, carried) in over {
-            forget(&mut self.by_origin, carried.origin);
-        }
+        let by_origin = &mut self.by_origin;
+        self.carried.retain(|_, carried| {
+            let stays = carried.until > now.mono;
+            if !stays {
+                forget(by_origin, carried.origin);
+            }
+            stays
+        });
         self.told.expire(now.mono);
     }
 
