@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::identity::NodeId;
+use crate::limits::Limits;
 use crate::mesh::access::Access;
 use crate::mesh::handshake::Tls;
 use crate::mesh::policy::Policy;
@@ -15,7 +16,7 @@ use super::serve::ServeArgs;
 use super::values;
 
 /// How tasks to this node's capabilities are answered.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// The payload goes back as it came.
     Echo,
@@ -33,7 +34,7 @@ pub(super) enum Answer {
 }
 
 /// The settings of a node to be run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) name: Option<String>,
     /// `None`: it doesn't listen.
@@ -61,6 +62,7 @@ pub(super) struct Settings {
     pub(super) remember: bool,
     pub(super) dht: Dht,
     pub(super) dht_port: Option<u16>,
+    pub(super) limits: Limits,
 }
 
 fn port(text: &str) -> Result<u16, String> {
@@ -239,6 +241,7 @@ impl Settings {
             remember: !flag(args.no_remember, "no-remember")?,
             dht,
             dht_port,
+            limits: file.limits(),
         })
     }
 }

@@ -8,6 +8,7 @@ use super::state::State;
 use super::table::Learned;
 use crate::identity::NodeId;
 use crate::limits::MAX_RECORDS_PER_MESSAGE;
+use crate::memory::Level;
 use crate::node::{Source, TrackerRole};
 use crate::wire::{Record, draft};
 
@@ -42,6 +43,7 @@ impl State {
         }
         self.lookups_on_record(&record, from, now, out);
         let Learned::Newer(before) = learned else { return };
+        self.keys_on_record(&record, Some(conn), now, out);
         if ttl > 1 {
             // Those who wanted what it provided before must hear that it does no longer.
             let announce = draft::announce(&record.object, ttl - 1);
@@ -100,7 +102,12 @@ impl State {
             _ => Source::Flood,
         };
         let node = record.node_id;
-        let learned = self.table.learn(record, source, now, |n| peers.conn_of(n).is_some());
+        if peers.conn_of(&node).is_none() && self.held.level() >= Level::Records {
+            // It would be the next to go.
+            self.held.count(Level::Records, 1);
+            return Learned::Known;
+        }
+        let learned = self.table.learn(record, source, from.unwrap_or(node), now, |n| peers.conn_of(n).is_some());
         if let (Learned::Newer(_), Some(record)) = (&learned, self.table.get(&node).cloned()) {
             self.tracker_learned(&record, from, now);
         }

@@ -15,6 +15,7 @@ mod handshake;
 mod hooks;
 mod io;
 mod outbox;
+mod places;
 mod port;
 mod probe;
 mod punch;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 
 use crate::identity::Identity;
 use crate::limits::Limits;
+use crate::memory::Memory;
 use crate::mesh::handshake::{LegacyHello, Local, Tls};
 
 pub use accept::accept_loop;
@@ -40,6 +42,7 @@ pub use dial::dial_candidate;
 pub use handshake::{Established, HandshakeError, handshake_inbound};
 pub use hooks::{Hooks, Refused};
 pub use outbox::SendError;
+pub use places::{Place, Places};
 pub use port::SharedPort;
 pub use probe::probe;
 pub use punch::{Punch, punch};
@@ -58,6 +61,8 @@ pub struct NetConfig {
     pub instance: String,
     /// Its bounds.
     pub limits: Limits,
+    /// What its connections hold in memory is counted there.
+    pub memory: Arc<Memory>,
     /// Whether connections are encrypted. `features` lists `tls` unless they never are.
     pub tls: Tls,
     /// The node's key, for TLS.

@@ -28,8 +28,9 @@ use super::search::SearchNews;
 use super::subscriptions::Subscribers;
 use super::task::BoxHandler;
 use crate::identity::{Identity, NodeId};
+use crate::memory::Memory;
 use crate::mesh::{Action, CallEvent, ConnId, Now, State, TaskKey};
-use crate::net::{Connection, NetConfig};
+use crate::net::{self, Connection, NetConfig, Places};
 
 /// How many things that happened wait for an owner who doesn't look.
 const ACTIVITY: usize = 1024;
@@ -51,14 +52,21 @@ pub(crate) struct Traffic {
     pub(crate) closed: Mutex<std::collections::BTreeMap<String, u64>>,
 }
 
+/// A place among the connections that may be; given back when it is dropped.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// Of one that the other side made.
+    Taken(net::Place),
+    /// Of one that this node made for its calls.
+    Made(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit),
+}
+
 /// A live connection, and its place among those that may be.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) connection: Arc<Connection>,
-    /// Whether the other side dialled.
-    pub(crate) inbound: bool,
     /// Given back when the connection is gone. Configured peers need none.
-    pub(crate) _place: Option<OwnedSemaphorePermit>,
+    pub(crate) _place: Option<Place>,
 }
 
 /// Counts a decision from before it is made until it is carried out.
@@ -102,12 +110,16 @@ pub(crate) struct Shared {
     /// How the configured peers are doing.
     pub(crate) kept: Kept,
     /// Places for those who dial this node.
-    pub(crate) connections: Arc<Semaphore>,
+    pub(crate) entrance: Arc<Places>,
+    /// How much memory peers make it hold.
+    pub(crate) memory: Arc<Memory>,
     /// What this node dials for its calls.
     pub(super) dials: Dials,
-    /// How many places there are of either kind.
+    /// How many places there are for what this node dials for its calls.
     pub(crate) places: usize,
     alarm: Notify,
+    /// Rings when the statements about keys are to be saved.
+    pub(crate) keys_changed: Notify,
     armed: AtomicU64,
     /// How many decisions are not carried out yet.
     carrying: AtomicUsize,
@@ -169,18 +181,17 @@ impl Shared {
         listen: Vec<SocketAddr>,
         state: State,
         handlers: Handlers,
-        max_connections: usize,
         discovery: Discovery,
         (dht, dht_note): (Option<DhtPart>, String),
         apart: bool,
         access: AccessPart,
     ) -> Arc<Self> {
-        let places = max_connections.min(Semaphore::MAX_PERMITS);
+        let places = net.limits.max_connections.min(Semaphore::MAX_PERMITS);
+        let memory = Arc::clone(&net.memory);
         Arc::new_cyclic(|weak| Self {
             me: identity.id(),
             identity,
             name,
-            net,
             start,
             listen,
             state: Mutex::new(state),
@@ -196,10 +207,13 @@ impl Shared {
             access,
             access_changed: watch::channel(0).0,
             kept: Kept::default(),
-            connections: Arc::new(Semaphore::new(places)),
+            entrance: Places::new(&net.limits, Arc::clone(&memory)),
+            memory,
+            net,
             dials: Dials::new(places),
             places,
             alarm: Notify::new(),
+            keys_changed: Notify::new(),
             armed: AtomicU64::new(u64::MAX),
             carrying: AtomicUsize::new(0),
             closing: CancellationToken::new(),
@@ -238,6 +252,7 @@ impl Shared {
             let mut state = lock(&self.state);
             let result = decide(&mut state, now, &mut actions);
             self.tell_callers(&mut state, now, &mut actions);
+            state.count_memory();
             (result, state.next_due())
         };
         self.carry_out(actions);
@@ -303,6 +318,7 @@ impl Shared {
         let mut state = lock(&self.state);
         decide(&mut state, now, &mut out);
         self.tell_callers(&mut state, now, &mut out);
+        state.count_memory();
         let due = state.next_due();
         drop(state);
         self.arm(due);

@@ -7,7 +7,7 @@ use rand::RngExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::driver::{Link, Shared, lock};
+use super::driver::{Link, Place, Shared, lock};
 use super::info::{Activity, Source, TrackerRole};
 use super::start::DEFAULT_PORT;
 use crate::error::{CloseReason, Error};
@@ -75,7 +75,7 @@ impl Shared {
     pub(crate) fn established(
         &self,
         established: Established,
-        mut place: Option<tokio::sync::OwnedSemaphorePermit>,
+        mut place: Option<Place>,
         how: How,
     ) -> Result<ConnId, (CloseReason, String)> {
         let conn = self.next_conn();
@@ -99,6 +99,7 @@ impl Shared {
         let known: Vec<_> = established.welcome.as_ref().map(|w| w.peers.clone()).unwrap_or_default();
         let (addr, inbound, legacy) = (arrival.addr, arrival.inbound, matches!(arrival.speaker, Speaker::Legacy(_)));
         let (from, hooks) = (arrival.node, self.hooks());
+        let (chain, pinned) = (Arc::clone(&proven.rotations), established.pinned);
         if !inbound && !legacy && from != self.me {
             // Before anybody hears that it is connected: who stops the node then finds it remembered.
             self.discovery.met(from, addr, tracker != TrackerRole::None);
@@ -109,6 +110,12 @@ impl Shared {
             // Looked at under the lock: whoever ends the node takes it after that, and finds this connection.
             if self.stop.is_cancelled() {
                 return Err((CloseReason::Shutdown, "the node is going down".to_owned()));
+            }
+            if !legacy {
+                state.introduced(from, &chain, pinned, now, out)?;
+            }
+            if let Some(Place::Taken(place)) = &mut place {
+                place.prove().map_err(|why| (why.reason(), why.message()))?;
             }
             let records = state.connected(conn, arrival, now, out)?;
             let first = match (inbound, legacy) {
@@ -122,9 +129,7 @@ impl Shared {
             if let Some(established) = established.take() {
                 let (connection, both) = established.prepare(conn, first, hooks, &self.net);
                 tasks = Some(both);
-                // Who is punched through to has a place among those this node dialled, whoever said hello.
-                let inbound = inbound && !how.punched;
-                let link = Link { connection: Arc::new(connection), inbound, _place: place.take() };
+                let link = Link { connection: Arc::new(connection), _place: place.take() };
                 lock(&self.conns).insert(conn, link);
             }
             for record in known {
@@ -175,9 +180,9 @@ impl Shared {
         let shared = Arc::clone(&self);
         crate::net::accept_loop(
             listener,
-            Arc::clone(&self.connections),
+            Arc::clone(&self.entrance),
             self.closing.clone(),
-            move |stream, addr, permit| {
+            move |stream, addr, place| {
                 let shared = Arc::clone(&shared);
                 let task = Arc::clone(&shared);
                 shared.spawn(async move {
@@ -187,7 +192,9 @@ impl Shared {
                         result = handshake => result,
                     };
                     match result {
-                        Ok(established) => drop(task.established(established, Some(permit), How::INBOUND)),
+                        Ok(established) => {
+                            drop(task.established(established, Some(Place::Taken(place)), How::INBOUND));
+                        }
                         Err(HandshakeError::Probe(nonce)) => task.with(|s, now, out| s.probed(nonce, now, out)),
                         Err(error) => {
                             let Some(reason) = error.reason() else { return task.count_closed(None) };
@@ -276,13 +283,14 @@ impl Shared {
     }
 
     async fn dial_peer(&self, peer: &PeerAddr) -> Result<NodeId, Failure> {
-        if let Some(node) = peer.node
-            && !self.read(|state, _| state.admits(&node))
+        // Whoever was pinned may have another id by now.
+        let expected = peer.node.map(|node| self.read(|state, _| state.current_id(&node)));
+        if let Some(node) = expected
+            && let Some(why) = self.read(|state, _| state.not_dialled(&node))
         {
-            let message = "this node's own owner does not let it in: `elo access` shows the lists";
-            return Err(Failure::Other(Some(CloseReason::NotAllowed), message.to_owned()));
+            return Err(Failure::Other(Some(CloseReason::NotAllowed), why));
         }
-        match crate::net::dial(&peer.addr, peer.node, &self.net).await {
+        match crate::net::dial(&peer.addr, expected, &self.net).await {
             Ok(established) => {
                 let node = established.proven.node;
                 match self.established(established, None, How::kept(Source::Peer)) {

@@ -16,6 +16,7 @@ use super::dht::DhtPart;
 use super::driver::{Handlers, Shared, lock, unix_ms};
 use super::info::{Metrics, TrackerRole};
 use super::keeper::{self, Discovery};
+use super::keys::Saved;
 use super::links::PeerAddr;
 use super::{Inner, Node};
 use crate::error::{CloseReason, Error};
@@ -114,6 +115,14 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let start = Instant::now();
     let now = Now { mono: Duration::ZERO, unix_ms: unix_ms() };
     let mut state = State::new(me, config, seed, now);
+    state.name_ids(peers.iter().filter_map(|peer| peer.node));
+    state.own_succession(identity.rotations());
+    if let Some(path) = &builder.statements {
+        Saved::read(path).restore(&mut state);
+    }
+    if let Some(message) = state.standing(&me).refusal(&me) {
+        return Err(Error::Config(format!("{message}: nobody will talk to this node; it needs a new key")));
+    }
     let mut discarded = Vec::new();
     for cap in builder.caps {
         check_name("a capability", &cap.name)?;
@@ -141,7 +150,6 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         state.handles(&capability);
         handlers.by_capability.insert(capability, handler);
     }
-    let max_connections = builder.limits.max_connections;
     // The hello to a Python node tells what is provided at that moment; the state that knows it comes later.
     let own: Arc<OnceLock<Weak<Shared>>> = Arc::default();
     let later = Arc::clone(&own);
@@ -158,6 +166,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         instance,
         legacy: builder.legacy,
         limits: builder.limits,
+        memory: state.memory(),
         legacy_hello: Arc::new(legacy_hello),
         port: Arc::default(),
         unix_now: Arc::new(|| (unix_ms() / 1000) as i64),
@@ -167,16 +176,19 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let discovery = Discovery::new(me, dice);
     let dht = (dht, dht_note);
     let apart = !builder.handlers_here;
-    let shared =
-        Shared::new(identity, name, net, start, listen, state, handlers, max_connections, discovery, dht, apart, lists);
+    let shared = Shared::new(identity, name, net, start, listen, state, handlers, discovery, dht, apart, lists);
     let _ = own.set(Arc::downgrade(&shared));
     // The changes made so far asked for signatures one by one; one is enough.
     shared.with(|state, now, out| state.publish_record(now, out));
     shared.spawn(Arc::clone(&shared).run_alarms());
+    shared.keep_memory();
     // From here on its end is the node's end, also when nobody waits for the start any more.
     let inner = Arc::new(Inner { shared });
     let shared = &inner.shared;
     let _ = shared.owner.set(Arc::downgrade(&inner));
+    if let Some(path) = builder.statements {
+        shared.spawn(Arc::clone(shared).keep_statements(path));
+    }
     // Before anybody is met: that would not be remembered.
     keeper::start(
         shared,
@@ -322,17 +334,19 @@ impl Shared {
             dial_backs: view.counters.dial_backs,
             refused,
             closed: lock(&traffic.closed).clone(),
+            memory: self.memory_info(),
             ..Metrics::default()
         };
-        let (connections, unproven) = {
+        let unproven = self.entrance.half_open();
+        let connections: Vec<_> = {
             let conns = lock(&self.conns);
-            let admitted = conns.values().filter(|l| l.inbound).count();
-            // Whoever has a place and is not among the links is in the handshake, or being refused.
-            let places = self.places.saturating_sub(self.connections.available_permits());
-            let connections: Vec<_> = conns.values().map(|l| Arc::clone(&l.connection)).collect();
-            (connections, places.saturating_sub(admitted))
+            conns.values().map(|l| Arc::clone(&l.connection)).collect()
         };
+        metrics.half_open = unproven;
         metrics.connections = unproven + connections.len();
+        for (reason, n) in self.entrance.refused() {
+            *metrics.refused.entry(reason.to_owned()).or_default() += n;
+        }
         for connection in connections {
             metrics.messages_in += connection.messages_in();
             metrics.messages_out += connection.messages_out();

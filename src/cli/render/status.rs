@@ -56,6 +56,27 @@ fn dht(dht: &Value) -> String {
     format!("dht {state}{port}: {}; {nodes} known{announced}{looked}", text_of(dht, "detail"))
 }
 
+/// How much of the memory budget is used, for what, and what gives way.
+fn memory(memory: &Value) -> String {
+    let bytes = |member| text::bytes(number(memory, member));
+    let used = ["connections", "outboxes", "input", "tasks", "answers", "chunks", "records"];
+    let used: Vec<String> =
+        used.into_iter().filter(|m| number(memory, m) > 0).map(|m| format!("{} {m}", bytes(m))).collect();
+    let used = if used.is_empty() { String::new() } else { format!(": {}", used.join(", ")) };
+    let words = |list: &Value| {
+        let words: Vec<_> = list.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        words.join(", ")
+    };
+    let shedding = match words(&memory["shedding"]) {
+        none if none.is_empty() => String::new(),
+        what => format!("; SHORT, gives way: {what}"),
+    };
+    let shed = memory["shed"].as_object().into_iter().flatten();
+    let shed: Vec<_> = shed.filter(|(_, n)| n.as_u64() != Some(0)).map(|(what, n)| format!("{n} {what}")).collect();
+    let shed = if shed.is_empty() { String::new() } else { format!("; gave up so far: {}", shed.join(", ")) };
+    format!("{} of {}{used}{shedding}{shed}", bytes("used"), bytes("budget"))
+}
+
 fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
@@ -127,11 +148,12 @@ pub(in crate::cli) fn status(terminal: bool, status: &Value) -> String {
         (
             "peers",
             format!(
-                "{} proven, {} unproven, {} encrypted, {}",
+                "{} proven, {} unproven, {} encrypted, {} ({} half-open)",
                 number(m, "peers"),
                 number(m, "unproven_peers"),
                 number(m, "encrypted_peers"),
-                counted(number(m, "connections"), "connection")
+                counted(number(m, "connections"), "connection"),
+                number(m, "half_open")
             ),
         ),
         ("known", format!("{} of other nodes", counted(number(m, "records"), "record"))),
@@ -166,6 +188,7 @@ pub(in crate::cli) fn status(terminal: bool, status: &Value) -> String {
             ),
         ),
         ("for others", format!("{} frames relayed, {} floods passed on", number(m, "relayed"), number(m, "flooded"))),
+        ("memory", memory(&m["memory"])),
         ("refused", counts("refused")),
         ("closed", counts("closed")),
     ];
@@ -266,6 +289,16 @@ mod tests {
             let text = status(false, &json!({"port_map": map, "metrics": {}}));
             assert!(text.contains(told), "{text}");
         }
+    }
+
+    #[test]
+    fn a_status_tells_of_the_memory() {
+        let memory = json!({"budget": 1 << 20, "used": 800 << 10, "input": 700 << 10, "answers": 100 << 10, "records": 0,
+            "shedding": ["answers", "records"], "shed": {"answers": 7, "records": 0}});
+        let text = status(false, &json!({"metrics": {"memory": memory}}));
+        let line = "memory     819.2 kB of 1.0 MB: 716.8 kB input, 102.4 kB answers; SHORT, gives way: answers, records; \
+                    gave up so far: 7 answers\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

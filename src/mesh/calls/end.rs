@@ -81,6 +81,7 @@ impl State {
         out: &mut Vec<Action>,
     ) {
         let Some(call) = self.calls.entries.remove(id) else { return };
+        self.calls.early_bytes -= call.early.values().map(Bytes::len).sum::<usize>();
         self.timers.cancel(&Timer::Call(id.to_owned()));
         if let Some(query) = &call.query {
             self.stop_query(query);

@@ -40,6 +40,10 @@ pub struct Tasks {
     pub(super) answered_bytes: usize,
     callers: BTreeMap<NodeId, Caller>,
     running: usize,
+    /// The payloads of those whose handlers are at work.
+    payload_bytes: usize,
+    /// Their chunks that are not acknowledged.
+    pub(super) unacked_bytes: usize,
     /// How many tasks of all callers are remembered without their answers.
     bare: usize,
     /// Until when, by this node's clock, deadlines had passed when tasks were forgotten last.
@@ -73,6 +77,26 @@ impl Tasks {
     /// How many handlers are at work for one caller.
     pub fn running_for(&self, caller: &NodeId) -> usize {
         self.callers.get(caller).map_or(0, |c| c.running)
+    }
+
+    /// Bytes of the payloads of tasks whose handlers are at work.
+    pub fn payload_bytes(&self) -> usize {
+        self.payload_bytes
+    }
+
+    /// Bytes of answers and chunks kept for callers that ask again.
+    pub fn kept_bytes(&self) -> usize {
+        self.answered_bytes + self.unacked_bytes
+    }
+
+    /// Bytes of answers kept, and of their chunks: those that may be forgotten.
+    pub fn answered_bytes(&self) -> usize {
+        self.answered_bytes
+    }
+
+    /// How many answers are kept.
+    pub fn answers(&self) -> usize {
+        self.answered.len()
     }
 
     /// How many are running or remembered.
@@ -109,6 +133,7 @@ impl Tasks {
     pub(super) fn enter(&mut self, key: TaskKey, entry: Entry) {
         self.callers.entry(key.0).or_default().running += 1;
         self.running += 1;
+        self.payload_bytes += entry.payload_bytes;
         self.entries.insert(key, entry);
     }
 
@@ -126,6 +151,8 @@ impl Tasks {
         }
         let rule = entry.rule;
         self.running -= 1;
+        self.payload_bytes -= entry.payload_bytes;
+        self.unacked_bytes -= entry.unacked_bytes;
         self.answered_bytes += entry.kept_bytes();
         let local = entry.local;
         let caller = self.callers.entry(key.0).or_default();
@@ -137,13 +164,13 @@ impl Tasks {
             return rule;
         }
         self.answered.push_back(key.clone());
-        self.keep_within(limits);
+        self.keep_answers_within(limits.max_answers, limits.remembered_bytes);
         rule
     }
 
     /// Keeps the memory of answers within its bounds, the oldest go first. That the tasks ran is not forgotten.
-    fn keep_within(&mut self, limits: &Limits) {
-        while self.answered.len() > limits.max_answers || self.answered_bytes > limits.remembered_bytes {
+    pub fn keep_answers_within(&mut self, most: usize, bytes: usize) {
+        while self.answered.len() > most || self.answered_bytes > bytes {
             let Some(key) = self.answered.pop_front() else { break };
             let Some(until) = self.entries.get(&key).map(|e| e.until) else { continue };
             self.forget(&key);

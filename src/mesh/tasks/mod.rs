@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
+use crate::memory::Level;
 use crate::mesh::action::{Action, OnFull, TaskKey, TaskToRun};
 use crate::mesh::clock::Now;
 use crate::mesh::conn_id::ConnId;
@@ -28,6 +29,8 @@ const ACCEPT_AFTER: Duration = Duration::from_millis(100);
 /// The most bytes of chunks on the way unacknowledged, beyond the first chunk: two messages of the largest size.
 const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 
+/// The least wait before a part of an answer is sent again that a tracker had no room for.
+const AGAIN_MIN: Duration = Duration::from_secs(1);
 /// A task that is this many seconds old when it comes was long on its way, or the two clocks differ: its caller is told,
 /// should its time not be enough.
 const LATE_S: i64 = 5;
@@ -40,6 +43,8 @@ const MAX_WINDOW: u64 = 256;
 struct Entry {
     capability: String,
     started: Duration,
+    /// Its payload, which its handler has.
+    payload_bytes: usize,
     /// Until when it is remembered.
     until: Duration,
     /// Through which tracker it came last.
@@ -72,6 +77,7 @@ impl Entry {
         Self {
             capability: capability.to_owned(),
             started,
+            payload_bytes: 0,
             until,
             via: None,
             legacy: None,
@@ -255,7 +261,12 @@ impl State {
         if !self.provides(&task.capability) && !relays && !legacy {
             return error(ErrorCode::UnknownCapability, format!("{:?} is not provided here", task.capability));
         }
-        if let Some(error) = self.policies.forbids(&caller, &task.capability) {
+        if self.held.level() >= Level::Tasks {
+            self.held.count(Level::Tasks, 1);
+            let message = "this node is short of memory and takes no new tasks".to_owned();
+            return Some(WireError::new(ErrorCode::Overloaded, message).retry_after_s(1).not_run());
+        }
+        if let Some(error) = self.policies.forbids(&self.ids_of(&caller), &task.capability) {
             return Some(error);
         }
         if let Some((message, seconds)) = self.tasks.no_room(&caller, &self.config.limits) {
@@ -281,8 +292,10 @@ impl State {
         let deadline = until.min(now.mono + Duration::from_secs(task.ttl_s));
         let late_s = Some(now.unix_s().saturating_sub(task.timestamp)).filter(|late| *late >= LATE_S);
         let gateway = legacy && !self.provides(&task.capability) && task.capability != "relay";
+        let payload_bytes = task.payload.len();
         let rule = self.policies.begin(&task.capability);
         self.enter(&key, &task.capability, until, now, |e| {
+            e.payload_bytes = payload_bytes;
             e.rule = rule;
             e.via = via;
             e.legacy = legacy.then_some(conn);
@@ -308,7 +321,9 @@ impl State {
     /// A call of this node to itself.
     pub(super) fn run_local(&mut self, task: TaskToRun, now: Now, out: &mut Vec<Action>) {
         let key = (self.me, task.id.clone());
-        self.enter(&key, &task.capability, task.deadline, now, |e| e.local = true);
+        self.enter(&key, &task.capability, task.deadline, now, |e| {
+            (e.local, e.payload_bytes) = (true, task.payload.len());
+        });
         // The call has the deadline, and takes the task back then.
         out.push(Action::RunTask { key, task: Box::new(task) });
     }
@@ -357,6 +372,26 @@ impl State {
                 Some(_) => {}
                 None => drop(self.send_to(&key.0, via.as_ref(), draft, OnFull::Close, out)),
             }
+        }
+    }
+
+    /// A tracker had no room for a part of an answer; there will be some.
+    pub(super) fn answer_later(&mut self, key: TaskKey, tracker: NodeId, wait: Duration, now: Now) {
+        let fits = |e: &Entry| e.via.is_none_or(|via| via == tracker) && (e.answer.is_some() || !e.unacked.is_empty());
+        if self.tasks.entries.get(&key).is_some_and(fits) {
+            self.timers.set(Timer::Again(key), now.mono + wait.max(AGAIN_MIN));
+        }
+    }
+
+    /// The chunks that are not acknowledged go again, and the answer if there is one.
+    pub(super) fn again_due(&mut self, key: &TaskKey, out: &mut Vec<Action>) {
+        let Some(entry) = self.tasks.entries.get(key) else { return };
+        let chunk = |(seq, data): &(u64, Bytes)| Draft::Chunk { id: key.1.clone(), seq: *seq, data: data.clone() };
+        let chunks = entry.unacked.iter().map(chunk);
+        let drafts: Vec<Draft> = chunks.chain(entry.answer.clone().map(Draft::Result)).collect();
+        let via = entry.via;
+        for draft in drafts {
+            self.send_to(&key.0, via.as_ref(), draft, OnFull::Drop, out);
         }
     }
 
@@ -416,13 +451,16 @@ impl State {
 
     pub(super) fn on_chunk_ack(&mut self, key: &TaskKey, next: u64, out: &mut Vec<Action>) {
         let Some(entry) = self.tasks.entries.get_mut(key) else { return };
-        let kept = entry.kept_bytes();
+        let (kept, unacked) = (entry.kept_bytes(), entry.unacked_bytes);
         while entry.unacked.front().is_some_and(|(seq, _)| *seq < next) {
             if let Some((_, data)) = entry.unacked.pop_front() {
                 entry.unacked_bytes -= data.len();
             }
         }
         self.tasks.answered_bytes -= kept - entry.kept_bytes();
+        if entry.running {
+            self.tasks.unacked_bytes -= unacked - entry.unacked_bytes;
+        }
         if std::mem::take(&mut entry.waiting) {
             out.push(Action::Credit { key: key.clone() });
         }
@@ -448,6 +486,7 @@ impl State {
             }
             entry.unacked.push_back((entry.next_seq, data.clone()));
             entry.unacked_bytes += data.len();
+            self.tasks.unacked_bytes += data.len();
         }
         let seq = entry.next_seq;
         entry.next_seq += 1;

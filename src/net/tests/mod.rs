@@ -51,6 +51,7 @@ fn config(seed: u8, change: impl FnOnce(&mut NetConfig)) -> Arc<NetConfig> {
         features: vec!["one".into()],
         instance: format!("run-{seed}"),
         limits: Limits::default(),
+        memory: crate::memory::Memory::new(Limits::default().memory_budget),
         tls: Tls::Preferred,
         tls_keys: TlsKeys::new(&identity(seed)),
         legacy: false,

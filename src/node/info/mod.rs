@@ -3,6 +3,7 @@
 mod activity;
 mod configured;
 mod discovery;
+mod memory;
 mod reachability;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::wire::{Capability, CapabilityKind};
 pub use activity::{Activity, Event};
 pub use configured::ConfiguredPeer;
 pub use discovery::{DhtHealth, DiscoveryHealth, DiscoveryState};
+pub use memory::MemoryInfo;
 pub use reachability::{PortMapping, Reachability, TrackerName, VerifiedAddr};
 
 /// Whether a node is a tracker, and for whom.
@@ -195,6 +197,8 @@ pub struct Metrics {
     pub encrypted_peers: usize,
     /// Connections now, those in the handshake included.
     pub connections: usize,
+    /// Those of them that others made, and that have not proven who they are.
+    pub half_open: usize,
     /// Records of other nodes kept now.
     pub records: usize,
     /// Tasks running now.
@@ -223,10 +227,12 @@ pub struct Metrics {
     pub flooded: u64,
     /// Dials made as a tracker for peers that asked whether they can be dialled.
     pub dial_backs: u64,
-    /// What was refused or dropped, by reason.
+    /// What was refused or dropped, by reason: which bound, which fault.
     pub refused: BTreeMap<String, u64>,
     /// Connections closed, by reason.
     pub closed: BTreeMap<String, u64>,
+    /// What it holds for its peers.
+    pub memory: MemoryInfo,
 }
 
 /// A node's own state, for a person or a monitor.
