@@ -88,6 +88,12 @@ pub(super) fn play(data: &[u8]) {
     }
 }
 
+/// How far back something is, of so many: the latest are the likeliest, or nobody would ever get to the end.
+fn recent(of: usize, u: &mut Unstructured<'_>) -> Result<usize> {
+    let n = usize::from(u.arbitrary::<u8>()?);
+    Ok(if n < 200 { n % 3 % of.max(1) } else { n % of.max(1) })
+}
+
 fn local(who: usize) -> Local<'static> {
     static FEATURES: std::sync::OnceLock<Vec<String>> = std::sync::OnceLock::new();
     let features = FEATURES.get_or_init(|| vec!["dialback".into(), "punch".into()]);
@@ -125,16 +131,15 @@ impl World {
     }
 
     fn any_sent(&self, u: &mut Unstructured<'_>) -> Result<Object> {
-        // The latest are the likeliest: a byte more would be needed for each otherwise.
-        let back = usize::from(u.arbitrary::<u8>()?) % self.sent.len().max(1);
+        let back = recent(self.sent.len(), u)?;
         self.sent.iter().nth_back(back).cloned().ok_or(arbitrary::Error::NotEnoughData)
     }
 
     fn dial(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let who = u.int_in_range(0..=ALL - 1)?;
-        let expected = match u.int_in_range(0..=ALL)? {
-            ALL => None,
-            n => Some(id(n)),
+        let expected = match u.int_in_range(0..=2 * ALL)? {
+            n if n < ALL => Some(id(n)),
+            _ => None,
         };
         let nonce = self.nonce(who, u)?;
         let (dialer, hello) = Dialer::new(&local(who), nonce, self.now, expected);
@@ -170,7 +175,7 @@ impl World {
     /// Anything comes to somebody who said `hello`.
     fn hello_ack(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let Some(last) = self.dialling.len().checked_sub(1) else { return Ok(()) };
-        let session = last - usize::from(u.arbitrary::<u8>()?) % (last + 1);
+        let session = last - recent(last + 1, u)?;
         let ack = self.any_sent(u)?;
         let Some(dialer) = self.dialling[session].dialer.take() else { return Ok(()) };
         let Dialling { who, nonce, expected, .. } = self.dialling[session];
@@ -204,7 +209,7 @@ impl World {
     /// Anything comes to somebody who answered a `hello`.
     fn auth(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let Some(last) = self.listening.len().checked_sub(1) else { return Ok(()) };
-        let session = last - usize::from(u.arbitrary::<u8>()?) % (last + 1);
+        let session = last - recent(last + 1, u)?;
         let auth = self.any_sent(u)?;
         let here = &mut self.listening[session];
         let Some(listener) = here.listener.take() else { return Ok(()) };
