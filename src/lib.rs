@@ -45,6 +45,7 @@
 //! | `node` | the public API, and the driver that carries out what `mesh` decides |
 //! | `agent`, `control`, `cli` | the command `elo` (feature `cli`) |
 
+mod access_file;
 #[cfg(feature = "cli")]
 mod agent;
 #[cfg(feature = "cli")]
@@ -56,6 +57,7 @@ mod error;
 pub mod fuzzing;
 mod identity;
 pub mod limits;
+mod memory;
 mod mesh;
 mod net;
 mod node;
@@ -68,15 +70,18 @@ pub mod wire;
 pub mod cli;
 
 pub use error::{Attempt, CallError, CloseReason, Delivery, Error, ErrorCode};
-pub use identity::{Identity, IdentityError, InvalidNodeId, NodeId, verify};
+pub use identity::{Identity, IdentityError, InvalidNodeId, NodeId, Rotated, verify};
 pub use limits::Limits;
+pub use mesh::access::{Access, Decision};
+pub use mesh::handshake::Tls;
+pub use mesh::policy::{Policy, Rate, TaskRefusals};
 #[cfg(feature = "lan")]
 pub use node::Lan;
 pub use node::{
-    Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo, ChunkError, Context, Dht, DhtHealth,
-    DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics, Node, Outcome, Payload, PeerInfo, PortMapping,
-    Reachability, Route, Search, Source, Status, Subscription, Task, TaskError, TaskResult, Timings, Tracker,
-    TrackerName, TrackerRole, VerifiedAddr, Way,
+    AccessFile, AccessFileState, AccessStatus, Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo,
+    ChunkError, ConfiguredPeer, Context, Dht, DhtHealth, DiscoveryHealth, DiscoveryState, Event, FoundNode, MemoryInfo,
+    Metrics, Node, Outcome, Payload, PeerInfo, PortMapping, Reachability, Route, Search, Source, Status, Subscription,
+    Task, TaskError, TaskResult, Timings, Tracker, TrackerName, TrackerRole, VerifiedAddr, Way,
 };
 pub use wire::{Capability, CapabilityKind};
 

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
-use elo::NodeId;
 use elo::fuzzing::handshake::{Dialer, Listener, Local, read_legacy_hello, read_welcome};
 use elo::wire::{Object, Speaker};
+use elo::{NodeId, Tls};
 
 use super::keys::{id, key};
 use super::message::base64;
@@ -97,7 +97,7 @@ fn recent(of: usize, u: &mut Unstructured<'_>) -> Result<usize> {
 fn local(who: usize) -> Local<'static> {
     static FEATURES: std::sync::OnceLock<Vec<String>> = std::sync::OnceLock::new();
     let features = FEATURES.get_or_init(|| vec!["dialback".into(), "punch".into()]);
-    Local { identity: key(who), version: "fuzz", features, instance: "run", clock_skew_s: SKEW_S }
+    Local { identity: key(who), version: "fuzz", features, instance: "run", clock_skew_s: SKEW_S, tls: Tls::Off }
 }
 
 fn member(object: &Object, name: &str) -> String {
@@ -179,7 +179,8 @@ impl World {
         let ack = self.any_sent(u)?;
         let Some(dialer) = self.dialling[session].dialer.take() else { return Ok(()) };
         let Dialling { who, nonce, expected, .. } = self.dialling[session];
-        let Ok((auth, proven)) = dialer.on_hello_ack(&local(who), &ack, self.now) else { return Ok(()) };
+        let Ok(answered) = dialer.on_hello_ack(&local(who), &ack, self.now) else { return Ok(()) };
+        let (auth, proven) = (answered.auth(&local(who), None), answered.proven);
         let me = id(who);
         assert_eq!(proven.speaker, Speaker::Proven);
         assert_ne!(proven.node, me, "a node connected with itself");
@@ -213,7 +214,7 @@ impl World {
         let auth = self.any_sent(u)?;
         let here = &mut self.listening[session];
         let Some(listener) = here.listener.take() else { return Ok(()) };
-        let Ok(proven) = listener.on_auth(&auth) else { return Ok(()) };
+        let Ok(proven) = listener.on_auth(&auth, None) else { return Ok(()) };
         assert_eq!(proven.speaker, Speaker::Proven);
         assert_ne!(proven.node, id(here.who), "a node let itself in");
         if here.who < HONEST && (0..HONEST).any(|n| id(n) == proven.node) {

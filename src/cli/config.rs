@@ -1,4 +1,4 @@
-//! The settings file, `elo.toml`: its keys are the flags' names.
+//! The settings file, `elo.toml`: its keys are the flags' names; and `[limits]`, which has no flags.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::failure::Failure;
-use super::text;
+use super::{limits, rules, text};
+use crate::limits::Limits;
+use crate::mesh::policy::Policy;
 
 /// The most bytes a settings file may have: an allowlist of some thousand nodes fits.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -30,14 +32,19 @@ const KEYS: &[&str] = &[
     "tracker",
     "private",
     "allow",
+    "deny",
+    "serve-only",
+    "policy",
     "port-map",
     "legacy",
+    "tls",
     "no-lan",
     "lan-interface",
     "no-remember",
     "dht",
     "dht-port",
     "timeout",
+    "limits",
 ];
 
 #[derive(Debug)]
@@ -52,6 +59,8 @@ enum Item {
 pub(super) struct FileSettings {
     path: PathBuf,
     items: BTreeMap<&'static str, (usize, Item)>,
+    limits: Limits,
+    policies: Vec<Policy>,
 }
 
 impl FileSettings {
@@ -76,7 +85,8 @@ impl FileSettings {
         let at = |line: usize, what: String| Failure::usage(format!("{}:{line}: {what}", path.display()));
         let table = DeTable::parse(source)
             .map_err(|e| at(e.span().map_or(1, |span| line_of(span.start)), e.message().to_owned()))?;
-        let mut items = BTreeMap::new();
+        let (mut items, mut policies) = (BTreeMap::new(), Vec::new());
+        let mut changed = Limits::default();
         for (key, value) in table.get_ref().iter() {
             let line = line_of(key.span().start);
             let word: &str = key.get_ref();
@@ -86,10 +96,25 @@ impl FileSettings {
                     .map_or_else(|| format!("the keys are {}", KEYS.join(", ")), |k| format!("did you mean {k:?}?"));
                 return Err(at(line, format!("unknown key {word:?}; {advice}")));
             };
+            if key == "limits" {
+                let DeValue::Table(table) = value.get_ref() else {
+                    return Err(at(line, "limits: a table belongs here: [limits]".to_owned()));
+                };
+                for (name, value) in table.iter() {
+                    let (line, name): (usize, &str) = (line_of(name.span().start), name.get_ref());
+                    limits::change(&mut changed, name, value.get_ref()).map_err(|e| at(line, e))?;
+                }
+                changed.check().map_err(|e| at(line, e.to_string()))?;
+                continue;
+            }
+            if key == "policy" {
+                policies = rules::read(value, &line_of).map_err(|(line, what)| at(line, what))?;
+                continue;
+            }
             let item = Item::read(value.get_ref()).map_err(|e| at(line, format!("{key}: {e}")))?;
             items.insert(key, (line, item));
         }
-        Ok(Self { path, items })
+        Ok(Self { path, items, limits: changed, policies })
     }
 
     fn fault(&self, key: &str, line: usize, what: impl std::fmt::Display) -> Failure {
@@ -118,6 +143,16 @@ impl FileSettings {
         let parsed: Result<_, String> =
             texts.iter().map(|text| parse(text).map_err(|e| format!("{text:?}: {e}"))).collect();
         parsed.map_err(|e| self.fault(key, line, e))
+    }
+
+    /// The node's bounds.
+    pub(super) fn limits(&self) -> Limits {
+        self.limits.clone()
+    }
+
+    /// The rules for capabilities, in their order.
+    pub(super) fn policies(&self) -> &[Policy] {
+        &self.policies
     }
 
     /// `true` or `false`.
@@ -179,6 +214,28 @@ mod tests {
         assert!(message.contains("did you mean \"port\""), "{message}");
         let message = parse("qqqqqqqqqq = 1").unwrap_err().message;
         assert!(message.contains("the keys are name, port"), "{message}");
+    }
+
+    #[test]
+    fn limits_have_a_table() {
+        let file = parse("name = 'x'\n[limits]\nmax_half_open = 3\nmessage_timeout = '5s'").unwrap();
+        assert_eq!((file.limits().max_half_open, file.limits().message_timeout.as_secs()), (3, 5));
+        assert_eq!(parse("").unwrap().limits(), Limits::default());
+        for (source, said) in [
+            ("limits = 3", "elo.toml:1: limits: a table belongs here"),
+            (
+                "[limits]\nmax_half_opn = 1",
+                "elo.toml:2: unknown limit \"max_half_opn\"; did you mean \"max_half_open\"?",
+            ),
+            ("[limits]\n\nmax_tasks = 'x'", "elo.toml:3: max_tasks: a whole number"),
+            ("[limits]\nidle_timeout = 0", "elo.toml:1: the limit idle_timeout is 0ns; it must be 1ms to a year"),
+            ("[limits]\nmemory_budget = 1", "elo.toml:1: the limit memory_budget is 1 bytes; it must be 2097152"),
+            ("[limits]\nmax_half_open = 0", "elo.toml:1: the limit max_half_open is 0, so nobody could connect"),
+        ] {
+            let failure = parse(source).unwrap_err();
+            assert_eq!(failure.exit, 2);
+            assert!(failure.message.contains(said), "{source:?}: {}", failure.message);
+        }
     }
 
     #[test]

@@ -12,6 +12,10 @@ const AFTER_HELP: &str = "\
 Examples:
   elo peers
   elo peers --json | jq .node_id
+  elo peers --json | jq 'select(.connected == false)'
+
+Configured peers (--peer) that are not connected are listed below the others, with the reason that the last dial \
+failed for and when they are dialled next; in JSON they have \"connected\": false.
 
 Exit codes: 0 success, 1 no node is running.";
 

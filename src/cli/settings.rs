@@ -2,6 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use crate::identity::NodeId;
+use crate::limits::Limits;
+use crate::mesh::access::Access;
+use crate::mesh::handshake::Tls;
+use crate::mesh::policy::Policy;
 use crate::node::{Dht, Tracker};
 use crate::wire::Capability;
 
@@ -11,7 +16,7 @@ use super::serve::ServeArgs;
 use super::values;
 
 /// How tasks to this node's capabilities are answered.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// The payload goes back as it came.
     Echo,
@@ -29,7 +34,7 @@ pub(super) enum Answer {
 }
 
 /// The settings of a node to be run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) name: Option<String>,
     /// `None`: it doesn't listen.
@@ -40,7 +45,15 @@ pub(super) struct Settings {
     pub(super) interests: Vec<String>,
     pub(super) answer: Answer,
     pub(super) tracker: Tracker,
+    /// Who is let in, by name; what stands in the access file comes on top.
+    pub(super) access: Access,
+    /// Whom everything is served for; empty: everybody.
+    pub(super) serve_only: Vec<NodeId>,
+    /// Who may ask for what.
+    pub(super) policies: Vec<Policy>,
     pub(super) legacy: bool,
+    /// Whether connections are encrypted.
+    pub(super) tls: Tls,
     /// Whether the router is asked for a port.
     pub(super) port_map: bool,
     /// The interfaces to find others on; empty: the usual ones. `None`: the local network is left alone.
@@ -49,6 +62,7 @@ pub(super) struct Settings {
     pub(super) remember: bool,
     pub(super) dht: Dht,
     pub(super) dht_port: Option<u16>,
+    pub(super) limits: Limits,
 }
 
 fn port(text: &str) -> Result<u16, String> {
@@ -78,6 +92,15 @@ fn dht_of(file: &FileSettings) -> Result<Option<Dht>, Failure> {
     values::dht(&nodes.join(",")).map(Some).map_err(|e| Failure::usage(format!("dht in the settings file: {e}")))
 }
 
+/// Whether connections are encrypted, as the environment says, else the file; for short-lived nodes too.
+pub(super) fn configured_tls(file: &FileSettings) -> Result<Tls, Failure> {
+    let said = file.value("tls", values::tls)?;
+    match std::env::var("ELO_TLS") {
+        Ok(mode) if !mode.is_empty() => values::tls(&mode).map_err(|e| Failure::usage(format!("ELO_TLS: {e}"))),
+        _ => Ok(said.unwrap_or_default()),
+    }
+}
+
 /// How many tasks at once.
 pub(super) fn max_tasks(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -100,6 +123,8 @@ impl Settings {
         let private = flag(args.private, "private")?;
         let port_map = flag(args.port_map, "port-map")?;
         let allow = list(args.allow, file.list("allow", values::node_id))?;
+        let deny = list(args.deny, file.list("deny", values::node_id))?;
+        let serve_only = list(args.serve_only, file.list("serve-only", values::node_id))?;
         let no_lan = flag(args.no_lan, "no-lan")?;
         let interfaces = list(args.lan_interface, file.list("lan-interface", values::interface))?;
         let command = args.exec.or(file.value("exec", any)?);
@@ -130,20 +155,14 @@ impl Settings {
                 "others register with a tracker by connecting to it; leave one out",
             );
         }
-        if private && !tracker {
-            return wrong(
-                "--private needs --tracker",
-                "only a tracker has an allowlist: `--tracker --private --allow ID`",
-            );
-        }
         if !allow.is_empty() && !private {
-            return wrong("--allow needs --private", "say `--tracker --private --allow ID`, or leave --allow out");
-        }
-        if private && allow.is_empty() {
             return wrong(
-                "--private without --allow admits nobody",
-                "add `--allow ID` for each node (`elo id` prints it)",
+                "--allow needs --private",
+                "a node that isn't private lets everybody in who isn't denied: say `--private --allow ID`, or leave --allow out",
             );
+        }
+        if let Some(both) = allow.iter().find(|id| deny.contains(id)) {
+            return wrong(&format!("--allow and --deny both name {both}"), "leave one of them out");
         }
         if no_lan && !interfaces.is_empty() {
             return wrong(
@@ -174,6 +193,20 @@ impl Settings {
         }
         let dht = given_dht.unwrap_or(Dht::Mesh);
 
+        let tls = match (args.require_tls, args.no_tls) {
+            (true, true) => return wrong("--require-tls doesn't go with --no-tls", "leave one of them out"),
+            (true, false) => Tls::Required,
+            (false, true) => Tls::Off,
+            (false, false) => configured_tls(file)?,
+        };
+        let legacy = flag(args.legacy, "legacy")?;
+        if legacy && tls == Tls::Required {
+            return wrong(
+                "--legacy doesn't go with --require-tls",
+                "nodes of the Python package can't encrypt: leave one of them out (also in ELO_TLS and the settings file)",
+            );
+        }
+
         let address = SocketAddr::new(
             given_bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             given_port.unwrap_or(values::DEFAULT_PORT),
@@ -192,14 +225,23 @@ impl Settings {
             tracker: match (tracker, private) {
                 (false, _) => Tracker::Off,
                 (true, false) => Tracker::Public,
-                (true, true) => Tracker::Private { allow },
+                (true, true) => Tracker::Private { allow: Vec::new() },
             },
-            legacy: flag(args.legacy, "legacy")?,
+            legacy,
+            tls,
+            access: {
+                let access = if private { Access::private() } else { Access::public() };
+                let access = allow.into_iter().fold(access, Access::allow);
+                deny.into_iter().fold(access, Access::deny)
+            },
+            serve_only,
+            policies: file.policies().to_vec(),
             port_map,
             lan: (!no_lan).then_some(interfaces),
             remember: !flag(args.no_remember, "no-remember")?,
             dht,
             dht_port,
+            limits: file.limits(),
         })
     }
 }
@@ -257,8 +299,26 @@ mod tests {
         let id = (0..=u8::MAX).map(|n| crate::identity::Identity::from_seed([n; 32]).id());
         let id = id.into_iter().find(|id| id.to_string().starts_with('-')).unwrap();
         let s = merge(&format!("--tracker --private --allow {id} --peer {id}@box --legacy"), "").unwrap();
-        assert_eq!((s.tracker, s.peers), (Tracker::Private { allow: vec![id] }, vec![format!("{id}@box:7878")]));
+        assert_eq!((s.tracker, s.peers), (Tracker::Private { allow: vec![] }, vec![format!("{id}@box:7878")]));
+        assert_eq!(s.access, Access::private().allow(id));
         assert!(s.legacy);
+        let s = merge(&format!("--deny {id} --serve-only {id}"), "").unwrap();
+        assert_eq!((s.access, s.serve_only), (Access::public().deny(id), vec![id]));
+    }
+
+    #[test]
+    fn who_is_let_in_and_served_may_stand_in_the_file() {
+        let [one, two] = [1, 2].map(|n| crate::identity::Identity::from_seed([n; 32]).id());
+        let file = format!(
+            "private = true\nallow = ['{one}']\ndeny = ['{two}']\nserve-only = ['{one}']\n[[policy]]\ncapability = 'a'"
+        );
+        let s = merge("", &file).unwrap();
+        assert_eq!(s.access, Access::private().allow(one).deny(two));
+        assert_eq!((s.serve_only, s.policies, s.tracker), (vec![one], vec![Policy::new("a")], Tracker::Off));
+        let s = merge(&format!("--private=false --allow {two}"), &file).unwrap_err();
+        assert!(s.message.contains("--allow needs --private"), "{}", s.message);
+        let s = merge(&format!("--allow {two}"), &file).unwrap_err();
+        assert!(s.message.contains("both name"), "{}", s.message);
     }
 
     #[test]
@@ -298,10 +358,22 @@ mod tests {
     }
 
     #[test]
+    fn connections_are_encrypted_as_the_flags_say_else_the_file() {
+        for (line, file, tls) in [
+            ("", "", Tls::Preferred),
+            ("--require-tls", "", Tls::Required),
+            ("--no-tls", "tls = 'required'", Tls::Off),
+            ("", "tls = 'required'", Tls::Required),
+            ("", "tls = 'off'", Tls::Off),
+            ("--require-tls", "tls = 'off'", Tls::Required),
+        ] {
+            assert_eq!(merge(line, file).unwrap().tls, tls, "{line} {file}");
+        }
+    }
+
+    #[test]
     fn what_does_not_go_together_is_said() {
         for (line, file, said) in [
-            ("--private", "", "--private needs --tracker"),
-            ("--tracker --private", "", "admits nobody"),
             ("--no-listen --port 1", "", "--no-listen"),
             ("--no-listen", "bind = '::1'", "--no-listen"),
             ("--no-listen --port-map", "", "--port-map"),
@@ -318,6 +390,10 @@ mod tests {
             ("", "dht = 'http://x'", "elo.toml:1: dht"),
             ("", "dht = ['off', 'box:1']", "off, mesh and public stand alone"),
             ("--dht-port 5 --dht off", "", "--dht-port doesn't go"),
+            ("--require-tls --no-tls", "", "--require-tls doesn't go with --no-tls"),
+            ("--require-tls --legacy", "", "--legacy doesn't go with --require-tls"),
+            ("--legacy", "tls = 'required'", "--legacy doesn't go with --require-tls"),
+            ("", "tls = 'on'", "elo.toml:1: tls"),
         ] {
             let failure = merge(line, file).unwrap_err();
             assert_eq!(failure.exit, 2, "{line} {file}");

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::identity::NodeId;
 use crate::limits::{MAX_NAME, MAX_PAYLOAD, MAX_TTL_S};
+use crate::mesh::handshake::Tls;
 use crate::node::Dht;
 use crate::wire::is_name;
 
@@ -55,6 +56,16 @@ pub(super) fn peer(text: &str) -> Result<String, String> {
         Some(id) => format!("{id}@{host}:{port}"),
         None => format!("{host}:{port}"),
     })
+}
+
+/// Whether connections are encrypted: `preferred`, `required` or `off`.
+pub(super) fn tls(text: &str) -> Result<Tls, String> {
+    match text.trim() {
+        "preferred" => Ok(Tls::Preferred),
+        "required" => Ok(Tls::Required),
+        "off" => Ok(Tls::Off),
+        _ => Err(format!("{text:?} is none of preferred, required and off")),
+    }
 }
 
 /// Which DHT: `mesh`, `off`, `public`, or `HOST[:PORT]` of nodes in it, with commas between them.
@@ -162,7 +173,7 @@ pub(super) fn node(text: &str) -> Result<String, String> {
 
 /// A node id in full.
 pub(super) fn node_id(text: &str) -> Result<NodeId, String> {
-    NodeId::from_str(text).map_err(|e| format!("{e}; `elo id` prints a node's id"))
+    NodeId::from_str(text.trim_start()).map_err(|e| format!("{e}; `elo id` prints a node's id"))
 }
 
 /// A payload as JSON text: the argument's own text if it is JSON (every digit kept), else a JSON string of it;

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::identity::NodeId;
+
 /// The version of this conversation; both sides name theirs in every line.
 pub(crate) const VERSION: u32 = 1;
 
@@ -28,6 +30,13 @@ pub(crate) mod op {
     pub(crate) const ACTIVITY: &str = "activity";
     /// Publishes an event.
     pub(crate) const PUBLISH: &str = "publish";
+    /// Gives the node a new key; done when it is back with it.
+    pub(crate) const ROTATE: &str = "rotate";
+    /// Publishes the statement that a key is void.
+    pub(crate) const REVOKE: &str = "revoke";
+    /// Who is let in: those that the program's settings name, one item each; the numbers end it. Reads the access file first when that
+    /// is asked for.
+    pub(crate) const ACCESS: &str = "access";
     /// Stops the node; done when it has let go of its port and its home.
     pub(crate) const STOP: &str = "stop";
 }
@@ -89,6 +98,9 @@ pub(crate) struct CallArgs {
     /// The tracker to go through.
     #[serde(default)]
     pub(crate) via: Option<String>,
+    /// Whether it rather fails than goes elsewhere on a tracker's word.
+    #[serde(default)]
+    pub(crate) once: bool,
     /// How long the answer may take, in milliseconds.
     pub(crate) timeout_ms: u64,
     /// Whether chunks are wanted.
@@ -123,11 +135,40 @@ pub(crate) enum Stage {
     Accepted,
 }
 
+/// Who is let in.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct AccessArgs {
+    /// Whether the access file is to be read now.
+    #[serde(default)]
+    pub(crate) reload: bool,
+    /// Whether those named in the settings are to be listed.
+    #[serde(default)]
+    pub(crate) list: bool,
+    /// Of whom it is asked what counts now.
+    #[serde(default)]
+    pub(crate) ids: Vec<NodeId>,
+}
+
 /// Which events.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct EventsArgs {
     /// The types, `*` at the end covers every ending.
     pub(crate) pattern: String,
+}
+
+/// A new key.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct RotateArgs {
+    /// The passphrase that the key is under, if it is under one.
+    #[serde(default)]
+    pub(crate) passphrase: Option<String>,
+}
+
+/// A key that is void.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RevokeArgs {
+    /// The statement, as JSON text.
+    pub(crate) statement: String,
 }
 
 /// An event to publish.

@@ -68,6 +68,7 @@ impl State {
                 // Who replaces a connection that was to stay stays as well.
                 on_demand &= peer.arrival.how.on_demand;
                 let same_run = peer.arrival.instance == arrival.instance;
+                let earlier = peer.arrival.instance.clone();
                 self.peers.retire(old);
                 self.timers.cancel(&Timer::Probe(old));
                 self.shares.forget(old);
@@ -78,6 +79,7 @@ impl State {
                 if !same_run {
                     self.table.forget(&node, now);
                     self.relays_on_lost(&node, now, out);
+                    self.tasks_lost_way(&node, earlier.as_deref(), now);
                     self.calls_lost_node(&node, Some(&arrival), None, now, out);
                 }
             }
@@ -107,6 +109,7 @@ impl State {
             self.calls_nudge(now, out);
             return Ok(Vec::new());
         }
+        self.tasks_on_connected(&arrival, now, out);
         self.learn_local_addr(&arrival);
         self.tracker_connected(&node, now);
         self.refresh_trackers(now);
@@ -118,6 +121,7 @@ impl State {
         }
         self.ask(conn, now, out);
         self.punches_on_connected(conn, &node, out);
+        self.keys_on_connected(conn, out);
         self.flush_record(now, out);
         self.lookups_on_connected(conn, &arrival, now, out);
         if arrival.tracker != TrackerRole::None {
@@ -133,15 +137,8 @@ impl State {
             return Err((CloseReason::SelfConnection, "that is this node itself".into()));
         }
         let legacy = matches!(arrival.speaker, Speaker::Legacy(_));
-        if let Some(allow) = &self.config.allow {
-            if legacy {
-                let message = "this node is private: a Python node can't prove its id, so it can't be on the allowlist";
-                return Err((CloseReason::NotAllowed, message.into()));
-            }
-            if !allow.contains(&arrival.node) {
-                let message = format!("this node is private: its owner must allow {}", arrival.node);
-                return Err((CloseReason::NotAllowed, message));
-            }
+        if let Some(why) = self.barred_from(&arrival.node, legacy) {
+            return Err((CloseReason::NotAllowed, why));
         }
         // The package tells connections apart by the first 12 characters of an id: an unproven node may not come near
         // the id of a proven one, nor ours.
@@ -152,7 +149,7 @@ impl State {
         Ok(())
     }
 
-    fn legacy_like(&self, node: &NodeId) -> Vec<ConnId> {
+    pub(super) fn legacy_like(&self, node: &NodeId) -> Vec<ConnId> {
         let short = node.short();
         self.peers.legacy().filter(|(_, p)| p.arrival.node.short() == short).map(|(c, _)| c).collect()
     }
@@ -200,6 +197,7 @@ impl State {
         self.punches_on_lost(conn);
         self.timers.cancel(&Timer::Share(conn));
         self.shares.forget(conn);
+        self.keys.forget_conn(conn);
         let Some(peer) = self.peers.remove(conn) else { return };
         let node = peer.arrival.node;
         let said = peer.bye.as_ref().and_then(|(reason, _)| *reason);
@@ -207,6 +205,7 @@ impl State {
         let name = self.table.get(&node).map(|r| r.name.clone()).unwrap_or_default();
         out.push(Action::Activity(Activity::PeerLost { node_id: node, name, reason }));
         self.queries_on_disconnected(conn);
+        self.tasks_lost_way(&node, peer.arrival.instance.as_deref(), now);
         if peer.legacy.is_some() {
             self.calls_lost_node(&node, None, reason, now, out);
             return;
@@ -241,6 +240,7 @@ mod tests {
             addr,
             local: addr,
             inbound,
+            encrypted: false,
             how: How::default(),
             instance: Some(instance.into()),
             version: String::new(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::action::{Action, OnFull, What};
 use super::clock::Now;
 use super::conn_id::ConnId;
+use super::origin::Origin;
 use super::state::State;
 use super::throttle::Bucket;
 use crate::error::ErrorCode;
@@ -38,17 +39,12 @@ const NEVER: &[u16] = &[
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Who {
     Node(NodeId),
-    /// An IPv4 address, or the 64 bits of an IPv6 one that a host doesn't choose itself.
-    Ip(u64),
+    Ip(Origin),
 }
 
 impl Who {
     fn at(ip: IpAddr) -> Self {
-        Self::Ip(match ip.to_canonical() {
-            IpAddr::V4(ip) => ip.to_bits().into(),
-            // Never below 2^32, so it is none of the above: no prefix in use begins with 32 zero bits, but for loopback.
-            IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
-        })
+        Self::Ip(Origin::of(ip))
     }
 
     /// A full bucket, and by what its time is slowed: buckets count whole tokens a second.

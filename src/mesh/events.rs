@@ -13,7 +13,7 @@ use crate::wire::{Draft, Event, matches_pattern};
 impl State {
     /// Publishes an event to the peers that want it, and to ourselves. `data` is canonical JSON.
     pub fn publish(&mut self, id: String, event_type: &str, data: Bytes, now: Now, out: &mut Vec<Action>) {
-        self.seen_events.insert((self.me, id.clone()), (), now.mono);
+        self.seen_events.insert_from(self.me, (self.me, id.clone()), (), now.mono);
         self.deliver(&id, event_type, &data, self.me, now.unix_s(), true, out);
         let draft =
             Draft::Event { id, event_type: event_type.to_owned(), data, timestamp: now.unix_s(), ttl: FLOOD_TTL };
@@ -24,6 +24,9 @@ impl State {
 
     pub(super) fn on_event(&mut self, event: Event, conn: ConnId, now: Now, out: &mut Vec<Action>) {
         let Some(origin) = event.origin else { return };
+        if self.is_denied(&origin) {
+            return self.refuse("denied_origin");
+        }
         if event.data.len() > MAX_EVENT {
             return self.refuse("event_too_large");
         }
@@ -31,14 +34,14 @@ impl State {
         if event.timestamp.abs_diff(now.unix_s()) > skew {
             return self.refuse("event_clock");
         }
-        if origin == self.me || !self.seen_events.insert((origin, event.id.clone()), (), now.mono) {
+        let from = self.peers.proven_on(conn).unwrap_or(origin);
+        if origin == self.me || !self.seen_events.insert_from(from, (origin, event.id.clone()), (), now.mono) {
             return self.refuse("duplicate_event");
         }
         self.deliver(&event.id, &event.event_type, &event.data, origin, event.timestamp, true, out);
         if event.ttl <= 1 {
             return;
         }
-        let from = self.peers.proven_on(conn).unwrap_or(origin);
         let to = self.interested(|r| r.is_interested(&event.event_type), &[origin, from]);
         self.counters.flooded += to.len() as u64;
         let on = event.object.with_member("ttl", (event.ttl - 1).to_string().as_bytes());

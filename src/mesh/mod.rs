@@ -5,6 +5,7 @@
 //! meshes run in one test, thousands of times, each time alike: a map that is gone through is a `BTreeMap`, whose order
 //! doesn't change from run to run.
 
+pub mod access;
 pub mod action;
 mod admission;
 mod budget;
@@ -19,11 +20,15 @@ mod forward;
 pub mod handshake;
 #[cfg(any(test, fuzzing))]
 mod invariants;
+mod keylife;
 mod legacy;
 #[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "nobody answers its questions"))]
 mod lookups;
+pub mod origin;
 mod own_record;
 pub mod peers;
+pub mod policy;
+mod pressure;
 #[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "there is nowhere to publish"))]
 mod publish;
 mod punch;
@@ -32,6 +37,7 @@ mod reachability;
 mod records;
 pub mod redial;
 mod relay;
+mod relay_rate;
 mod seen;
 #[cfg(test)]
 mod sim;
@@ -49,6 +55,7 @@ pub use calls::CallSpec;
 pub use clock::Now;
 pub use conn_id::ConnId;
 pub use dialback::FEATURE as DIALBACK;
+pub use keylife::Share;
 #[cfg(any(feature = "dht", test, fuzzing))]
 pub use lookups::Scope;
 pub use lookups::{LookupId, Wanted};

@@ -28,6 +28,8 @@ pub struct Drafts {
     addrs: Vec<SocketAddr>,
     /// Its seq.
     last_seq: u64,
+    /// How far the two clocks were apart at that time.
+    clock_ms: i64,
     /// Whether the trackers are others since.
     trackers_dirty: bool,
     /// When there may be one because of the trackers.
@@ -40,11 +42,17 @@ impl Default for Drafts {
         Self {
             addrs: Vec::new(),
             last_seq: 0,
+            clock_ms: 0,
             trackers_dirty: false,
             trackers_told: Duration::ZERO,
             trackers_news: Bucket::new(1, TRACKERS_BURST),
         }
     }
+}
+
+/// How far the wall clock is ahead of the one that only goes on, in milliseconds: it changes when the wall clock is set.
+fn clock_ms(now: Now) -> i64 {
+    now.unix_ms as i64 - now.mono.as_millis() as i64
 }
 
 impl State {
@@ -135,6 +143,24 @@ impl State {
         self.flush_record(now, out);
     }
 
+    /// Looks whether the clock was set by more than clocks may differ: then one of the two times was wrong, and if it was the
+    /// earlier one, nobody has this node's record.
+    pub(super) fn look_at_clock(&mut self, now: Now, out: &mut Vec<Action>) {
+        if self.drafts.clock_ms.abs_diff(clock_ms(now)) > self.skew_ms() {
+            self.record_dirty = true;
+            self.flush_record(now, out);
+        }
+    }
+
+    fn skew_ms(&self) -> u64 {
+        u64::try_from(self.config.limits.clock_skew.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether the last record is dated further in the future than clocks may differ.
+    fn is_ahead(&self, now: Now) -> bool {
+        self.drafts.last_seq.saturating_sub(now.unix_ms) > self.skew_ms()
+    }
+
     /// Asks for a new signature when the record is out of date.
     pub fn flush_record(&mut self, now: Now, out: &mut Vec<Action>) {
         if !self.record_dirty {
@@ -154,8 +180,13 @@ impl State {
             self.drafts.trackers_told = now.mono + TRACKERS_SETTLE;
         }
         (self.record_dirty, self.drafts.trackers_dirty) = (false, false);
-        // Never the same seq twice, also when the clock stands or goes back.
-        self.drafts.last_seq = now.unix_ms.max(self.drafts.last_seq + 1);
+        // Never the same seq twice, also when the clock stands or goes back. But where it went back by more than clocks may
+        // differ, it was wrong before: nobody took that record, and nobody would take one of a later seq.
+        self.drafts.last_seq = match self.is_ahead(now) {
+            true => now.unix_ms,
+            false => now.unix_ms.max(self.drafts.last_seq + 1),
+        };
+        self.drafts.clock_ms = clock_ms(now);
         let draft = self.record_draft(self.drafts.last_seq);
         self.drafts.addrs.clone_from(&draft.addrs);
         out.push(Action::SignRecord(Box::new(draft)));
@@ -256,8 +287,10 @@ impl State {
 
     /// The record was signed; peers are told.
     pub fn record_signed(&mut self, record: Record, out: &mut Vec<Action>) {
-        // Two changes may be signed at once; the later one wins, whichever is ready first.
-        if self.record.as_ref().is_some_and(|r| r.seq >= record.seq) {
+        // Two changes may be signed at once; the later one wins, whichever is ready first. What has a seq beyond the last
+        // draft's is from before the clock was set back.
+        let last = self.drafts.last_seq;
+        if record.seq > last || self.record.as_ref().is_some_and(|r| r.seq >= record.seq && r.seq <= last) {
             return;
         }
         let announce = draft::announce(&record.object, FLOOD_TTL);

@@ -105,7 +105,7 @@ impl Queries {
 /// Whether a record answers a question.
 fn answers(record: &Record, capability: &str, node: &str) -> bool {
     (capability.is_empty() || record.caps.provides(capability))
-        && (node.is_empty() || names(node, &record.node_id, &record.name))
+        && (node.is_empty() || names(node, &record.node_id, &record.name) || record.was(node))
 }
 
 impl State {
@@ -217,6 +217,9 @@ impl State {
         if origin == self.me {
             return;
         }
+        if self.is_denied(&origin) {
+            return self.refuse("denied_origin");
+        }
         let skew = self.config.limits.clock_skew.as_secs() as i64;
         if query.timestamp.abs_diff(now.unix_s()) > skew as u64 {
             return self.refuse("query_clock");
@@ -232,7 +235,7 @@ impl State {
             node,
         };
         let key = (origin, query.id.clone());
-        if !self.queries.passing.insert(key.clone(), passing, now.mono) {
+        if !self.queries.passing.insert_from(from, key.clone(), passing, now.mono) {
             return self.on_query_again(&query, &key, conn, from, now, out);
         }
         let found = self.answers_here(&query, &origin, &from);
@@ -296,7 +299,8 @@ impl State {
         };
         let most = (query.limit as usize).min(MAX_RECORDS_PER_MESSAGE);
         let known: Vec<&Arc<Record>> = if let Ok(node) = query.node.parse() {
-            self.table.get(&node).into_iter().filter(fits).collect()
+            // Whoever asks for an id that was replaced is told of the one that took its place.
+            self.table.get(&self.keys.current(&node)).into_iter().filter(fits).collect()
         } else if query.capability.is_empty() {
             self.table.iter().filter(fits).take(most).collect()
         } else {
@@ -320,7 +324,7 @@ impl State {
             return self.refuse("unasked_answer");
         };
         let mut resp = resp;
-        resp.nodes.retain(|r| self.may_tell(r, &to));
+        resp.nodes.retain(|r| self.may_tell(r, &to) && !self.is_denied(&r.node_id));
         let Some(passing) = self.queries.passing.get_mut(&key) else { return };
         // Only what was asked for goes back, no more than was asked for, and nobody twice: the same node is known in
         // many places, and would take the room of the others.
@@ -358,10 +362,17 @@ impl State {
             }
             // A neighbour that speaks for itself is one link away, whatever it counts.
             let hops = if via == Some(node) { 1 } else { resp.hops };
-            match self.learn(record, via, now) {
+            let learned = self.learn(record, via, now);
+            match learned {
                 Learned::Dead => self.refuse("dead_record"),
+                Learned::Denied => self.refuse("denied_origin"),
                 Learned::Newer(_) | Learned::Known => {
                     // No more than are kept in all: whoever is asked can make up as many nodes as it likes.
+                    if let Learned::Newer(_) = learned
+                        && let Some(record) = self.table.get(&node).cloned()
+                    {
+                        self.keys_on_record(&record, Some(conn), now, out);
+                    }
                     if own.found.len() < self.config.limits.max_records
                         && own.found.insert(node)
                         && let Some(record) = self.table.get(&node)

@@ -8,6 +8,7 @@ use super::state::State;
 use super::table::Learned;
 use crate::identity::NodeId;
 use crate::limits::MAX_RECORDS_PER_MESSAGE;
+use crate::memory::Level;
 use crate::node::{Source, TrackerRole};
 use crate::wire::{Record, draft};
 
@@ -30,8 +31,10 @@ impl State {
             self.table.revive(&node);
         }
         let learned = self.learn(record, Some(from), now);
-        if let Learned::Dead = learned {
-            return self.refuse("dead_record");
+        match learned {
+            Learned::Dead => return self.refuse("dead_record"),
+            Learned::Denied => return self.refuse("denied_origin"),
+            Learned::Newer(_) | Learned::Known => {}
         }
         let Some(record) = self.table.get(&node).cloned() else { return };
         if own {
@@ -40,6 +43,7 @@ impl State {
         }
         self.lookups_on_record(&record, from, now, out);
         let Learned::Newer(before) = learned else { return };
+        self.keys_on_record(&record, Some(conn), now, out);
         if ttl > 1 {
             // Those who wanted what it provided before must hear that it does no longer.
             let announce = draft::announce(&record.object, ttl - 1);
@@ -88,6 +92,9 @@ impl State {
 
     /// Learns a record that `from` brought; those of connected peers are never the ones to go.
     pub(super) fn learn(&mut self, record: Record, from: Option<NodeId>, now: Now) -> Learned {
+        if self.is_denied(&record.node_id) {
+            return Learned::Denied;
+        }
         let peers = &self.peers;
         let source = match from.and_then(|from| peers.proven(&from)) {
             Some(peer) if peer.arrival.node == record.node_id => peer.arrival.how.found,
@@ -95,7 +102,12 @@ impl State {
             _ => Source::Flood,
         };
         let node = record.node_id;
-        let learned = self.table.learn(record, source, now, |n| peers.conn_of(n).is_some());
+        if peers.conn_of(&node).is_none() && self.held.level() >= Level::Records {
+            // It would be the next to go.
+            self.held.count(Level::Records, 1);
+            return Learned::Known;
+        }
+        let learned = self.table.learn(record, source, from.unwrap_or(node), now, |n| peers.conn_of(n).is_some());
         if let (Learned::Newer(_), Some(record)) = (&learned, self.table.get(&node).cloned()) {
             self.tracker_learned(&record, from, now);
         }

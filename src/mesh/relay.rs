@@ -4,33 +4,30 @@
 //! passed on is answered with `relay_error`; a task that was passed on is remembered until its result comes back, so
 //! that its caller is told when the target is lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::action::{Action, OnFull, What};
 use super::clock::Now;
 use super::conn_id::ConnId;
+use super::origin::Origin;
+use super::relay_rate::RelayRate;
 use super::seen::Seen;
 use super::state::State;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
-use crate::limits::MAX_RELAY_HOPS;
+use crate::limits::{Limits, MAX_RELAY_HOPS};
 use crate::node::TrackerRole;
 use crate::wire::{Message, Record, Relay, RelayError, WireError, draft};
-
-/// The most tasks whose results a tracker waits for. 16384 entries of about 200 bytes; past that the news of a lost
-/// target is left out, and the caller's own asking finds out.
-const MAX_CARRIED: usize = 16 * 1024;
-
-/// The most of them for one source: nobody takes up the whole of it.
-const MAX_CARRIED_FOR_ONE: usize = MAX_CARRIED / 16;
 
 #[derive(Debug)]
 struct Carried {
     target: NodeId,
     /// Who brought it: the way back to its source.
     from: NodeId,
+    /// Where that one is.
+    origin: Origin,
     /// Who got it: the target, or the next tracker.
     to: NodeId,
     until: Duration,
@@ -47,33 +44,70 @@ const TOLD_FOR: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub struct Relays {
     carried: BTreeMap<(NodeId, String), Carried>,
+    /// How many of them came from each address.
+    by_origin: HashMap<Origin, usize>,
+    max_carried: usize,
+    rate: RelayRate,
     /// Who was told of whose record, by the seq.
     told: Seen<(NodeId, NodeId), u64>,
 }
 
-impl Default for Relays {
-    fn default() -> Self {
-        Self { carried: BTreeMap::new(), told: Seen::new(MAX_TOLD, TOLD_FOR) }
-    }
-}
-
 impl Relays {
+    /// Nothing was relayed yet. The secret keeps others from choosing whose bytes are counted with theirs.
+    pub fn new(limits: &Limits, secret: u64) -> Self {
+        Self {
+            carried: BTreeMap::new(),
+            by_origin: HashMap::new(),
+            max_carried: limits.max_carried,
+            rate: RelayRate::new(limits, secret),
+            told: Seen::new(MAX_TOLD, TOLD_FOR),
+        }
+    }
+
     /// Forgets tasks past their deadlines.
     pub fn expire(&mut self, now: Now) {
-        self.carried.retain(|_, c| c.until > now.mono);
+        let over = self.carried.extract_if(.., |_, c| c.until <= now.mono);
+        for (_, carried) in over {
+            forget(&mut self.by_origin, carried.origin);
+        }
         self.told.expire(now.mono);
     }
 
-    /// Whether another task of that source can be waited for.
-    fn has_room(&self, source: &NodeId) -> bool {
+    /// Whether another task of that source, from that address, can be waited for. A source has a sixteenth of all; and an
+    /// address a third of what is free, whatever number of keys it has: see `no_room` in `tasks/memory.rs`.
+    fn has_room(&self, source: &NodeId, origin: &Origin) -> bool {
         let own = || self.carried.range((*source, String::new())..).take_while(|((s, _), _)| s == source);
-        self.carried.len() < MAX_CARRIED && own().nth(MAX_CARRIED_FOR_ONE - 1).is_none()
+        let free = self.max_carried.saturating_sub(self.carried.len());
+        let of_origin = self.by_origin.get(origin).copied().unwrap_or(0);
+        of_origin < free.div_ceil(3) && own().nth((self.max_carried / 16).max(1) - 1).is_none()
+    }
+
+    fn insert(&mut self, key: (NodeId, String), carried: Carried) {
+        *self.by_origin.entry(carried.origin).or_default() += 1;
+        if let Some(before) = self.carried.insert(key, carried) {
+            forget(&mut self.by_origin, before.origin);
+        }
+    }
+
+    fn remove(&mut self, key: &(NodeId, String)) {
+        if let Some(carried) = self.carried.remove(key) {
+            forget(&mut self.by_origin, carried.origin);
+        }
     }
 
     /// How many there are.
     #[cfg(any(test, fuzzing))]
     pub fn len(&self) -> usize {
         self.carried.len()
+    }
+}
+
+fn forget(by_origin: &mut HashMap<Origin, usize>, origin: Origin) {
+    if let Some(n) = by_origin.get_mut(&origin) {
+        *n -= 1;
+        if *n == 0 {
+            by_origin.remove(&origin);
+        }
     }
 }
 
@@ -104,20 +138,35 @@ impl State {
             let code = if carried { ErrorCode::PeerGone } else { ErrorCode::NoPeer };
             return self.relay_failed(conn, &relay.target, &relay.source, &id, code, &message, out);
         };
+        if let Err(wait) = self.relays.rate.take(&relay.source, &relay.target, relay.frame_object.raw().len(), now.mono)
+        {
+            self.refuse("relay_rate");
+            let error = WireError::new(
+                ErrorCode::RateLimited,
+                "too many bytes from this node to that one; send it again later",
+            );
+            let error = error.retry_after_s(wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
+            let error = draft::relay_error(&relay.target, &relay.source, if id.is_empty() { "-" } else { &id }, &error);
+            return out.push(Action::Send { to: conn, what: What::Ready(error), on_full: OnFull::Drop });
+        }
+        let origin = self.peers.get(conn).map(|p| Origin::of(p.arrival.addr.ip()));
+        let has_room = origin.is_some_and(|origin| self.relays.has_room(&relay.source, &origin));
         match &*relay.frame {
-            Message::Task(task) if self.relays.has_room(&relay.source) => {
+            Message::Task(task) if has_room => {
                 let until = now.mono + Duration::from_secs(task.ttl_s);
                 let key = (relay.source, id.clone());
                 let copies = match self.relays.carried.get(&key) {
                     Some(carried) if carried.target == relay.target => carried.copies.saturating_add(1),
                     _ => 1,
                 };
-                self.relays.carried.insert(key, Carried { target: relay.target, from, to: next, until, copies });
+                if let Some(origin) = origin {
+                    self.relays.insert(key, Carried { target: relay.target, from, origin, to: next, until, copies });
+                }
             }
             Message::Result(_) => {
                 let key = (relay.target, id.clone());
                 if self.relays.carried.get(&key).is_some_and(|c| c.target == relay.source) {
-                    self.relays.carried.remove(&key);
+                    self.relays.remove(&key);
                 }
             }
             _ => {}
@@ -150,6 +199,12 @@ impl State {
     fn relay_refusal(&self, relay: &Relay, from: NodeId) -> Option<(ErrorCode, String)> {
         if self.config.tracker == TrackerRole::None {
             return Some((ErrorCode::NoTracker, "this node is not a tracker: it relays for nobody".into()));
+        }
+        if let Some(why) = self.ended(&relay.source).or_else(|| self.ended(&relay.target)) {
+            return Some((ErrorCode::NotAllowed, why));
+        }
+        if self.is_denied(&relay.source) {
+            return Some((ErrorCode::NotAllowed, format!("this tracker's owner denied {}", relay.source)));
         }
         if relay.hops >= MAX_RELAY_HOPS {
             return Some((ErrorCode::BadRequest, format!("the frame has passed {MAX_RELAY_HOPS} trackers already")));
@@ -229,7 +284,7 @@ impl State {
         let only_copy = self.relays.carried.get(&key).is_none_or(|c| c.copies <= 1);
         let came_from = self.relays.carried.get(&key).map(|c| c.from);
         if only_copy {
-            self.relays.carried.remove(&key);
+            self.relays.remove(&key);
         }
         let code = if only_copy { ErrorCode::Overloaded } else { ErrorCode::PeerGone };
         if let Some(conn) = self.way_back(source, came_from, target) {
@@ -248,7 +303,7 @@ impl State {
             .map(|(key, c)| (key.clone(), c.target, c.from))
             .collect();
         for ((source, id), target, from) in lost {
-            self.relays.carried.remove(&(source, id.clone()));
+            self.relays.remove(&(source, id.clone()));
             if source != *node
                 && let Some(conn) = self.way_back(&source, Some(from), node)
             {
@@ -270,18 +325,65 @@ impl State {
                     return self.refuse("relay_refused");
                 }
                 let key = (source, error.id.clone());
-                let carried = self.relays.carried.get(&key).filter(|c| c.target == error.target);
-                let came_from = carried.map(|c| c.from);
                 // Word of an older copy's way does not end the one that is known now.
-                if carried.is_some_and(|c| c.to == from) {
-                    self.relays.carried.remove(&key);
+                let carried = self.relays.carried.get(&key).filter(|c| c.target == error.target && c.to == from);
+                let came_from = carried.map(|c| c.from);
+                if carried.is_some() {
+                    self.relays.remove(&key);
                 }
-                if let Some(conn) = self.way_back(&source, came_from, &from) {
+                // It doesn't say how far it came. So it goes to its end, or one step back on a way that is forgotten with it: in
+                // a ring of trackers it would go round for ever otherwise.
+                let direct = self.peers.conn_of(&source);
+                let back = came_from.filter(|n| *n != from).and_then(|n| self.peers.conn_of(&n));
+                if let Some(conn) = direct.or(back) {
                     let on = draft::relay_error(&error.target, &source, &error.id, &error.error);
                     out.push(Action::Send { to: conn, what: What::Ready(on), on_full: OnFull::Drop });
                 }
             }
+            _ if ErrorCode::from_wire(&error.error.code) == Some(ErrorCode::RateLimited)
+                && !self.is_calling(&error.id) =>
+            {
+                let wait = error.error.retry_after().unwrap_or_default();
+                self.answer_later((error.target, error.id), from, wait, now);
+            }
             _ => self.call_relay_failed(&error, from, now, out),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_keys_of_one_address_do_not_fill_the_table_of_carried_tasks() {
+        let node = |n: u32| {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&n.to_le_bytes());
+            NodeId::from_bytes(bytes)
+        };
+        let at = |n: u8| Origin::of(std::net::Ipv4Addr::new(192, 0, 2, n).into());
+        let mut relays = Relays::new(&Limits::default(), 1);
+        let until = Duration::from_secs(10);
+        let mut carry = |source: NodeId, origin: Origin, n: usize| {
+            let has_room = relays.has_room(&source, &origin);
+            if has_room {
+                let carried = Carried { target: node(0), from: source, origin, to: node(0), until, copies: 1 };
+                relays.insert((source, n.to_string()), carried);
+            }
+            (has_room, relays.len())
+        };
+        for key in 1..1000 {
+            for task in 0..100 {
+                carry(node(key), at(1), task);
+            }
+        }
+        let (has_room, all) = carry(node(1), at(1), 1000);
+        assert!(!has_room && (4000..4200).contains(&all), "{all}");
+        // Another address has its share of what is left, and one source there no more than its own.
+        assert!((0..1024).all(|task| carry(node(5000), at(2), task).0) && !carry(node(5000), at(2), 1024).0);
+        assert!(carry(node(5001), at(2), 0).0);
+        relays.expire(Now { mono: until, unix_ms: 0 });
+        assert_eq!((relays.len(), relays.by_origin.len()), (0, 0));
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::access::Access;
 use super::action::{Action, OnFull, TaskKey, What};
 use super::calls::Calls;
 use super::clock::{Now, Timers};
@@ -16,9 +17,12 @@ use super::dialable::Near;
 use super::dialback::DialBacks;
 use super::federation::Shares;
 use super::forward::Forwards;
+use super::keylife::KeyLife;
 use super::lookups::{LookupId, Lookups};
 use super::own_record::Drafts;
 use super::peers::Peers;
+use super::policy::{Policies, Policy};
+use super::pressure::Held;
 use super::punch::Punches;
 use super::queries::Queries;
 use super::reachability::Reach;
@@ -46,8 +50,12 @@ pub struct Config {
     pub features: Vec<String>,
     /// Its tracker role.
     pub tracker: TrackerRole,
-    /// Who may connect; `None`: everybody.
-    pub allow: Option<HashSet<NodeId>>,
+    /// Who is let in.
+    pub access: Access,
+    /// Whom it serves; `None`: everybody it lets in.
+    pub serve_only: Option<BTreeSet<NodeId>>,
+    /// Who may ask for what.
+    pub policies: Vec<Policy>,
     /// The port it listens on, if it listens.
     pub port: Option<u16>,
     /// The address it listens on, when that is a certain one.
@@ -69,6 +77,10 @@ pub enum Timer {
     Accept(TaskKey),
     /// A task's deadline.
     Deadline(TaskKey),
+    /// What a tracker did not relay of an answer may be sent again.
+    Again(TaskKey),
+    /// The caller of a running task was lost, and has had a while to come back.
+    Orphan(TaskKey),
     /// A query of ours has waited long enough.
     Query(String),
     /// The flood of a call has had its time alone: the DHT is asked as well.
@@ -123,17 +135,20 @@ pub struct State {
     pub(super) forwards: Forwards,
     pub(super) calls: Calls,
     pub(super) tasks: Tasks,
+    pub(super) policies: Policies,
     pub(super) relays: Relays,
     pub(super) reach: Reach,
     pub(super) dial_backs: DialBacks,
     pub(super) punches: Punches,
     pub(super) known_trackers: Trackers,
     pub(super) shares: Shares,
+    pub(super) keys: KeyLife,
     pub(super) seen_events: Seen<(NodeId, String), ()>,
     pub(super) in_flight: HashMap<NodeId, usize>,
     /// Who is being dialled for calls, and when the news of it is no longer waited for.
     pub(super) dialing: BTreeMap<NodeId, Duration>,
     pub(super) timers: Timers<Timer>,
+    pub(super) held: Held,
     pub(super) rng: StdRng,
     pub(super) asks: u64,
     pub(super) draining: bool,
@@ -167,6 +182,9 @@ impl State {
         let limits = config.limits.clone();
         // From as far in the future as is accepted to as far in the past: for so long it could be sent again.
         let seen_for = limits.clock_skew.saturating_mul(2).saturating_add(SEEN_BEYOND);
+        let mut rng = StdRng::from_seed(seed);
+        let mut secret = [0; 8];
+        rng.fill_bytes(&mut secret);
         let mut state = Self {
             me,
             caps: Caps::default(),
@@ -186,22 +204,29 @@ impl State {
             forwards: Forwards::default(),
             calls: Calls::default(),
             tasks: Tasks::default(),
-            relays: Relays::default(),
+            policies: Policies::new(config.serve_only.clone(), config.policies.clone()),
+            relays: Relays::new(&limits, u64::from_le_bytes(secret)),
             reach: Reach::default(),
             dial_backs: DialBacks::default(),
             punches: Punches::default(),
             known_trackers: Trackers::default(),
             shares: Shares::default(),
+            keys: KeyLife::default(),
             seen_events: Seen::new(limits.max_seen, seen_for),
             in_flight: HashMap::new(),
             dialing: BTreeMap::new(),
             timers: Timers::default(),
-            rng: StdRng::from_seed(seed),
+            held: Held::new(limits.memory_budget),
+            rng,
             asks: 0,
             draining: false,
             counters: Counters::default(),
             config,
         };
+        let access = &state.config.access;
+        let named: Vec<NodeId> =
+            access.allowed().chain(access.denied()).copied().chain(state.policies.named()).collect();
+        state.name_ids(named);
         state.timers.set(Timer::Sweep, now.mono + SWEEP);
         state
     }
@@ -224,8 +249,13 @@ impl State {
         let Some(node) = self.peers.proven_on(conn) else {
             return self.handle_legacy(conn, checked.into_message(), signed, now, out);
         };
-        match checked.into_message() {
+        let message = checked.into_message();
+        if self.is_too_much(&message, &node) {
+            return;
+        }
+        match message {
             Message::Heartbeat(beat) => self.on_heartbeat(conn, &beat, now, out),
+            Message::Revoked(revoked) => self.on_revoked(revoked, conn, node, now, out),
             Message::Announce(record, ttl) => self.on_record(record, ttl, conn, node, now, out),
             Message::Query(query) => self.on_query(query, conn, node, now, out),
             Message::QueryResp(resp) => self.on_query_resp(resp, conn, now, out),
@@ -285,6 +315,8 @@ impl State {
                 Timer::Call(id) => self.call_due(&id, now, out),
                 Timer::Accept(key) => self.accept_due(&key, out),
                 Timer::Deadline(key) => self.deadline_due(&key, now, out),
+                Timer::Again(key) => self.again_due(&key, out),
+                Timer::Orphan(key) => self.orphan_due(&key, now, out),
                 Timer::Query(id) => self.query_due(&id, now, out),
                 Timer::Dht(id) => self.call_dht_due(&id, now, out),
                 Timer::Lookup(id) => self.lookup_due(id, now, out),
@@ -309,6 +341,7 @@ impl State {
                     self.close_wrong_candidates(now, out);
                     self.dialing.retain(|_, until| *until > now.mono);
                     self.sweep_trackers(now);
+                    self.look_at_clock(now, out);
                     let slow: Vec<_> =
                         self.peers.all_proven().filter(|(_, p)| p.asked.is_none()).map(|(c, p)| (c, p.since)).collect();
                     for (conn, since) in slow {

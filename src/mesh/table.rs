@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::clock::Now;
 use super::seen::Seen;
 use crate::identity::NodeId;
-use crate::limits::Limits;
+use crate::limits::{Limits, RECORD_BYTES};
 use crate::node::{Source, TrackerRole};
 use crate::wire::Record;
 
@@ -24,6 +24,8 @@ pub enum Learned {
     Known,
     /// It is past its time, or dated in the future.
     Dead,
+    /// Its node is denied here.
+    Denied,
 }
 
 #[derive(Debug)]
@@ -32,6 +34,8 @@ struct Entry {
     expires: Duration,
     heard: u64,
     source: Source,
+    /// Who told it.
+    from: NodeId,
 }
 
 /// Records of other nodes.
@@ -40,12 +44,16 @@ pub struct Table {
     entries: BTreeMap<NodeId, Entry>,
     /// Who provides what. One set, since a map of sets takes several times the memory when every node names other things.
     by_cap: BTreeSet<(String, NodeId)>,
-    by_heard: BTreeMap<u64, NodeId>,
+    /// By who told them, and when they were heard.
+    by_heard: BTreeMap<NodeId, BTreeMap<u64, NodeId>>,
+    /// What all of them take up.
+    bytes: usize,
     /// The trackers among them.
     trackers: BTreeSet<NodeId>,
     gone: Seen<NodeId, u64>,
     heard: u64,
     cap: usize,
+    cap_of_one: usize,
     max_ttl: Duration,
     skew_ms: u64,
 }
@@ -57,18 +65,27 @@ impl Table {
             entries: BTreeMap::new(),
             by_cap: BTreeSet::new(),
             by_heard: BTreeMap::new(),
+            bytes: 0,
             trackers: BTreeSet::new(),
             gone: Seen::new(limits.max_records, Duration::from_secs(crate::wire::MAX_RECORD_TTL_S)),
             heard: 0,
             cap: limits.max_records.max(1),
+            cap_of_one: limits.max_records_per_peer.max(1),
             max_ttl: Duration::from_secs(crate::wire::MAX_RECORD_TTL_S),
             skew_ms: u64::try_from(limits.clock_skew.as_millis()).unwrap_or(u64::MAX),
         }
     }
 
-    /// Learns a record whose signature was checked. When there is no room, the one longest unheard goes; `keep` says
-    /// which must stay (those of connected peers).
-    pub fn learn(&mut self, record: Record, source: Source, now: Now, keep: impl Fn(&NodeId) -> bool) -> Learned {
+    /// Learns a record whose signature was checked, and that `from` told. When there is no room, one of those goes that
+    /// the peer told which told the most, the one longest unheard; `keep` says which must stay (those of connected peers).
+    pub fn learn(
+        &mut self,
+        record: Record,
+        source: Source,
+        mut from: NodeId,
+        now: Now,
+        keep: impl Fn(&NodeId) -> bool,
+    ) -> Learned {
         let Some(expires) = self.expiry(&record, now) else { return Learned::Dead };
         let node = record.node_id;
         if let Some(gone) = self.gone.get_mut(&node)
@@ -78,12 +95,24 @@ impl Table {
         }
         let before = match self.entries.get(&node) {
             Some(entry) if entry.record.seq >= record.seq => return Learned::Known,
-            Some(_) => self.take(&node),
+            // Who tells of it again doesn't become the one that its place counts for; the node itself does.
+            Some(entry) => {
+                from = if from == node { node } else { entry.from };
+                self.take(&node)
+            }
             None => None,
         };
+        while self.by_heard.get(&from).is_some_and(|told| told.len() >= self.cap_of_one) {
+            let told = self.by_heard.get(&from).and_then(|told| told.values().find(|n| !keep(n))).copied();
+            match told {
+                Some(oldest) => drop(self.take(&oldest)),
+                // All of them are connected.
+                None => break,
+            }
+        }
         while self.entries.len() >= self.cap {
-            let oldest = self.by_heard.values().find(|n| !keep(n)).or_else(|| self.by_heard.values().next()).copied();
-            match oldest {
+            let any = || self.by_heard.values().flat_map(BTreeMap::values).next().copied();
+            match self.least_wanted(&keep).or_else(any) {
                 Some(oldest) => drop(self.take(&oldest)),
                 None => break,
             }
@@ -92,7 +121,8 @@ impl Table {
         for name in record.caps.names() {
             self.by_cap.insert((name.to_owned(), node));
         }
-        self.by_heard.insert(self.heard, node);
+        self.by_heard.entry(from).or_default().insert(self.heard, node);
+        self.bytes += bytes(&record);
         if record.tracker != TrackerRole::None {
             self.trackers.insert(node);
         }
@@ -100,8 +130,36 @@ impl Table {
         // is said of capabilities takes many times the room when it is read; the text is enough until somebody looks.
         let caps = record.caps.without_details();
         let record = Record { object: record.object.detached(), caps, ..record };
-        self.entries.insert(node, Entry { record: Arc::new(record), expires, heard: self.heard, source });
+        self.entries.insert(node, Entry { record: Arc::new(record), expires, heard: self.heard, source, from });
         Learned::Newer(before)
+    }
+
+    /// The one longest unheard of those that the peer told which told the most, and that need not stay.
+    fn least_wanted(&self, keep: &impl Fn(&NodeId) -> bool) -> Option<NodeId> {
+        let may_go = |told: &BTreeMap<u64, NodeId>| told.values().find(|n| !keep(n)).copied();
+        if let Some(oldest) = self.by_heard.values().max_by_key(|told| told.len()).and_then(may_go) {
+            return Some(oldest);
+        }
+        let mut tellers: Vec<_> = self.by_heard.values().collect();
+        tellers.sort_by_key(|told| std::cmp::Reverse(told.len()));
+        tellers.into_iter().find_map(may_go)
+    }
+
+    /// Forgets records until so many bytes less are held, or only those are left that must stay. Gives how many went.
+    pub fn forget_bytes(&mut self, bytes: usize, keep: impl Fn(&NodeId) -> bool) -> u64 {
+        let most = self.bytes.saturating_sub(bytes);
+        let mut gone = 0;
+        while self.bytes > most {
+            let Some(oldest) = self.least_wanted(&keep) else { break };
+            self.take(&oldest);
+            gone += 1;
+        }
+        gone
+    }
+
+    /// What all records take up, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     fn expiry(&self, record: &Record, now: Now) -> Option<Duration> {
@@ -205,7 +263,8 @@ impl Table {
         let names: usize = self.by_cap.iter().map(|(name, _)| name.capacity()).sum();
         btree(self.entries.len(), size_of::<(NodeId, Entry)>())
             + btree(self.by_cap.len(), size_of::<(String, NodeId)>())
-            + btree(self.by_heard.len(), size_of::<(u64, NodeId)>())
+            + btree(self.entries.len(), size_of::<(u64, NodeId)>())
+            + btree(self.by_heard.len(), size_of::<(NodeId, BTreeMap<u64, NodeId>)>())
             + btree(self.trackers.len(), size_of::<NodeId>())
             + self.gone.weight(|_, _| 0)
             + records
@@ -214,13 +273,24 @@ impl Table {
 
     fn take(&mut self, node: &NodeId) -> Option<Arc<Record>> {
         let entry = self.entries.remove(node)?;
-        self.by_heard.remove(&entry.heard);
+        if let Some(told) = self.by_heard.get_mut(&entry.from) {
+            told.remove(&entry.heard);
+            if told.is_empty() {
+                self.by_heard.remove(&entry.from);
+            }
+        }
+        self.bytes -= bytes(&entry.record);
         self.trackers.remove(node);
         for name in entry.record.caps.names() {
             self.by_cap.remove(&(name.to_owned(), *node));
         }
         Some(entry.record)
     }
+}
+
+/// What a record takes up, about: its text, what was read from it, and its places in the tables.
+fn bytes(record: &Record) -> usize {
+    2 * record.object.raw().len() + RECORD_BYTES
 }
 
 /// Whether a text names a node: its id, the beginning of its id (at least 4 characters), or its name.
@@ -238,6 +308,7 @@ mod tests {
     use crate::wire::{Capability, Caps, RecordDraft};
 
     const START_MS: u64 = 1_000_000_000;
+    const TELLER: NodeId = NodeId::from_bytes([255; 32]);
 
     fn at(seconds: u64) -> Now {
         Now { mono: Duration::from_secs(seconds), unix_ms: START_MS + seconds * 1000 }
@@ -271,7 +342,7 @@ mod tests {
     #[test]
     fn the_highest_seq_wins_and_what_is_provided_follows_it() {
         let mut t = table(10);
-        let learn = |t: &mut Table, r: Record| t.learn(r, Source::Flood, at(0), |_| false);
+        let learn = |t: &mut Table, r: Record| t.learn(r, Source::Flood, TELLER, at(0), |_| false);
         assert!(matches!(learn(&mut t, record(1, 0, 60, "a")), Learned::Newer(None)));
         assert!(matches!(learn(&mut t, record(1, 0, 60, "b")), Learned::Known));
         assert!(matches!(learn(&mut t, record(1, 1, 60, "b")), Learned::Newer(Some(_))));
@@ -284,13 +355,13 @@ mod tests {
         let mut t = table(10);
         let skew = 300;
         for (seq_s, alive) in [(skew, true), (skew + 1, false), (-60 - skew + 1, true), (-60 - skew, false)] {
-            let learned = t.learn(record(1, seq_s, 60, "a"), Source::Flood, at(0), |_| false);
+            let learned = t.learn(record(1, seq_s, 60, "a"), Source::Flood, TELLER, at(0), |_| false);
             assert_eq!(!matches!(learned, Learned::Dead), alive, "{seq_s}");
             t.expire(at(61));
             assert_eq!(t.len(), 0);
         }
         // The oldest that passes lives for a second.
-        t.learn(record(1, -60 - skew + 1, 60, "a"), Source::Flood, at(0), |_| false);
+        t.learn(record(1, -60 - skew + 1, 60, "a"), Source::Flood, TELLER, at(0), |_| false);
         t.expire(at(1));
         assert_eq!(t.len(), 0);
     }
@@ -299,27 +370,75 @@ mod tests {
     fn the_one_longest_unheard_goes_unless_it_is_connected() {
         let mut t = table(3);
         for seed in 1..=3 {
-            t.learn(record(seed, 0, 60, "a"), Source::Flood, at(0), |_| false);
+            t.learn(record(seed, 0, 60, "a"), Source::Flood, TELLER, at(0), |_| false);
         }
-        t.learn(record(1, 1, 60, "a"), Source::Flood, at(0), |_| false);
+        t.learn(record(1, 1, 60, "a"), Source::Flood, TELLER, at(0), |_| false);
         let second = Identity::from_seed([2; 32]).id();
-        t.learn(record(4, 0, 60, "a"), Source::Flood, at(0), |n| *n == second);
+        t.learn(record(4, 0, 60, "a"), Source::Flood, TELLER, at(0), |n| *n == second);
         let has = |t: &Table, seed| t.get(&Identity::from_seed([seed; 32]).id()).is_some();
         assert_eq!([1, 2, 3, 4].map(|s| has(&t, s)), [true, true, false, true]);
-        assert_eq!((t.by_heard.len(), t.providers("a").count()), (3, 3));
+        assert_eq!((t.by_heard[&TELLER].len(), t.providers("a").count()), (3, 3));
+    }
+
+    #[test]
+    fn who_tells_much_pushes_out_its_own_and_nobody_elses() {
+        let teller = |n| NodeId::from_bytes([n; 32]);
+        let mut t = Table::new(&Limits { max_records: 20, max_records_per_peer: 15, ..Limits::default() });
+        let has = |t: &Table, seed| t.get(&Identity::from_seed([seed; 32]).id()).is_some();
+        for seed in 1..=6 {
+            t.learn(record(seed, 0, 60, "a"), Source::Flood, teller(200), at(0), |_| false);
+        }
+        for seed in 50..=90 {
+            t.learn(record(seed, 0, 60, "a"), Source::Flood, teller(201), at(0), |_| false);
+        }
+        assert_eq!((t.len(), t.by_heard[&teller(201)].len()), (20, 14));
+        assert!((1..=6).all(|seed| has(&t, seed)) && has(&t, 90) && !has(&t, 50));
+        // Alone it has no more than its own share.
+        let mut t = Table::new(&Limits { max_records: 20, max_records_per_peer: 15, ..Limits::default() });
+        for seed in 50..=90 {
+            t.learn(record(seed, 0, 60, "a"), Source::Flood, teller(201), at(0), |_| false);
+        }
+        assert_eq!(t.len(), 15);
+        // What somebody told first stays its own, though another repeats it; not when it speaks for itself.
+        t.learn(record(1, 0, 60, "a"), Source::Flood, teller(200), at(0), |_| false);
+        t.learn(record(1, 1, 60, "a"), Source::Flood, teller(201), at(0), |_| false);
+        assert_eq!(t.by_heard[&teller(200)].len(), 1);
+        let own = Identity::from_seed([1; 32]).id();
+        t.learn(record(1, 2, 60, "a"), Source::Flood, own, at(0), |_| false);
+        assert!(!t.by_heard.contains_key(&teller(200)) && t.by_heard[&own].len() == 1);
+    }
+
+    #[test]
+    fn memory_is_given_back_and_counted() {
+        let mut t = table(100);
+        for seed in 1..=10 {
+            t.learn(record(seed, 0, 60, "a"), Source::Flood, TELLER, at(0), |_| false);
+        }
+        let (all, kept) = (t.bytes(), Identity::from_seed([1; 32]).id());
+        assert!(all > 10 * RECORD_BYTES, "{all}");
+        assert_eq!((t.forget_bytes(all / 2, |n| *n == kept), t.len()), (5, 5));
+        assert_eq!((t.forget_bytes(usize::MAX, |n| *n == kept), t.len()), (4, 1));
+        t.expire(at(100));
+        assert_eq!((t.bytes(), t.by_heard.len()), (0, 0));
     }
 
     #[test]
     fn what_a_node_said_before_it_left_is_refused_until_it_is_back() {
         let mut t = table(10);
-        t.learn(record(1, 0, 60, "a"), Source::Flood, at(0), |_| false);
+        t.learn(record(1, 0, 60, "a"), Source::Flood, TELLER, at(0), |_| false);
         let id = Identity::from_seed([1; 32]).id();
         assert!(t.forget(&id, at(1)).is_some() && t.forget(&id, at(1)).is_none());
-        assert!(matches!(t.learn(record(1, 0, 60, "a"), Source::Flood, at(2), |_| false), Learned::Dead));
-        assert!(matches!(t.learn(record(1, 1, 60, "a"), Source::Flood, at(2), |_| false), Learned::Newer(None)));
+        assert!(matches!(t.learn(record(1, 0, 60, "a"), Source::Flood, TELLER, at(2), |_| false), Learned::Dead));
+        assert!(matches!(
+            t.learn(record(1, 1, 60, "a"), Source::Flood, TELLER, at(2), |_| false),
+            Learned::Newer(None)
+        ));
         t.forget(&id, at(3));
         t.revive(&id);
-        assert!(matches!(t.learn(record(1, 0, 60, "a"), Source::Flood, at(3), |_| false), Learned::Newer(None)));
+        assert!(matches!(
+            t.learn(record(1, 0, 60, "a"), Source::Flood, TELLER, at(3), |_| false),
+            Learned::Newer(None)
+        ));
     }
 
     #[test]
@@ -336,7 +455,7 @@ mod tests {
     fn what_is_wanted_is_found_by_name_and_by_beginning_each_once() {
         let mut t = table(300);
         for (seed, cap) in [(1, "a.x"), (2, "a.y"), (3, "ab"), (4, "b")] {
-            t.learn(record(seed, 0, 60, cap), Source::Flood, at(0), |_| false);
+            t.learn(record(seed, 0, 60, cap), Source::Flood, TELLER, at(0), |_| false);
         }
         let id = |seed| Identity::from_seed([seed; 32]).id();
         let wanted = |interests: &[&str], most| {

@@ -29,19 +29,42 @@ impl Bucket {
     /// Takes a token, or tells how long it takes until there is one. `now` is time since any fixed moment; a `now`
     /// before the last one counts as the last one.
     pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
+        self.take_many(1, now)
+    }
+
+    /// Takes so many tokens, or tells how long it takes until there are as many. More than it ever holds is taken for all
+    /// that it holds.
+    pub fn take_many(&mut self, tokens: u64, now: Duration) -> Result<(), Duration> {
+        self.fill(now);
+        let wanted = tokens.saturating_mul(PARTS).min(self.full);
+        match self.level.checked_sub(wanted) {
+            Some(rest) => {
+                self.level = rest;
+                Ok(())
+            }
+            None => Err(Duration::from_nanos((wanted - self.level).div_ceil(self.per_second))),
+        }
+    }
+
+    /// Takes so many tokens, or all there are.
+    pub fn take_up_to(&mut self, tokens: u64, now: Duration) {
+        self.fill(now);
+        self.level = self.level.saturating_sub(tokens.saturating_mul(PARTS));
+    }
+
+    /// Whether nothing is missing: it tells no more than a new one.
+    pub fn is_full(&mut self, now: Duration) -> bool {
+        self.fill(now);
+        self.level == self.full
+    }
+
+    fn fill(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.filled);
         if !passed.is_zero() {
             self.filled = now;
             let gained = passed.as_nanos().saturating_mul(self.per_second.into());
             let level = u128::from(self.level).saturating_add(gained).min(self.full.into());
             self.level = u64::try_from(level).unwrap_or(self.full);
-        }
-        match self.level.checked_sub(PARTS) {
-            Some(rest) => {
-                self.level = rest;
-                Ok(())
-            }
-            None => Err(Duration::from_nanos((PARTS - self.level).div_ceil(self.per_second))),
         }
     }
 }
@@ -67,6 +90,18 @@ mod tests {
         // It never holds more than the burst.
         assert_eq!([bucket.take(at(99_000)), bucket.take(at(99_000)), bucket.take(at(99_000))], [Ok(()); 3]);
         assert!(bucket.take(at(99_000)).is_err());
+    }
+
+    #[test]
+    fn many_at_once() {
+        let mut bucket = Bucket::new(1000, 2000);
+        assert_eq!(bucket.take_many(1500, at(0)), Ok(()));
+        assert_eq!(bucket.take_many(1500, at(0)), Err(at(1000)));
+        assert_eq!(bucket.take_many(u64::MAX, at(1000)), Err(at(500)), "no more than it holds");
+        assert_eq!(bucket.take_many(u64::MAX, at(1500)), Ok(()));
+        bucket.take_up_to(5000, at(2000));
+        assert_eq!(bucket.take(at(2000)), Err(at(1)));
+        assert!(!bucket.is_full(at(3999)) && bucket.is_full(at(4000)));
     }
 
     #[test]

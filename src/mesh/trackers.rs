@@ -172,11 +172,20 @@ impl State {
         }
     }
 
+    /// Who is not let in any more is not dialled either.
+    pub(super) fn forget_barred_trackers(&mut self) {
+        let barred: Vec<NodeId> =
+            self.known_trackers.candidates.keys().filter(|node| !self.admits(node)).copied().collect();
+        for node in barred {
+            self.known_trackers.candidates.remove(&node);
+        }
+    }
+
     /// A record was learned: it may be a tracker's.
     pub(super) fn tracker_learned(&mut self, record: &Record, from: Option<NodeId>, now: Now) {
         let node = record.node_id;
         let addrs = self.dialable(&record.addrs);
-        if record.tracker != TrackerRole::Public || addrs.is_empty() || node == self.me {
+        if record.tracker != TrackerRole::Public || addrs.is_empty() || node == self.me || !self.admits(&node) {
             self.known_trackers.candidates.remove(&node);
             return;
         }

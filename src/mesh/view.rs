@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::clock::Now;
 use super::conn_id::ConnId;
 use super::peers::Peer;
+use super::policy::TaskRefusals;
 use super::state::{Counters, State};
 use crate::identity::NodeId;
 use crate::node::{CapabilityInfo, FoundNode, PeerInfo, Source, TrackerRole, Way};
@@ -17,6 +18,8 @@ pub struct View {
     pub peers: usize,
     /// Python nodes.
     pub unproven_peers: usize,
+    /// Peers of either kind whose connection is encrypted.
+    pub encrypted_peers: usize,
     /// Records kept.
     pub records: usize,
     /// Handlers at work.
@@ -33,6 +36,7 @@ impl State {
         View {
             peers: self.peers.all_proven().count(),
             unproven_peers: self.peers.legacy().count(),
+            encrypted_peers: self.peers.iter().filter(|(_, peer)| peer.arrival.encrypted).count(),
             records: self.table.len(),
             tasks_running: self.tasks.running(),
             calls_running: self.calls.len(),
@@ -61,6 +65,7 @@ impl State {
             proven: peer.legacy.is_none(),
             addr: a.addr,
             inbound: a.inbound,
+            encrypted: a.encrypted,
             found: a.how.found,
             via: None,
             via_name: String::new(),
@@ -137,7 +142,7 @@ impl State {
 
     /// Whether a proven node is connected.
     pub fn is_connected(&self, node: &NodeId) -> bool {
-        self.peers.conn_of(node).is_some()
+        self.peers.conn_of(&self.keys.current(node)).is_some()
     }
 
     /// Who is connected and proven, and how each was found.
@@ -145,14 +150,14 @@ impl State {
         self.peers.all_proven().map(|(_, peer)| (peer.arrival.node, peer.arrival.how.found))
     }
 
-    /// Whether a node may be connected to this one.
-    pub fn allows(&self, node: &NodeId) -> bool {
-        self.config.allow.as_ref().is_none_or(|allow| allow.contains(node))
-    }
-
     /// Whether a node is connected, proven or not.
     pub fn is_present(&self, node: &NodeId) -> bool {
-        self.peers.conn_of(node).is_some() || self.peers.legacy_conn_of(node).is_some()
+        self.is_connected(node) || self.peers.legacy_conn_of(node).is_some()
+    }
+
+    /// Who is connected over a connection that is in use.
+    pub fn node_of(&self, conn: ConnId) -> Option<NodeId> {
+        self.peers.get(conn).map(|p| p.arrival.node)
     }
 
     /// Whether a connection is a Python node's.
@@ -163,6 +168,13 @@ impl State {
     /// Whether anybody is connected.
     pub fn has_peers(&self) -> bool {
         self.peers.iter().next().is_some()
+    }
+
+    /// How many rules there are for capabilities, for how many nodes everything is served if only for some, and what was
+    /// refused by capability.
+    pub fn task_refusals(&self) -> (usize, Option<usize>, BTreeMap<String, TaskRefusals>) {
+        let (rules, serve_only) = self.policies.size();
+        (rules, serve_only, self.policies.refused().clone())
     }
 
     /// What is counted as refused, with names for programs.

@@ -6,31 +6,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::places::{NoPlace, Place, Places};
 use super::stream::Stream;
-use crate::error::CloseReason;
 use crate::wire::Framing;
 
-/// The most that are told `FULL` at once; further ones are just closed.
+/// The most that are told at once why they get no place; further ones are just closed.
 const MAX_TOLD: usize = 32;
 
-/// How long one that is told `FULL` may take to show its framing.
+/// How long one that is told may take to show its framing.
 const FIRST_BYTE: Duration = Duration::from_millis(500);
 
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// Accepts connections until `cancel`, each with a permit to be kept for as long as the connection lives. When there
-/// is none left, the other side is told `FULL`.
+/// Accepts connections until `cancel`, each with a place to be kept for as long as the connection lives. When there
+/// is none left, the other side is told why.
 pub async fn accept_loop(
     listener: TcpListener,
-    max_connections: Arc<Semaphore>,
+    places: Arc<Places>,
     cancel: CancellationToken,
-    on_stream: impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit) + Send,
+    on_stream: impl Fn(TcpStream, SocketAddr, Place) + Send,
 ) {
     let mut telling = JoinSet::new();
     let mut backoff = BACKOFF_MIN;
@@ -44,10 +43,10 @@ pub async fn accept_loop(
         match accepted {
             Ok((stream, addr)) => {
                 backoff = BACKOFF_MIN;
-                match Arc::clone(&max_connections).try_acquire_owned() {
-                    Ok(permit) => on_stream(stream, addr, permit),
-                    Err(_) if telling.len() < MAX_TOLD => {
-                        telling.spawn(tell_full(stream));
+                match places.take(addr.ip()) {
+                    Ok(place) => on_stream(stream, addr, place),
+                    Err(why) if telling.len() < MAX_TOLD => {
+                        telling.spawn(tell(stream, why));
                     }
                     Err(_) => drop(stream),
                 }
@@ -71,9 +70,9 @@ fn is_of_the_stream(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-async fn tell_full(stream: TcpStream) {
+async fn tell(stream: TcpStream, why: NoPlace) {
     let mut stream = Stream::new(stream, Framing::Line);
     // A `bye` in the wrong framing would not be understood.
     let _ = timeout(FIRST_BYTE, stream.detect()).await;
-    stream.refuse(CloseReason::Full, "this node has all the connections it can take; try again later").await;
+    stream.refuse(why.reason(), &why.message()).await;
 }

@@ -1,7 +1,7 @@
 //! A connection: the handle to it, and what its two tasks share.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,9 @@ use crate::wire::{Object, Speaker, draft};
 /// in that time.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
+/// How long a peer may take for its `bye` when the memory is wanted.
+const SHED: Duration = Duration::from_millis(500);
+
 /// Longer times mean "never"; added to a moment they would overflow it.
 pub(super) const FOREVER: Duration = Duration::from_secs(365 * 86_400);
 
@@ -41,6 +44,10 @@ pub(super) struct Shared {
     pub(super) aborted: CancellationToken,
     /// The writer has written its last.
     pub(super) written: CancellationToken,
+    /// What it holds is to be given back at once: nothing more is read.
+    pub(super) shed: CancellationToken,
+    /// Bytes of input that is not a complete message yet.
+    pub(super) partial: AtomicUsize,
     /// The first cause counts: those after it are its consequences.
     end: Mutex<Option<End>>,
     began: Instant,
@@ -158,9 +165,11 @@ impl Established {
         let shared = Arc::new(Shared {
             id,
             speaker: self.proven.speaker,
-            outbox: Outbox::new(framing, &cfg.limits),
+            outbox: Outbox::new(framing, &cfg.limits, Arc::clone(&cfg.memory)),
             aborted: CancellationToken::new(),
             written: CancellationToken::new(),
+            shed: CancellationToken::new(),
+            partial: AtomicUsize::new(0),
             end: Mutex::default(),
             began: Instant::now(),
             heard: AtomicU64::new(0),
@@ -176,8 +185,8 @@ impl Established {
             shared.abort(None, error.to_string());
         }
         let ending = Arc::new(Ending { shared: Arc::clone(&shared), hooks });
-        let (read, write) = self.stream.tcp.into_split();
-        let reader = Reader::new(Arc::clone(&ending), read, self.stream.codec, self.stream.buffer, &cfg.limits);
+        let (read, write) = self.stream.io.into_split();
+        let reader = Reader::new(Arc::clone(&ending), read, self.stream.codec, self.stream.buffer, cfg);
         let writer = Writer::new(ending, write, Arc::clone(cfg));
         let write_timeout = cfg.limits.write_timeout;
         (Connection { inner: Arc::new(Inner { shared, write_timeout }) }, Tasks { reader, writer })
@@ -242,17 +251,31 @@ impl Connection {
         self.inner.shared.close(reason, message, self.inner.write_timeout);
     }
 
+    /// Gives back what it holds, and ends it: `bye` is sent if the peer takes it soon.
+    pub fn shed(&self, reason: CloseReason, message: &str) {
+        let shared = &self.inner.shared;
+        shared.outbox.empty();
+        shared.close(reason, message, SHED);
+        shared.shed.cancel();
+    }
+
+    /// Bytes that it holds for its peer: what waits to be sent, and input that is not complete.
+    pub fn holds(&self) -> usize {
+        let shared = &self.inner.shared;
+        shared.outbox.bytes() + shared.partial.load(Ordering::Relaxed)
+    }
+
     /// Ends the connection here and now; what waits is lost.
     pub fn abort(&self) {
         self.inner.shared.abort(None, "the connection was aborted");
     }
 
-    /// Bytes received.
+    /// Bytes of messages received.
     pub fn bytes_in(&self) -> u64 {
         self.inner.shared.bytes_in.load(Ordering::Relaxed)
     }
 
-    /// Bytes sent.
+    /// Bytes of messages sent.
     pub fn bytes_out(&self) -> u64 {
         self.inner.shared.bytes_out.load(Ordering::Relaxed)
     }

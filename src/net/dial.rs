@@ -96,7 +96,7 @@ pub(super) async fn shake(
     match ended {
         Ok(((proven, welcome), (addr, local))) => {
             stream.trusted();
-            Ok(Established { proven, addr, local, inbound: false, welcome, stream })
+            Ok(Established { proven, addr, local, inbound: false, pinned: expected, welcome, stream })
         }
         Err(error) => {
             part(stream, &error).await;
@@ -112,7 +112,12 @@ async fn introduce(
 ) -> Result<(Proven, Welcome), HandshakeError> {
     let (dialer, hello) = Dialer::new(&cfg.local(), fresh_nonce(), cfg.now(), expected);
     let answer = stream.ask(&hello).await?;
-    let (auth, proven) = dialer.on_hello_ack(&cfg.local(), &answer, cfg.now())?;
+    let answered = dialer.on_hello_ack(&cfg.local(), &answer, cfg.now())?;
+    let binding = match answered.tls {
+        true => Some(stream.secure(cfg.tls_keys.dialer(answered.proven.node)).await?),
+        false => None,
+    };
+    let (auth, proven) = (answered.auth(&cfg.local(), binding.as_ref()), answered.proven);
     // The listener has shown who it is, and `welcome` names other nodes: it may be long.
     stream.trusted();
     let answer = stream.ask(&auth).await?;

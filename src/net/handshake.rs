@@ -88,12 +88,19 @@ pub struct Established {
     pub local: SocketAddr,
     /// Whether the other side dialled.
     pub inbound: bool,
+    /// Whom this side dialled, if it was to be a certain node: itself, or one that it had the id of before.
+    pub pinned: Option<NodeId>,
     /// How the listener let us in, when we dialled a node that isn't the Python package's.
     pub welcome: Option<Welcome>,
     pub(super) stream: Stream,
 }
 
 impl Established {
+    /// Whether only the two ends can read it.
+    pub fn encrypted(&self) -> bool {
+        self.stream.io.encrypted()
+    }
+
     /// Closes instead of starting: says `bye` and why, within a second.
     pub async fn refuse(self, reason: CloseReason, message: &str) {
         self.stream.refuse(reason, message).await;
@@ -115,7 +122,7 @@ pub async fn handshake_inbound(stream: TcpStream, cfg: &NetConfig) -> Result<Est
     match ended {
         Ok((proven, (addr, local))) => {
             stream.trusted();
-            Ok(Established { proven, addr, local, inbound: true, welcome: None, stream })
+            Ok(Established { proven, addr, local, inbound: true, pinned: None, welcome: None, stream })
         }
         Err(error) => {
             part(stream, &error).await;
@@ -146,8 +153,12 @@ async fn listen(stream: &mut Stream, cfg: &NetConfig) -> Result<Proven, Handshak
     }
     let (listener, ack) = Listener::on_hello(&cfg.local(), &hello, fresh_nonce(), cfg.now())?;
     stream.write(&ack).await?;
+    let binding = match listener.tls() {
+        true => Some(stream.secure(cfg.tls_keys.listener()).await?),
+        false => None,
+    };
     let auth = stream.read().await?;
-    Ok(listener.on_auth(&auth)?)
+    Ok(listener.on_auth(&auth, binding.as_ref())?)
 }
 
 /// Tells the other side why, if that is ours to tell and it can still hear it.

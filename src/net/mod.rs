@@ -4,13 +4,18 @@
 //! that reads and one that writes, so that two peers that both have much to say never wait for each other. What a
 //! connection hears it tells its [`Hooks`], parsed and checked on its own task. Sending only puts a message into the
 //! connection's outbox, and never waits for the peer.
+//!
+//! Between the introductions and the proof the stream becomes TLS when both sides can (`tls`); what lies under the messages from
+//! then on only `io` knows.
 
 mod accept;
 mod connection;
 mod dial;
 mod handshake;
 mod hooks;
+mod io;
 mod outbox;
+mod places;
 mod port;
 mod probe;
 mod punch;
@@ -18,6 +23,7 @@ mod reader;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod writer;
 
 use std::fmt;
@@ -25,7 +31,8 @@ use std::sync::Arc;
 
 use crate::identity::Identity;
 use crate::limits::Limits;
-use crate::mesh::handshake::{LegacyHello, Local};
+use crate::memory::Memory;
+use crate::mesh::handshake::{LegacyHello, Local, Tls};
 
 pub use accept::accept_loop;
 pub use connection::Connection;
@@ -35,9 +42,11 @@ pub use dial::dial_candidate;
 pub use handshake::{Established, HandshakeError, handshake_inbound};
 pub use hooks::{Hooks, Refused};
 pub use outbox::SendError;
+pub use places::{Place, Places};
 pub use port::SharedPort;
 pub use probe::probe;
 pub use punch::{Punch, punch};
+pub use tls::TlsKeys;
 
 /// What the connections of one node have in common.
 #[derive(Clone)]
@@ -52,6 +61,12 @@ pub struct NetConfig {
     pub instance: String,
     /// Its bounds.
     pub limits: Limits,
+    /// What its connections hold in memory is counted there.
+    pub memory: Arc<Memory>,
+    /// Whether connections are encrypted. `features` lists `tls` unless they never are.
+    pub tls: Tls,
+    /// The node's key, for TLS.
+    pub tls_keys: TlsKeys,
     /// Whether nodes of the Python package are admitted, and dialled.
     pub legacy: bool,
     /// What to tell a node of the Python package when dialling it.
@@ -70,6 +85,7 @@ impl NetConfig {
             features: &self.features,
             instance: &self.instance,
             clock_skew_s: self.limits.clock_skew.as_secs(),
+            tls: self.tls,
         }
     }
 

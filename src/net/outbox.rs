@@ -4,13 +4,14 @@
 //! message is a slice of the buffer it arrived in, and would keep all of that alive.
 
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::sync::Notify;
 
 use crate::limits::{Limits, MAX_MESSAGE};
+use crate::memory::{Kind, Memory};
 use crate::wire::{Framing, Object, codec};
 
 /// A message was not taken.
@@ -63,6 +64,7 @@ pub(super) struct Outbox {
     framing: Framing,
     max_bytes: usize,
     max_messages: usize,
+    memory: Arc<Memory>,
     queue: Mutex<Queue>,
     /// There is something to write, or nothing more to come. Only the writer waits for it.
     filled: Notify,
@@ -73,11 +75,12 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(framing: Framing, limits: &Limits) -> Self {
+    pub(super) fn new(framing: Framing, limits: &Limits, memory: Arc<Memory>) -> Self {
         Self {
             framing,
             max_bytes: limits.outbox_bytes,
             max_messages: limits.outbox_messages,
+            memory,
             queue: Mutex::default(),
             filled: Notify::new(),
             drained: Notify::new(),
@@ -111,8 +114,12 @@ impl Outbox {
         if messages > 0 && (bytes + length > self.max_bytes || messages >= self.max_messages) {
             return Err(SendError::Full);
         }
+        let before = queue.waiting.len();
         codec::encode(self.framing, message.raw(), &mut queue.waiting);
+        let more = queue.waiting.len() - before;
         queue.messages += 1;
+        // Before the writer can take it: what is given back first would make less than nothing.
+        self.memory.add(Kind::Outboxes, more);
         drop(queue);
         self.filled.notify_one();
         Ok(())
@@ -130,6 +137,21 @@ impl Outbox {
         self.drained.notify_waiters();
         self.closed.notify_waiters();
         true
+    }
+
+    /// How many bytes wait in it.
+    pub(super) fn bytes(&self) -> usize {
+        let queue = self.queue();
+        queue.waiting.len() + queue.taken_bytes
+    }
+
+    /// Throws away what the writer has not taken yet.
+    pub(super) fn empty(&self) {
+        let mut queue = self.queue();
+        let waiting = mem::take(&mut queue.waiting);
+        queue.messages = 0;
+        drop(queue);
+        self.memory.sub(Kind::Outboxes, waiting.len());
     }
 
     /// Whether it was closed.
@@ -193,11 +215,13 @@ impl Outbox {
     /// For the writer: the batch is down to `rest` bytes.
     pub(super) fn written(&self, rest: usize) {
         let mut queue = self.queue();
-        queue.taken_bytes = rest;
+        let written = queue.taken_bytes.saturating_sub(rest);
+        queue.taken_bytes = rest.min(queue.taken_bytes);
         if rest == 0 {
             queue.taken_messages = 0;
         }
         drop(queue);
+        self.memory.sub(Kind::Outboxes, written);
         if self.has_room() {
             self.drained.notify_waiters();
         }
@@ -213,5 +237,12 @@ impl Outbox {
             }
             None => false,
         }
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        let left = self.bytes();
+        self.memory.sub(Kind::Outboxes, left);
     }
 }

@@ -5,17 +5,18 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncReadExt;
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::yield_now;
-use tokio::time::{sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::codec::Decoder;
 
+use super::NetConfig;
 use super::connection::{Ending, FOREVER, LINGER, Shared};
 use super::hooks::Refused;
+use super::io::ReadHalf;
 use super::stream::READ;
 use crate::error::{CloseReason, ErrorCode};
-use crate::limits::Limits;
+use crate::limits::{CONNECTION_BYTES, MAX_MESSAGE};
+use crate::memory::{Kind, Share};
 use crate::mesh::handshake::tellable;
 use crate::mesh::throttle::Bucket;
 use crate::wire::{Codec, CodecError, Message, Object, check, is_id};
@@ -24,16 +25,27 @@ use crate::wire::{Codec, CodecError, Message, Object, check, is_id};
 /// itself, going through a buffer doesn't.
 const TURN: u32 = 32;
 
+/// No read brings more than this: what is taken at once has to fit in the bucket.
+const LEAST_BURST: u32 = 2 * MAX_MESSAGE as u32;
+
 /// A message longer than this leaves a buffer behind that is not worth keeping.
 const KEEP: usize = 64 * 1024;
 
 pub(super) struct Reader {
     ending: Arc<Ending>,
-    half: OwnedReadHalf,
+    half: ReadHalf,
     codec: Codec,
     buffer: BytesMut,
     idle_timeout: Duration,
     write_timeout: Duration,
+    message_timeout: Duration,
+    /// When the message began that is not complete yet.
+    begun: Option<Instant>,
+    /// What it holds in memory: at rest, and of a message that is not complete.
+    _rest: Share,
+    partial: Share,
+    /// All bytes.
+    bytes: Bucket,
     /// All messages.
     messages: Bucket,
     /// Those that are passed on to many.
@@ -56,13 +68,8 @@ enum Stop {
 }
 
 impl Reader {
-    pub(super) fn new(
-        ending: Arc<Ending>,
-        half: OwnedReadHalf,
-        codec: Codec,
-        buffer: BytesMut,
-        limits: &Limits,
-    ) -> Self {
+    pub(super) fn new(ending: Arc<Ending>, half: ReadHalf, codec: Codec, buffer: BytesMut, cfg: &NetConfig) -> Self {
+        let (limits, memory) = (&cfg.limits, &cfg.memory);
         Self {
             ending,
             half,
@@ -70,6 +77,11 @@ impl Reader {
             buffer,
             idle_timeout: limits.idle_timeout.min(FOREVER),
             write_timeout: limits.write_timeout,
+            message_timeout: limits.message_timeout.min(FOREVER),
+            begun: None,
+            _rest: Share::new(memory, Kind::Connections, CONNECTION_BYTES),
+            partial: Share::new(memory, Kind::Input, 0),
+            bytes: Bucket::new(limits.bytes_per_second, limits.byte_burst.max(LEAST_BURST)),
             messages: Bucket::new(limits.messages_per_second, limits.message_burst),
             floods: Bucket::new(limits.floods_per_second, limits.flood_burst),
             refusals: Bucket::new(limits.messages_per_second, limits.message_burst),
@@ -89,9 +101,18 @@ impl Reader {
             biased;
             () = shared.aborted.cancelled() => {}
             () = lingered => {}
-            () = self.read_to_end(&shared) => {}
+            () = self.read_unless_shed(&shared) => {}
         }
         guard.disarm();
+    }
+
+    async fn read_unless_shed(&mut self, shared: &Shared) {
+        tokio::select! {
+            biased;
+            () = shared.shed.cancelled() => {}
+            () = self.read_to_end(shared) => return,
+        }
+        self.discard(shared).await;
     }
 
     async fn read_to_end(&mut self, shared: &Shared) {
@@ -106,14 +127,14 @@ impl Reader {
             Stop::Ended => return shared.follow(None, "the other side closed the connection"),
             Stop::Broken(error) => return shared.abort(None, format!("the connection broke: {error}")),
         }
-        self.discard().await;
+        self.discard(shared).await;
     }
 
     /// A stream closed with unread bytes in it is reset, and a reset can overtake what we sent last.
-    async fn discard(&mut self) {
+    async fn discard(&mut self, shared: &Shared) {
         self.buffer = BytesMut::new();
-        let mut scratch = vec![0; 4096];
-        while self.half.read(&mut scratch).await.is_ok_and(|read| read > 0) {}
+        self.holds_partial(shared);
+        self.half.discard().await;
     }
 
     async fn read_until_stop(&mut self, shared: &Shared) -> Stop {
@@ -123,6 +144,10 @@ impl Reader {
             match self.codec.decode(&mut self.buffer) {
                 Ok(Some(message)) => {
                     large |= message.len() > KEEP;
+                    self.begun = None;
+                    if self.partial.bytes() > 0 {
+                        self.holds_partial(shared);
+                    }
                     shared.messages_in.fetch_add(1, Ordering::Relaxed);
                     if let Err(stop) = self.take(message, shared).await {
                         return stop;
@@ -143,18 +168,45 @@ impl Reader {
                 self.buffer = BytesMut::new();
                 large = false;
             }
+            self.holds_partial(shared);
             // A long message is read in ever larger steps; never more than has come of it already.
             self.buffer.reserve(READ.max(self.buffer.len()));
             let idle_at = shared.heard_at() + self.idle_timeout;
-            match timeout_at(idle_at, self.half.read_buf(&mut self.buffer)).await {
+            let begun = (!self.buffer.is_empty()).then(|| *self.begun.get_or_insert_with(Instant::now));
+            let late_at = begun.map(|begun| begun + self.message_timeout);
+            let until = late_at.map_or(idle_at, |late_at| late_at.min(idle_at));
+            match timeout_at(until, self.half.read_buf(&mut self.buffer)).await {
                 Ok(Ok(0)) => return Stop::Ended,
-                Ok(Ok(read)) => shared.hears(read),
+                Ok(Ok(read)) => {
+                    shared.hears(read);
+                    self.pace_bytes(read, shared).await;
+                }
                 Ok(Err(error)) => return Stop::Broken(error),
+                Err(_) if late_at == Some(until) => {
+                    let message = format!("a message was not complete {:?} after it began", self.message_timeout);
+                    return Stop::Close(CloseReason::TooSlow, message);
+                }
                 Err(_) => {
                     let message = format!("nothing was heard for {:?}", self.idle_timeout);
                     return Stop::Close(CloseReason::Idle, message);
                 }
             }
+        }
+    }
+
+    /// Counts what has come of a message that is not complete. In steps, so that a short rest of a buffer costs nothing.
+    fn holds_partial(&mut self, shared: &Shared) {
+        let holds = self.buffer.len() / READ * READ;
+        self.partial.set(holds);
+        shared.partial.store(holds, Ordering::Relaxed);
+    }
+
+    /// Waits until the peer is within its bytes again. That is this node's doing, not the peer's, and does not count against a
+    /// message's time.
+    async fn pace_bytes(&mut self, read: usize, shared: &Shared) {
+        while let Err(wait) = self.bytes.take_many(read as u64, shared.elapsed()) {
+            sleep(wait).await;
+            self.begun = self.begun.map(|begun| begun + wait);
         }
     }
 
@@ -181,7 +233,11 @@ impl Reader {
         }
         let flood = matches!(
             message,
-            Message::Query(_) | Message::Event(_) | Message::Announce(..) | Message::InterestUpdate(_)
+            Message::Query(_)
+                | Message::Event(_)
+                | Message::Announce(..)
+                | Message::InterestUpdate(_)
+                | Message::Revoked(_)
         );
         // Before the signature is looked at, which costs more than all else here.
         if flood && let Err(wait) = self.floods.take(shared.elapsed()) {

@@ -5,15 +5,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::codec::Decoder;
 
 use super::handshake::HandshakeError;
+use super::io::Io;
+use super::tls;
 use crate::error::CloseReason;
 use crate::limits::{MAX_HANDSHAKE_MESSAGE, MAX_MESSAGE};
-use crate::mesh::handshake::Refusal;
+use crate::mesh::handshake::{Binding, Refusal};
 use crate::wire::{Codec, CodecError, Framing, Object, codec, draft};
 
 /// How many bytes are asked for at once.
@@ -25,10 +26,10 @@ const PARTING: Duration = Duration::from_secs(1);
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Stream {
-    pub(super) tcp: TcpStream,
+    pub(super) io: Io,
     pub(super) codec: Codec,
     pub(super) buffer: BytesMut,
-    /// Bytes written and read so far.
+    /// Bytes of messages written and read so far.
     pub(super) bytes_out: u64,
     pub(super) bytes_in: u64,
 }
@@ -38,7 +39,7 @@ impl Stream {
         // Without it a small message waits for the answer to the one before. If it fails, so will the first write.
         let _ = tcp.set_nodelay(true);
         let codec = Codec::new(framing, MAX_HANDSHAKE_MESSAGE);
-        Self { tcp, codec, buffer: BytesMut::new(), bytes_out: 0, bytes_in: 0 }
+        Self { io: Io::new(tcp), codec, buffer: BytesMut::new(), bytes_out: 0, bytes_in: 0 }
     }
 
     /// Gives the connection up when what was sent is not acknowledged for so long. Otherwise TCP sends it again after ever
@@ -49,7 +50,7 @@ impl Stream {
         {
             // The option counts milliseconds in 32 bits, and takes 0 for "as the system likes".
             let unacked = unacked.clamp(Duration::from_millis(1), Duration::from_millis(i32::MAX as u64));
-            let _ = socket2::SockRef::from(&self.tcp).set_tcp_user_timeout(Some(unacked));
+            let _ = socket2::SockRef::from(self.io.tcp()).set_tcp_user_timeout(Some(unacked));
         }
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         let _ = unacked;
@@ -58,7 +59,7 @@ impl Stream {
     /// The other end's address and this one's. IPv4 is written as such, also on a socket for both.
     pub(super) fn addrs(&self) -> io::Result<(SocketAddr, SocketAddr)> {
         let plain = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
-        Ok((plain(self.tcp.peer_addr()?), plain(self.tcp.local_addr()?)))
+        Ok((plain(self.io.tcp().peer_addr()?), plain(self.io.tcp().local_addr()?)))
     }
 
     /// Waits for the first byte, which tells the framing; `None` if it is neither.
@@ -75,12 +76,13 @@ impl Stream {
 
     async fn fill(&mut self) -> Result<(), HandshakeError> {
         self.buffer.reserve(READ);
-        match self.tcp.read_buf(&mut self.buffer).await {
+        match self.io.read_buf(&mut self.buffer).await {
             Ok(0) => Err(HandshakeError::Ended { heard: self.bytes_in > 0 }),
             Ok(read) => {
                 self.bytes_in += read as u64;
                 Ok(())
             }
+            Err(error) if self.io.encrypted() => Err(tls::failure(error)),
             // Closing with our bytes unread makes a reset of it: it means the same.
             Err(error) if is_reset(&error) => Err(HandshakeError::Ended { heard: self.bytes_in > 0 }),
             Err(error) => Err(error.into()),
@@ -111,7 +113,7 @@ impl Stream {
     pub(super) async fn write(&mut self, message: &Object) -> Result<(), HandshakeError> {
         let mut out = BytesMut::new();
         codec::encode(self.codec.framing(), message.raw(), &mut out);
-        self.tcp.write_all(&out).await?;
+        self.io.write_all(&out).await?;
         self.bytes_out += out.len() as u64;
         Ok(())
     }
@@ -121,15 +123,29 @@ impl Stream {
         self.codec.set_max(MAX_MESSAGE);
     }
 
+    /// From now on the stream is TLS; gives what names the TLS connection. What the other side has said already was said
+    /// where everybody on the way can write: it is not taken for something said inside.
+    pub(super) async fn secure(
+        &mut self,
+        tls: Result<rustls::Connection, rustls::Error>,
+    ) -> Result<Binding, HandshakeError> {
+        if !self.buffer.is_empty() {
+            let message = "bytes between the messages in plain text and the beginning of TLS";
+            return Err(Refusal::new(CloseReason::BadHandshake, message).into());
+        }
+        let tls = tls.map_err(|error| Refusal::new(CloseReason::BadHandshake, format!("TLS: {error}")))?;
+        self.io.secure(tls).await.map_err(tls::failure)?;
+        let tls = self.io.tls().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
+        Ok(tls::binding(tls)?)
+    }
+
     /// Says why, and closes. A stream closed with unread bytes in it is reset, and a reset can overtake the `bye`: so
     /// what still comes is read for a while.
     pub(super) async fn refuse(mut self, reason: CloseReason, message: &str) {
         let part = async {
-            self.write(&draft::bye(reason, message)).await?;
-            self.tcp.shutdown().await?;
-            let mut scratch = [0; 4096];
-            while self.tcp.read(&mut scratch).await? > 0 {}
-            Ok::<_, HandshakeError>(())
+            // Between plain text and TLS nothing can be said.
+            let _ = self.write(&draft::bye(reason, message)).await;
+            self.io.part().await
         };
         // Nobody is left to be told if that fails.
         let _ = timeout(PARTING, part).await;
@@ -156,7 +172,7 @@ mod tests {
         for (tcp, ms) in [(near.unwrap(), 15_000), (far.unwrap().0, 1)] {
             let stream = Stream::new(tcp, Framing::Line);
             stream.give_up_after(Duration::from_millis(ms));
-            let set = socket2::SockRef::from(&stream.tcp).tcp_user_timeout().unwrap();
+            let set = socket2::SockRef::from(stream.io.tcp()).tcp_user_timeout().unwrap();
             assert_eq!(set, Some(Duration::from_millis(ms)));
         }
     }

@@ -6,12 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::NetConfig;
 use super::connection::{Ending, FOREVER, Shared};
+use super::io::WriteHalf;
 use super::outbox::Next;
 use crate::error::CloseReason;
 use crate::wire::{codec, draft};
@@ -21,7 +20,7 @@ const KEEP: usize = 256 * 1024;
 
 pub(super) struct Writer {
     ending: Arc<Ending>,
-    half: OwnedWriteHalf,
+    half: WriteHalf,
     cfg: Arc<NetConfig>,
     batch: BytesMut,
 }
@@ -33,7 +32,7 @@ enum Stuck {
 }
 
 impl Writer {
-    pub(super) fn new(ending: Arc<Ending>, half: OwnedWriteHalf, cfg: Arc<NetConfig>) -> Self {
+    pub(super) fn new(ending: Arc<Ending>, half: WriteHalf, cfg: Arc<NetConfig>) -> Self {
         Self { ending, half, cfg, batch: BytesMut::new() }
     }
 
@@ -95,12 +94,12 @@ impl Writer {
     async fn write_batch(&mut self, shared: &Shared) -> Result<(), Stuck> {
         let patience: Duration = self.cfg.limits.write_timeout;
         let length = self.batch.len();
-        while self.batch.has_remaining() {
+        while self.batch.has_remaining() || !self.half.flushed() {
+            let before = self.batch.len();
             // Any progress starts the time anew: a slow line is not a peer that doesn't read.
-            match timeout(patience, self.half.write(&self.batch)).await {
-                Ok(Ok(0)) => return Err(Stuck::Lost(io::ErrorKind::WriteZero.into())),
-                Ok(Ok(written)) => {
-                    self.batch.advance(written);
+            match timeout(patience, self.half.write_part(&mut self.batch)).await {
+                Ok(Ok(())) => {
+                    let written = before - self.batch.len();
                     shared.bytes_out.fetch_add(written as u64, Ordering::Relaxed);
                     shared.outbox.written(self.batch.len());
                 }

@@ -1,5 +1,6 @@
 //! Setting a node up.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,6 +8,9 @@ use std::path::PathBuf;
 use crate::error::Error;
 use crate::identity::{Identity, NodeId};
 use crate::limits::Limits;
+use crate::mesh::access::Access;
+use crate::mesh::handshake::Tls;
+use crate::mesh::policy::Policy;
 use crate::wire::Capability;
 
 use super::task::{BoxHandler, boxed};
@@ -83,13 +87,20 @@ pub struct Builder {
     pub(crate) interests: Vec<String>,
     pub(crate) handlers: Vec<(String, BoxHandler)>,
     pub(crate) default_handler: Option<BoxHandler>,
+    pub(crate) handlers_here: bool,
     pub(crate) tracker: Tracker,
     pub(crate) legacy: bool,
+    pub(crate) tls: Tls,
     pub(crate) port_map: bool,
     pub(crate) dht: Dht,
     pub(crate) dht_port: Option<u16>,
+    pub(crate) access: Access,
+    pub(crate) access_file: Option<PathBuf>,
+    pub(crate) policies: Vec<Policy>,
+    pub(crate) serve_only: Option<BTreeSet<NodeId>>,
     pub(crate) limits: Limits,
     pub(crate) remember: Option<PathBuf>,
+    pub(crate) statements: Option<PathBuf>,
     #[cfg(feature = "lan")]
     pub(crate) lan: Option<Lan>,
 }
@@ -160,9 +171,14 @@ impl Builder {
         self
     }
 
-    /// Answers tasks for one capability, each on a tokio task of its own: what blocks its thread belongs into
-    /// [`std::thread`] or tokio's `spawn_blocking`. It is not announced by this alone: say [`agent`](Self::agent),
-    /// [`model`](Self::model), [`tool`](Self::tool) or [`capability`](Self::capability) as well.
+    /// Answers tasks for one capability, each on a tokio task of its own. It is not announced by this alone: say
+    /// [`agent`](Self::agent), [`model`](Self::model), [`tool`](Self::tool) or [`capability`](Self::capability) as well.
+    ///
+    /// Handlers run on threads that all nodes of the process share for it: twice as many as there are cores, and at least
+    /// 8. What blocks its thread belongs into [`std::thread`] or tokio's `spawn_blocking` all the same: as many handlers that
+    /// block as there are threads hold up the others, whose tasks are then refused as `OVERLOADED` after 5 s. Connections,
+    /// calls and deadlines go on meanwhile, on a runtime with one thread too. See also
+    /// [`handlers_here`](Self::handlers_here).
     pub fn handler<F, Fut, P>(mut self, capability: impl Into<String>, handler: F) -> Self
     where
         F: Fn(Task, Context) -> Fut + Send + Sync + 'static,
@@ -184,6 +200,13 @@ impl Builder {
         self
     }
 
+    /// Runs handlers on the runtime that starts the node, for those that need just that one, as for its paused clock. A handler that blocks then holds up the node as well; on a runtime with one thread, all of it. Default: they
+    /// run on threads of their own.
+    pub fn handlers_here(mut self) -> Self {
+        self.handlers_here = true;
+        self
+    }
+
     /// Makes the node a tracker. Default: it is none.
     pub fn tracker(mut self, tracker: Tracker) -> Self {
         self.tracker = tracker;
@@ -193,6 +216,13 @@ impl Builder {
     /// Admits nodes of the Python package elo-node, as unproven peers. Default: they are refused.
     pub fn legacy(mut self, admit: bool) -> Self {
         self.legacy = admit;
+        self
+    }
+
+    /// Whether connections are encrypted (TLS 1.3, with the nodes' own keys). Default: [`Tls::Preferred`]. Nodes of the Python
+    /// package can't: [`Tls::Required`] doesn't go with [`legacy`](Self::legacy).
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = tls;
         self
     }
 
@@ -216,6 +246,38 @@ impl Builder {
         self
     }
 
+    /// Whom it lets in. Default: everybody. A [private tracker](Tracker::Private) lets in those it names and those allowed here.
+    /// [`Node::set_access`] changes it while the node runs.
+    pub fn access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
+
+    /// A file with those allowed and denied, on top of what [`access`](Self::access) says: a line is `allow ID  # note`
+    /// or `deny ID  # note`. It may be missing. It is watched, and a change counts within seconds. One that can't be used (a line
+    /// that is not understood, more than 100000 ids, writable by others, somebody else's) keeps the node from
+    /// starting; while the node runs, what the file said before counts on, and [`Status::access`](super::Status::access) tells. So
+    /// it is when the file is gone. Default: none.
+    pub fn access_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.access_file = Some(path.into());
+        self
+    }
+
+    /// A rule for who may ask for what. The first whose pattern covers a capability decides; without one, everybody who is
+    /// let in may. At most 256.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policies.push(policy);
+        self
+    }
+
+    /// Serves these nodes and nobody else: all that it provides, `ping` and `health` included. What a
+    /// [policy](Self::policy) says counts on top. Others may connect, find each other and be relayed. Said again, it adds.
+    /// Default: it serves everybody it lets in.
+    pub fn serve_only(mut self, nodes: impl IntoIterator<Item = NodeId>) -> Self {
+        self.serve_only.get_or_insert_default().extend(nodes);
+        self
+    }
+
     /// Other bounds than the default ones: `Limits::default().with(|l| l.max_tasks = 4)`.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -227,6 +289,14 @@ impl Builder {
     /// aside (`.damaged`), one that can't be written is done without. Default: nobody is remembered.
     pub fn remember(mut self, path: impl Into<PathBuf>) -> Self {
         self.remember = Some(path.into());
+        self
+    }
+
+    /// Remembers from one run to the next in this file which ids were replaced by others and which were revoked: at most
+    /// some thousand statements. Without it a run learns that anew, and may take a stolen key's word for it. A file that is
+    /// damaged is put aside (`.damaged`), one that can't be written is done without. Default: they are not remembered.
+    pub fn remember_keys(mut self, path: impl Into<PathBuf>) -> Self {
+        self.statements = Some(path.into());
         self
     }
 

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::driver::Shared;
+use super::driver::{Place, Shared};
 use crate::identity::NodeId;
 use crate::mesh::How;
 use crate::net::Punch;
@@ -42,7 +42,7 @@ impl Shared {
                         break;
                     };
                     match crate::net::dial(&addr.to_string(), Some(node), &shared.net).await {
-                        Ok(established) => match shared.established(established, Some(place), how) {
+                        Ok(established) => match shared.established(established, Some(Place::Made(place)), how) {
                             Ok(_) => return,
                             Err((reason, message)) => why = format!("{reason}: {message}"),
                         },
@@ -63,9 +63,9 @@ impl Shared {
 
     /// A place among the dials under way, and one among the connections made for calls.
     #[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "only what discovery names is dialled so"))]
-    pub(crate) async fn place_for_dial(&self) -> Option<(SemaphorePermit<'_>, OwnedSemaphorePermit)> {
+    pub(crate) async fn place_for_dial(&self) -> Option<(SemaphorePermit<'_>, Place)> {
         let permit = self.dials.under_way.acquire().await.ok()?;
-        Some((permit, Arc::clone(&self.dials.places).try_acquire_owned().ok()?))
+        Some((permit, Place::Made(Arc::clone(&self.dials.places).try_acquire_owned().ok()?)))
     }
 
     /// Connects to a node through both NATs, while it connects to us.
@@ -77,10 +77,12 @@ impl Shared {
                 let why = match place {
                     Err(_) => format!("this node has made all the connections it may ({})", shared.places),
                     Ok(place) => match crate::net::punch(punch, node, &shared.net).await {
-                        Ok(established) => match shared.established(established, Some(place), How::PUNCHED) {
-                            Ok(_) => return,
-                            Err((reason, message)) => format!("{reason}: {message}"),
-                        },
+                        Ok(established) => {
+                            match shared.established(established, Some(Place::Made(place)), How::PUNCHED) {
+                                Ok(_) => return,
+                                Err((reason, message)) => format!("{reason}: {message}"),
+                            }
+                        }
                         Err(why) => why,
                     },
                 };

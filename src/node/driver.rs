@@ -17,17 +17,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Inner;
+use super::access::AccessPart;
 use super::dht::DhtPart;
 use super::dials::Dials;
 use super::info::{Activity, PortMapping};
 use super::keeper::Discovery;
+use super::kept::Kept;
 use super::run::RunningTask;
 use super::search::SearchNews;
 use super::subscriptions::Subscribers;
 use super::task::BoxHandler;
 use crate::identity::{Identity, NodeId};
+use crate::memory::Memory;
 use crate::mesh::{Action, CallEvent, ConnId, Now, State, TaskKey};
-use crate::net::{Connection, NetConfig};
+use crate::net::{self, Connection, NetConfig, Places};
 
 /// How many things that happened wait for an owner who doesn't look.
 const ACTIVITY: usize = 1024;
@@ -49,14 +52,21 @@ pub(crate) struct Traffic {
     pub(crate) closed: Mutex<std::collections::BTreeMap<String, u64>>,
 }
 
+/// A place among the connections that may be; given back when it is dropped.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// Of one that the other side made.
+    Taken(net::Place),
+    /// Of one that this node made for its calls.
+    Made(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit),
+}
+
 /// A live connection, and its place among those that may be.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) connection: Arc<Connection>,
-    /// Whether the other side dialled.
-    pub(crate) inbound: bool,
     /// Given back when the connection is gone. Configured peers need none.
-    pub(crate) _place: Option<OwnedSemaphorePermit>,
+    pub(crate) _place: Option<Place>,
 }
 
 /// Counts a decision from before it is made until it is carried out.
@@ -93,13 +103,23 @@ pub(crate) struct Shared {
     pub(crate) subscribers: Subscribers,
     pub(crate) activity: broadcast::Sender<Activity>,
     pub(crate) peers_changed: watch::Sender<u64>,
+    /// Who is let in.
+    pub(crate) access: AccessPart,
+    /// Counts the changes of that.
+    pub(crate) access_changed: watch::Sender<u64>,
+    /// How the configured peers are doing.
+    pub(crate) kept: Kept,
     /// Places for those who dial this node.
-    pub(crate) connections: Arc<Semaphore>,
+    pub(crate) entrance: Arc<Places>,
+    /// How much memory peers make it hold.
+    pub(crate) memory: Arc<Memory>,
     /// What this node dials for its calls.
     pub(super) dials: Dials,
-    /// How many places there are of either kind.
+    /// How many places there are for what this node dials for its calls.
     pub(crate) places: usize,
     alarm: Notify,
+    /// Rings when the statements about keys are to be saved.
+    pub(crate) keys_changed: Notify,
     armed: AtomicU64,
     /// How many decisions are not carried out yet.
     carrying: AtomicUsize,
@@ -111,6 +131,8 @@ pub(crate) struct Shared {
     pub(crate) stopped: CancellationToken,
     /// Whether somebody has asked for a graceful stop.
     pub(crate) stopping: AtomicBool,
+    /// Whether handlers run on threads of their own.
+    pub(crate) apart: bool,
     /// Where the node's tasks run, also those that are wanted by somebody outside of it.
     pub(crate) runtime: Handle,
     pub(crate) spawned: TaskTracker,
@@ -159,16 +181,17 @@ impl Shared {
         listen: Vec<SocketAddr>,
         state: State,
         handlers: Handlers,
-        max_connections: usize,
         discovery: Discovery,
         (dht, dht_note): (Option<DhtPart>, String),
+        apart: bool,
+        access: AccessPart,
     ) -> Arc<Self> {
-        let places = max_connections.min(Semaphore::MAX_PERMITS);
+        let places = net.limits.max_connections.min(Semaphore::MAX_PERMITS);
+        let memory = Arc::clone(&net.memory);
         Arc::new_cyclic(|weak| Self {
             me: identity.id(),
             identity,
             name,
-            net,
             start,
             listen,
             state: Mutex::new(state),
@@ -181,16 +204,23 @@ impl Shared {
             subscribers: Subscribers::default(),
             activity: broadcast::channel(ACTIVITY).0,
             peers_changed: watch::channel(0).0,
-            connections: Arc::new(Semaphore::new(places)),
+            access,
+            access_changed: watch::channel(0).0,
+            kept: Kept::default(),
+            entrance: Places::new(&net.limits, Arc::clone(&memory)),
+            memory,
+            net,
             dials: Dials::new(places),
             places,
             alarm: Notify::new(),
+            keys_changed: Notify::new(),
             armed: AtomicU64::new(u64::MAX),
             carrying: AtomicUsize::new(0),
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),
             stopped: CancellationToken::new(),
             stopping: AtomicBool::new(false),
+            apart,
             runtime: Handle::current(),
             spawned: TaskTracker::new(),
             traffic: Traffic::default(),
@@ -222,6 +252,7 @@ impl Shared {
             let mut state = lock(&self.state);
             let result = decide(&mut state, now, &mut actions);
             self.tell_callers(&mut state, now, &mut actions);
+            state.count_memory();
             (result, state.next_due())
         };
         self.carry_out(actions);
@@ -287,6 +318,7 @@ impl Shared {
         let mut state = lock(&self.state);
         decide(&mut state, now, &mut out);
         self.tell_callers(&mut state, now, &mut out);
+        state.count_memory();
         let due = state.next_due();
         drop(state);
         self.arm(due);

@@ -57,6 +57,9 @@ impl Shared {
             message,
             "connection closed"
         );
+        if let Some(node) = self.read(|state, _| state.node_of(conn)) {
+            self.kept.ended(&node, reason, message);
+        }
         self.with(|state, now, out| state.disconnected(conn, reason, now, out));
     }
 

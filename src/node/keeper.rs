@@ -115,7 +115,7 @@ pub(crate) async fn start(
 impl Shared {
     /// Somebody says that a node is at an address: it is dialled when more peers are wanted. `false`: it isn't taken.
     pub(crate) fn sighted(&self, said: Sighting) -> bool {
-        if said.node.is_some_and(|node| !self.read(|state, _| state.allows(&node))) {
+        if said.node.is_some_and(|node| !self.read(|state, _| state.admits(&node))) {
             return false;
         }
         let taken = lock(&self.discovery.candidates).seen(said, self.start.elapsed());

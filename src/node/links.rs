@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use rand::RngExt;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
-use super::driver::{Link, Shared, lock};
+use super::driver::{Link, Place, Shared, lock};
 use super::info::{Activity, Source, TrackerRole};
 use super::start::DEFAULT_PORT;
 use crate::error::{CloseReason, Error};
@@ -74,7 +75,7 @@ impl Shared {
     pub(crate) fn established(
         &self,
         established: Established,
-        mut place: Option<tokio::sync::OwnedSemaphorePermit>,
+        mut place: Option<Place>,
         how: How,
     ) -> Result<ConnId, (CloseReason, String)> {
         let conn = self.next_conn();
@@ -86,6 +87,7 @@ impl Shared {
             addr: established.addr,
             local: established.local,
             inbound: established.inbound,
+            encrypted: established.encrypted(),
             how,
             instance: proven.instance.clone(),
             version: proven.version.clone(),
@@ -97,6 +99,7 @@ impl Shared {
         let known: Vec<_> = established.welcome.as_ref().map(|w| w.peers.clone()).unwrap_or_default();
         let (addr, inbound, legacy) = (arrival.addr, arrival.inbound, matches!(arrival.speaker, Speaker::Legacy(_)));
         let (from, hooks) = (arrival.node, self.hooks());
+        let (chain, pinned) = (Arc::clone(&proven.rotations), established.pinned);
         if !inbound && !legacy && from != self.me {
             // Before anybody hears that it is connected: who stops the node then finds it remembered.
             self.discovery.met(from, addr, tracker != TrackerRole::None);
@@ -107,6 +110,12 @@ impl Shared {
             // Looked at under the lock: whoever ends the node takes it after that, and finds this connection.
             if self.stop.is_cancelled() {
                 return Err((CloseReason::Shutdown, "the node is going down".to_owned()));
+            }
+            if !legacy {
+                state.introduced(from, &chain, pinned, now, out)?;
+            }
+            if let Some(Place::Taken(place)) = &mut place {
+                place.prove().map_err(|why| (why.reason(), why.message()))?;
             }
             let records = state.connected(conn, arrival, now, out)?;
             let first = match (inbound, legacy) {
@@ -120,9 +129,7 @@ impl Shared {
             if let Some(established) = established.take() {
                 let (connection, both) = established.prepare(conn, first, hooks, &self.net);
                 tasks = Some(both);
-                // Who is punched through to has a place among those this node dialled, whoever said hello.
-                let inbound = inbound && !how.punched;
-                let link = Link { connection: Arc::new(connection), inbound, _place: place.take() };
+                let link = Link { connection: Arc::new(connection), _place: place.take() };
                 lock(&self.conns).insert(conn, link);
             }
             for record in known {
@@ -173,9 +180,9 @@ impl Shared {
         let shared = Arc::clone(&self);
         crate::net::accept_loop(
             listener,
-            Arc::clone(&self.connections),
+            Arc::clone(&self.entrance),
             self.closing.clone(),
-            move |stream, addr, permit| {
+            move |stream, addr, place| {
                 let shared = Arc::clone(&shared);
                 let task = Arc::clone(&shared);
                 shared.spawn(async move {
@@ -185,7 +192,9 @@ impl Shared {
                         result = handshake => result,
                     };
                     match result {
-                        Ok(established) => drop(task.established(established, Some(permit), How::INBOUND)),
+                        Ok(established) => {
+                            drop(task.established(established, Some(Place::Taken(place)), How::INBOUND));
+                        }
                         Err(HandshakeError::Probe(nonce)) => task.with(|s, now, out| s.probed(nonce, now, out)),
                         Err(error) => {
                             let Some(reason) = error.reason() else { return task.count_closed(None) };
@@ -201,15 +210,16 @@ impl Shared {
     }
 
     /// Keeps connected to a peer: dials it, waits until it is lost, dials again with backoff and jitter, for ever.
-    pub(crate) async fn keep_connected(self: Arc<Self>, peer: PeerAddr) {
+    pub(crate) async fn keep_connected(self: Arc<Self>, peer: PeerAddr, kept: usize) {
         let closing = self.closing.clone();
         tokio::select! {
             () = closing.cancelled() => {}
-            () = self.redial(peer) => {}
+            () = self.redial(peer, kept) => {}
         }
     }
 
-    async fn redial(&self, peer: PeerAddr) {
+    async fn redial(&self, peer: PeerAddr, kept: usize) {
+        let mut access = self.access_changed.subscribe();
         let limits = &self.net.limits;
         let mut redial = Redial::new(limits);
         let mut node = peer.node;
@@ -220,8 +230,11 @@ impl Shared {
                 // It may be the other side that dialled.
                 redial.lost(began.elapsed(), self.now().mono, limits);
             }
+            self.kept.busy(kept);
+            access.borrow_and_update();
             let failure = match self.dial_peer(&peer).await {
                 Ok(found) => {
+                    self.kept.met(kept, found);
                     node = peer.node.or(Some(found));
                     let began = tokio::time::Instant::now();
                     self.until_lost(found).await;
@@ -230,9 +243,13 @@ impl Shared {
                 }
                 Err(Failure::Itself) => {
                     tracing::warn!(%peer, "that peer is this node itself; it is not dialled again");
+                    self.kept.failed(kept, Some(CloseReason::SelfConnection), "it is this node itself");
                     return;
                 }
-                Err(Failure::Other(message)) => Some(message),
+                Err(Failure::Other(reason, message)) => {
+                    self.kept.failed(kept, reason, &message);
+                    Some(message)
+                }
             };
             let wait = redial.next(self.now().mono, limits, rand::rng().random_range(0.0..=1.0));
             if let Some(message) = failure {
@@ -242,25 +259,51 @@ impl Shared {
                 // What answers there now may be somebody else.
                 node = peer.node;
             }
-            tokio::time::sleep(wait).await;
+            self.kept.waits(kept, self.now().mono.saturating_add(wait));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                // Whom it would not let in a moment ago it may let in now.
+                () = self.let_in_again(&peer, &mut access) => {}
+            }
         }
     }
 
+    /// Completes when a peer that this node did not let in is let in.
+    async fn let_in_again(&self, peer: &PeerAddr, access: &mut watch::Receiver<u64>) {
+        let barred = |shared: &Self| peer.node.is_some_and(|node| !shared.read(|state, _| state.admits(&node)));
+        if !barred(self) {
+            return std::future::pending().await;
+        }
+        while access.changed().await.is_ok() {
+            if !barred(self) {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
     async fn dial_peer(&self, peer: &PeerAddr) -> Result<NodeId, Failure> {
-        match crate::net::dial(&peer.addr, peer.node, &self.net).await {
+        // Whoever was pinned may have another id by now.
+        let expected = peer.node.map(|node| self.read(|state, _| state.current_id(&node)));
+        if let Some(node) = expected
+            && let Some(why) = self.read(|state, _| state.not_dialled(&node))
+        {
+            return Err(Failure::Other(Some(CloseReason::NotAllowed), why));
+        }
+        match crate::net::dial(&peer.addr, expected, &self.net).await {
             Ok(established) => {
                 let node = established.proven.node;
                 match self.established(established, None, How::kept(Source::Peer)) {
                     Ok(_) | Err((CloseReason::Duplicate, _)) => Ok(node),
                     Err((CloseReason::SelfConnection, _)) => Err(Failure::Itself),
-                    Err((reason, message)) => Err(Failure::Other(format!("{reason}: {message}"))),
+                    Err((reason, message)) => Err(Failure::Other(Some(reason), format!("{reason}: {message}"))),
                 }
             }
             // Who answers there has another connection to this node, which is as good.
             Err(HandshakeError::Duplicate(node)) => Ok(node),
             Err(error) => Err(match error.reason() {
                 Some(CloseReason::SelfConnection) => Failure::Itself,
-                _ => Failure::Other(error.to_string()),
+                reason => Failure::Other(reason, error.to_string()),
             }),
         }
     }
@@ -278,7 +321,7 @@ impl Shared {
 
 enum Failure {
     Itself,
-    Other(String),
+    Other(Option<CloseReason>, String),
 }
 
 #[cfg(test)]

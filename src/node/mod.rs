@@ -1,5 +1,6 @@
 //! The public API: a [`Node`], the tasks it answers and the calls it makes.
 
+mod access;
 mod actions;
 mod builder;
 mod call;
@@ -15,13 +16,17 @@ mod driver;
 mod hooks;
 mod info;
 mod keeper;
+mod kept;
+pub(crate) mod keys;
 mod links;
+mod memory;
 mod payload;
 mod run;
 mod search;
 mod start;
 mod subscriptions;
 mod task;
+mod threads;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -30,6 +35,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+pub use access::{AccessFile, AccessFileState, AccessStatus};
 #[cfg(feature = "lan")]
 pub use builder::Lan;
 pub use builder::{Builder, Dht, Tracker};
@@ -37,8 +43,8 @@ pub use call::{Call, CallHandle, Outcome, Route, Timings};
 pub use context::{ChunkError, Context};
 pub(crate) use info::millis;
 pub use info::{
-    Activity, CapabilityInfo, DhtHealth, DiscoveryHealth, DiscoveryState, Event, FoundNode, Metrics, PeerInfo,
-    PortMapping, Reachability, Source, Status, TrackerName, TrackerRole, VerifiedAddr, Way,
+    Activity, CapabilityInfo, ConfiguredPeer, DhtHealth, DiscoveryHealth, DiscoveryState, Event, FoundNode, MemoryInfo,
+    Metrics, PeerInfo, PortMapping, Reachability, Source, Status, TrackerName, TrackerRole, VerifiedAddr, Way,
 };
 pub use search::Search;
 pub use subscriptions::{ActivityStream, Subscription};
@@ -203,6 +209,7 @@ impl Node {
             via: None,
             timeout: Duration::from_secs(60),
             local: false,
+            once: false,
         }
     }
 
@@ -226,16 +233,49 @@ impl Node {
         }))
     }
 
+    /// Publishes the statement that a key is void, as [`Identity::revocation`](crate::Identity::revocation) made it: peers
+    /// are told, and tell others. Gives how many peers were told; 0 when nobody is connected (then nobody but this node knows).
+    /// Whoever has heard of it lets nobody in with that id any more; nothing takes it back. After the node's own id was
+    /// revoked its peers refuse it: shut it down.
+    ///
+    /// # Errors
+    ///
+    /// It is no revocation, its signature is not that of the key it names, or the node is stopped.
+    pub fn revoke(&self, statement: &str) -> Result<usize, Error> {
+        let shared = self.running()?;
+        let revocation = keys::read_revocation(statement)?;
+        Ok(shared.with(|state, now, out| state.publish_revocation(&revocation, now, out)))
+    }
+
+    /// Whether this node's own id was revoked, as far as it knows: nobody who has heard of it talks to it any more.
+    pub fn is_revoked(&self) -> bool {
+        let shared = &self.inner.shared;
+        shared.read(|state, _| state.standing(&shared.me).refusal(&shared.me).is_some())
+    }
+
+    /// The id that the node with this one has now, as far as this node knows: another one after the node's owner gave it a
+    /// new key.
+    pub fn current_id(&self, id: &NodeId) -> NodeId {
+        self.inner.shared.read(|state, _| state.current_id(id))
+    }
+
     /// Events that a pattern covers (`task.done`, `task.*`, `*`), as they come. Peers are told of the interest while
     /// the subscription lives.
     ///
     /// # Errors
     ///
-    /// The pattern is not valid, there are 256 interests already, or the node is stopped.
+    /// The pattern is not valid, there are 256 interests or [`Limits::max_subscriptions`](crate::Limits::max_subscriptions)
+    /// subscriptions already, or the node is stopped.
     pub fn subscribe(&self, pattern: &str) -> Result<Subscription, Error> {
-        self.add_interest(pattern)?;
         let shared = Arc::clone(self.running()?);
-        let (id, events, lost) = shared.subscribers.add(pattern);
+        let most = shared.net.limits.max_subscriptions;
+        self.add_interest(pattern)?;
+        let Some((id, events, lost)) = shared.subscribers.add(pattern, most) else {
+            shared.with(|state, now, out| state.remove_interest(pattern, now, out));
+            return Err(Error::Invalid(format!(
+                "this node has {most} subscriptions already (the limit max_subscriptions)"
+            )));
+        };
         Ok(Subscription { shared, id, pattern: pattern.to_owned(), events, lost })
     }
 
@@ -254,6 +294,12 @@ impl Node {
     /// at most 256.
     pub fn contacts(&self) -> Vec<PeerInfo> {
         self.inner.shared.read(|state, now| state.contact_infos(now))
+    }
+
+    /// The peers it was told to keep connected to, in the order they were named: whether they are, why not, and when they are
+    /// dialled next.
+    pub fn configured_peers(&self) -> Vec<ConfiguredPeer> {
+        self.inner.shared.configured_peers()
     }
 
     /// Waits until at least one peer is connected; `false` at the end of `wait`, or when the node has stopped.
@@ -285,6 +331,7 @@ impl Node {
         let shared = &self.inner.shared;
         let metrics = shared.metrics();
         let dht = shared.dht_health();
+        let access = shared.access_status();
         let mut discovery = shared.discovery.health();
         discovery.insert(0, DiscoveryHealth::from(&dht));
         shared.read(|state, _| Status {
@@ -297,6 +344,7 @@ impl Node {
             reachability: state.reachability(),
             port_map: driver::lock(&shared.port_map).clone(),
             tracker: state.tracker_role(),
+            access,
             capabilities: state.capabilities(),
             interests: state.interests(),
             dht,

@@ -1,10 +1,12 @@
 //! Running a task's handler, and what becomes of it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -13,12 +15,17 @@ use super::context::Context;
 use super::driver::{Shared, lock};
 use super::payload;
 use super::task::{BoxHandler, Payload, Task, TaskError, TaskResult, boxed};
+use super::threads;
 use crate::error::ErrorCode;
 use crate::mesh::{TaskKey, TaskToRun};
 use crate::wire::WireError;
 
 /// How long a handler may go on after nobody waits for it any more, before it is dropped where it awaits.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How long a handler may wait for a thread. One that is ready begins within microseconds, so this long means that
+/// others hold them all, and then another node may be asked.
+const BEGIN: Duration = Duration::from_secs(5);
 
 /// A task whose handler has not come back.
 #[derive(Debug)]
@@ -48,7 +55,11 @@ impl Shared {
         };
         self.spawn(async move {
             let body = match shared.handler_for(&task) {
-                Some(handler) => guarded(handler, into_task(task), context, &token).await,
+                Some((handler, own)) => {
+                    // What is built in never blocks, and is answered also when every handler does.
+                    let elsewhere = (shared.apart && own).then(threads::handlers).flatten();
+                    guarded(handler, into_task(task), context, &token, elsewhere).await
+                }
                 None => Err(WireError::new(
                     ErrorCode::UnknownCapability,
                     format!("{:?} is announced here, but nothing answers it", task.capability),
@@ -59,19 +70,20 @@ impl Shared {
         });
     }
 
-    fn handler_for(&self, task: &TaskToRun) -> Option<BoxHandler> {
+    /// What answers a task, and whether it is the owner's.
+    fn handler_for(&self, task: &TaskToRun) -> Option<(BoxHandler, bool)> {
         let handlers = self.handlers.read().unwrap_or_else(PoisonError::into_inner);
         if task.gateway {
-            return Some(boxed(pass_on));
+            return Some((boxed(pass_on), false));
         }
         if let Some(handler) = handlers.by_capability.get(&task.capability) {
-            return Some(Arc::clone(handler));
+            return Some((Arc::clone(handler), true));
         }
         match task.capability.as_str() {
-            "ping" => Some(boxed(ping)),
-            "health" => Some(boxed(health)),
-            "relay" => Some(boxed(relay)),
-            _ => handlers.default.clone(),
+            "ping" => Some((boxed(ping), false)),
+            "health" => Some((boxed(health), false)),
+            "relay" => Some((boxed(relay), false)),
+            _ => Some((handlers.default.clone()?, true)),
         }
     }
 }
@@ -96,11 +108,31 @@ async fn guarded(
     task: Task,
     context: Context,
     token: &CancellationToken,
+    elsewhere: Option<&Handle>,
 ) -> Result<Bytes, WireError> {
+    // Taken once: by the handler that begins, or by who has waited long enough for it to begin.
+    let begins = Arc::new(AtomicBool::new(false));
+    let taken = Arc::clone(&begins);
+    let work = async move {
+        match taken.swap(true, Ordering::AcqRel) {
+            false => threads::watched(handler, task, context).await,
+            true => Err(never_began()),
+        }
+    };
     // A task of its own: a panic ends there, and it can be dropped from outside.
-    let mut running = AbortOnDrop(tokio::spawn(async move { handler(task, context).await }));
+    let mut running = AbortOnDrop(match elsewhere {
+        Some(threads) => threads.spawn(work),
+        None => tokio::spawn(work),
+    });
+    let never = async {
+        tokio::time::sleep(BEGIN).await;
+        if begins.swap(true, Ordering::AcqRel) {
+            std::future::pending::<()>().await;
+        }
+    };
     let joined = tokio::select! {
         joined = &mut running.0 => Some(joined),
+        () = never => return to_body(Err(never_began())),
         () = async { token.cancelled().await; tokio::time::sleep(GRACE).await } => None,
     };
     match joined {
@@ -115,6 +147,12 @@ async fn guarded(
         }
         Some(Err(_)) | None => Err(WireError::new(ErrorCode::Cancelled, "the handler was stopped")),
     }
+}
+
+fn never_began() -> TaskError {
+    let message = "every thread for handlers is held by one that blocks; this task was not begun";
+    tracing::warn!("{message}");
+    TaskError::overloaded(message, BEGIN)
 }
 
 struct AbortOnDrop(tokio::task::JoinHandle<Result<Payload, TaskError>>);
@@ -198,6 +236,7 @@ async fn relay(task: Task, context: Context) -> Result<Payload, TaskError> {
         via: None,
         timeout: ttl.unwrap_or(context.remaining()).min(context.remaining()),
         local: true,
+        once: false,
         except,
     };
     answer_of(parts, &context).await
@@ -213,6 +252,7 @@ async fn pass_on(task: Task, context: Context) -> Result<Payload, TaskError> {
         via: None,
         timeout: context.remaining(),
         local: false,
+        once: false,
         except: Some(task.caller),
     };
     answer_of(parts, &context).await

@@ -1,6 +1,6 @@
 //! Bringing a node up, and down again.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
@@ -10,18 +10,22 @@ use rand::Rng;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+use super::access::AccessPart;
 use super::builder::{Builder, Tracker, check_name};
 use super::dht::DhtPart;
 use super::driver::{Handlers, Shared, lock, unix_ms};
 use super::info::{Metrics, TrackerRole};
 use super::keeper::{self, Discovery};
+use super::keys::Saved;
 use super::links::PeerAddr;
 use super::{Inner, Node};
 use crate::error::{CloseReason, Error};
 use crate::identity::Identity;
 use crate::limits::{MAX_ADDRS, MAX_RECORD};
+use crate::mesh::access::Access;
+use crate::mesh::handshake::Tls;
 use crate::mesh::{Config, Now, State};
-use crate::net::NetConfig;
+use crate::net::{NetConfig, TlsKeys};
 
 /// The default port.
 pub(crate) const DEFAULT_PORT: u16 = 7878;
@@ -33,8 +37,11 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Which features this node lists.
-fn features(legacy: bool, role: TrackerRole) -> Vec<String> {
+fn features(legacy: bool, role: TrackerRole, tls: Tls) -> Vec<String> {
     let mut features = Vec::new();
+    if tls != Tls::Off {
+        features.push(crate::mesh::handshake::TLS.to_owned());
+    }
     if legacy {
         features.push("legacy".to_owned());
     }
@@ -54,6 +61,11 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let name = builder.name.unwrap_or_else(|| me.short());
     check_name("the node's name", &name)?;
     builder.limits.check()?;
+    if builder.legacy && builder.tls == Tls::Required {
+        let message = "nodes of the Python package can't encrypt: `legacy` does not go with required TLS";
+        return Err(Error::Config(message.to_owned()));
+    }
+    crate::mesh::policy::check(builder.serve_only.as_ref(), &builder.policies)?;
     let peers: Vec<PeerAddr> = builder.peers.iter().map(|p| p.parse()).collect::<Result<_, _>>()?;
     if builder.advertise.len() > MAX_ADDRS {
         return Err(Error::Config(format!("a node advertises at most {MAX_ADDRS} addresses")));
@@ -76,18 +88,24 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     rand::rng().fill_bytes(&mut run);
     let instance: String = run.iter().map(|b| format!("{b:02x}")).collect();
     let (role, allow) = match builder.tracker {
-        Tracker::Off => (TrackerRole::None, None),
-        Tracker::Public => (TrackerRole::Public, None),
-        Tracker::Private { allow } => (TrackerRole::Private, Some(allow.into_iter().collect::<HashSet<_>>())),
+        Tracker::Off => (TrackerRole::None, Vec::new()),
+        Tracker::Public => (TrackerRole::Public, Vec::new()),
+        Tracker::Private { allow } => (TrackerRole::Private, allow),
     };
+    let allow = Access::of(false, allow.into_iter().collect(), BTreeSet::new());
+    let base = builder.access.and(&allow);
+    super::access::check(&base)?;
+    let (lists, watch) = AccessPart::new(base, role == TrackerRole::Private, builder.access_file).await?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let config = Config {
         name: name.clone(),
         version: version.clone(),
         instance: instance.clone(),
-        features: features(builder.legacy, role),
+        features: features(builder.legacy, role, builder.tls),
         tracker: role,
-        allow,
+        access: lists.effective(),
+        serve_only: builder.serve_only,
+        policies: builder.policies,
         port: listen.first().map(SocketAddr::port),
         bound: listen.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()),
         advertise: builder.advertise,
@@ -97,6 +115,14 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let start = Instant::now();
     let now = Now { mono: Duration::ZERO, unix_ms: unix_ms() };
     let mut state = State::new(me, config, seed, now);
+    state.name_ids(peers.iter().filter_map(|peer| peer.node));
+    state.own_succession(identity.rotations());
+    if let Some(path) = &builder.statements {
+        Saved::read(path).restore(&mut state);
+    }
+    if let Some(message) = state.standing(&me).refusal(&me) {
+        return Err(Error::Config(format!("{message}: nobody will talk to this node; it needs a new key")));
+    }
     let mut discarded = Vec::new();
     for cap in builder.caps {
         check_name("a capability", &cap.name)?;
@@ -124,7 +150,6 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         state.handles(&capability);
         handlers.by_capability.insert(capability, handler);
     }
-    let max_connections = builder.limits.max_connections;
     // The hello to a Python node tells what is provided at that moment; the state that knows it comes later.
     let own: Arc<OnceLock<Weak<Shared>>> = Arc::default();
     let later = Arc::clone(&own);
@@ -133,12 +158,15 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         shared.map(|s| s.read(|state, _| state.legacy_hello())).unwrap_or_default()
     };
     let net = Arc::new(NetConfig {
+        tls: builder.tls,
+        tls_keys: TlsKeys::new(&identity),
         identity: identity.clone(),
         version,
-        features: features(builder.legacy, role),
+        features: features(builder.legacy, role, builder.tls),
         instance,
         legacy: builder.legacy,
         limits: builder.limits,
+        memory: state.memory(),
         legacy_hello: Arc::new(legacy_hello),
         port: Arc::default(),
         unix_now: Arc::new(|| (unix_ms() / 1000) as i64),
@@ -146,16 +174,21 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let mut dice = [0u8; 32];
     rand::rng().fill_bytes(&mut dice);
     let discovery = Discovery::new(me, dice);
-    let shared =
-        Shared::new(identity, name, net, start, listen, state, handlers, max_connections, discovery, (dht, dht_note));
+    let dht = (dht, dht_note);
+    let apart = !builder.handlers_here;
+    let shared = Shared::new(identity, name, net, start, listen, state, handlers, discovery, dht, apart, lists);
     let _ = own.set(Arc::downgrade(&shared));
     // The changes made so far asked for signatures one by one; one is enough.
     shared.with(|state, now, out| state.publish_record(now, out));
     shared.spawn(Arc::clone(&shared).run_alarms());
+    shared.keep_memory();
     // From here on its end is the node's end, also when nobody waits for the start any more.
     let inner = Arc::new(Inner { shared });
     let shared = &inner.shared;
     let _ = shared.owner.set(Arc::downgrade(&inner));
+    if let Some(path) = builder.statements {
+        shared.spawn(Arc::clone(shared).keep_statements(path));
+    }
     // Before anybody is met: that would not be remembered.
     keeper::start(
         shared,
@@ -174,8 +207,12 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     if builder.port_map {
         shared.keep_port_mapped();
     }
+    if let Some(watch) = watch {
+        shared.spawn(Arc::clone(shared).run_access(watch));
+    }
     for peer in peers {
-        shared.spawn(Arc::clone(shared).keep_connected(peer));
+        let kept = shared.kept.add(&peer);
+        shared.spawn(Arc::clone(shared).keep_connected(peer, kept));
     }
     Ok(Node { inner })
 }
@@ -280,6 +317,7 @@ impl Shared {
         let mut metrics = Metrics {
             peers: view.peers,
             unproven_peers: view.unproven_peers,
+            encrypted_peers: view.encrypted_peers,
             records: view.records,
             tasks_running: view.tasks_running,
             tasks_done: view.counters.tasks_done,
@@ -296,17 +334,19 @@ impl Shared {
             dial_backs: view.counters.dial_backs,
             refused,
             closed: lock(&traffic.closed).clone(),
+            memory: self.memory_info(),
             ..Metrics::default()
         };
-        let (connections, unproven) = {
+        let unproven = self.entrance.half_open();
+        let connections: Vec<_> = {
             let conns = lock(&self.conns);
-            let admitted = conns.values().filter(|l| l.inbound).count();
-            // Whoever has a place and is not among the links is in the handshake, or being refused.
-            let places = self.places.saturating_sub(self.connections.available_permits());
-            let connections: Vec<_> = conns.values().map(|l| Arc::clone(&l.connection)).collect();
-            (connections, places.saturating_sub(admitted))
+            conns.values().map(|l| Arc::clone(&l.connection)).collect()
         };
+        metrics.half_open = unproven;
         metrics.connections = unproven + connections.len();
+        for (reason, n) in self.entrance.refused() {
+            *metrics.refused.entry(reason.to_owned()).or_default() += n;
+        }
         for connection in connections {
             metrics.messages_in += connection.messages_in();
             metrics.messages_out += connection.messages_out();

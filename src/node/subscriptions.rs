@@ -44,14 +44,18 @@ impl Subscribers {
         }
     }
 
-    pub(crate) fn add(&self, pattern: &str) -> (u64, mpsc::Receiver<Event>, Arc<AtomicU64>) {
+    /// `None`: there are as many as there may be.
+    pub(crate) fn add(&self, pattern: &str, most: usize) -> Option<(u64, mpsc::Receiver<Event>, Arc<AtomicU64>)> {
         let (events, receiver) = mpsc::channel(WAITING);
         let lost = Arc::new(AtomicU64::new(0));
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         if let Some(list) = lock(&self.list).as_mut() {
+            if list.len() >= most {
+                return None;
+            }
             list.push(Subscriber { id, pattern: pattern.to_owned(), events, lost: Arc::clone(&lost) });
         }
-        (id, receiver, lost)
+        Some((id, receiver, lost))
     }
 
     fn remove(&self, id: u64) {

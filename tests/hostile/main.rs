@@ -12,6 +12,7 @@ mod members;
 mod mesh;
 mod punches;
 mod queries;
+#[allow(dead_code, reason = "others use the rest")]
 mod raw;
 mod records;
 mod relays;

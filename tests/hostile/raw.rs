@@ -24,6 +24,13 @@ pub struct Raw {
     asks: u64,
 }
 
+/// A stream to somebody from an address of this machine.
+pub async fn stream_from(addr: &str, from: [u8; 4]) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    socket.connect(addr.parse().unwrap()).await.unwrap()
+}
+
 pub fn unix_s() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
 }
@@ -81,16 +88,48 @@ pub fn sign(builder: Builder, identity: &Identity) -> Object {
     builder.sign(identity, &[])
 }
 
+/// What is flooded: how far it may go is not signed.
+pub fn sign_flood(builder: Builder, identity: &Identity) -> Object {
+    builder.sign(identity, &["ttl"])
+}
+
 impl Raw {
     /// Connected, and nothing said yet.
     pub async fn dial(node: &Node) -> Self {
         Self::over(TcpStream::connect(addr_of(node)).await.unwrap(), node)
     }
 
+    /// The same from another address of this machine.
+    pub async fn dial_from(node: &Node, from: [u8; 4]) -> Self {
+        Self::over(stream_from(&addr_of(node), from).await, node)
+    }
+
+    /// From there through the handshake, with a new key.
+    pub async fn connect_from(node: &Node, from: [u8; 4]) -> Self {
+        let mut raw = Self::dial_from(node, from).await;
+        raw.shake("run").await;
+        raw
+    }
+
+    /// Through the handshake with a node of another process; `None` when it refuses.
+    pub async fn connect_to(addr: &str, peer: NodeId, from: [u8; 4]) -> Option<Self> {
+        let mut raw = Self::over_to(stream_from(addr, from).await, peer);
+        let nonce = nonce();
+        raw.sends(hello(&raw.identity, &nonce, "run")).await;
+        let ack = raw.line().await.filter(|m| m["type"] == "hello_ack")?;
+        raw.sends(auth(&raw.identity, &raw.peer, &nonce, &ack)).await;
+        raw.line().await.filter(|m| m["type"] == "welcome")?;
+        Some(raw)
+    }
+
     fn over(stream: TcpStream, node: &Node) -> Self {
+        Self::over_to(stream, node.id())
+    }
+
+    fn over_to(stream: TcpStream, peer: NodeId) -> Self {
         stream.set_nodelay(true).unwrap();
         let (lines, out) = stream.into_split();
-        Self { identity: Identity::generate(), peer: node.id(), lines: BufReader::new(lines), out, asks: 1 << 40 }
+        Self { identity: Identity::generate(), peer, lines: BufReader::new(lines), out, asks: 1 << 40 }
     }
 
     /// Through the handshake, with a new key.

@@ -9,7 +9,7 @@ use super::load::{Done, Load};
 use super::nodes::Elo;
 use super::wire::Worse;
 
-const WORSE: Worse = Worse { delay_ms: 20, jitter_ms: 5, loss_percent: 1 };
+const WORSE: Worse = Worse { delay_ms: 20, jitter_ms: 5, loss_percent: 1, reorders: false, seed: 20 };
 
 /// 50 calls a second of 1 KiB for a while, and 1 MiB (as much of it as a message takes) there and back.
 #[test]

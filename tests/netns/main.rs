@@ -11,6 +11,7 @@
 mod common;
 mod cuts;
 mod dht;
+mod faults;
 mod harness;
 mod lan;
 mod load;

@@ -122,7 +122,7 @@ fn far_apart_cone_to_cone_is_punched() {
     let row = "cone to cone NAT, 20 ms ± 5 ms and 1 % loss at each";
     let Some(net) = internet() else { return };
     let world = net.internet();
-    let worse = Worse { delay_ms: 20, jitter_ms: 5, loss_percent: 1 };
+    let worse = Worse { delay_ms: 20, jitter_ms: 5, loss_percent: 1, reorders: false, seed: 20 };
     let homes = [(); 2].map(|()| net.home_far_away(&world, Nat::Cone, worse));
     punched(row, &Pair::at(net, &world, Some(&homes[0]), Some(&homes[1])));
 }

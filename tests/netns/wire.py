@@ -1,12 +1,12 @@
-"""A cable that delays and loses: two TAP devices, and frames carried between them.
+"""A cable that delays, loses and reorders: two TAP devices, and frames carried between them.
 
-    wire.py NEAR FAR DELAY_MS JITTER_MS LOSS_PERCENT
+    wire.py NEAR FAR DELAY_MS JITTER_MS LOSS_PERCENT ORDER SEED
 
-For kernels without `tc netem`. Frames keep their order. "?" on stdin prints how many were carried and lost; the end
-of stdin ends it.
+For kernels without `tc netem`. With ORDER `kept` frames keep their order, with `free` each arrives when its own delay is
+over. "?" on stdin prints how many were carried, lost, and overtaken by later ones; the end of stdin ends it.
 """
-import collections
 import fcntl
+import heapq
 import json
 import os
 import random
@@ -25,22 +25,31 @@ def tap(name):
     return device
 
 
-def main(near, far, delay_ms, jitter_ms, loss):
+class Way:
+    """What is on its way from one device to the other."""
+
+    def __init__(self):
+        self.frames = []  # a heap of (when it arrives, its number, the frame)
+        self.count = 0
+        self.latest = 0.0  # when the one that arrives last does
+        self.arrived = 0  # the highest number that has arrived
+
+
+def main(near, far, delay_ms, jitter_ms, loss, order, seed):
     devices = [tap(near), tap(far)]
-    chance = random.Random(20)
+    chance = random.Random(int(seed))
     delay, jitter, loss = float(delay_ms) / 1e3, float(jitter_ms) / 1e3, float(loss) / 100
-    # For each device what is on the way from it: (when it arrives, the frame).
-    ways = {devices[0]: collections.deque(), devices[1]: collections.deque()}
-    carried = lost = 0
+    ways = {devices[0]: Way(), devices[1]: Way()}
+    carried = lost = overtaken = 0
     print("ready", flush=True)
     while True:
-        due = min((way[0][0] for way in ways.values() if way), default=None)
+        due = min((way.frames[0][0] for way in ways.values() if way.frames), default=None)
         wait = None if due is None else max(0, due - time.monotonic())
         for ready in select.select([*devices, sys.stdin], [], [], wait)[0]:
             if ready is sys.stdin:
                 if not sys.stdin.readline():
                     return
-                print(json.dumps({"carried": carried, "lost": lost}), flush=True)
+                print(json.dumps({"carried": carried, "lost": lost, "overtaken": overtaken}), flush=True)
                 continue
             way = ways[ready]
             # Some at a time, so that what is due the other way leaves in time.
@@ -49,17 +58,23 @@ def main(near, far, delay_ms, jitter_ms, loss):
                     frame = os.read(ready, 65536)
                 except OSError:
                     break
-                if len(way) >= QUEUE or chance.random() < loss:
+                if len(way.frames) >= QUEUE or chance.random() < loss:
                     lost += 1
                     continue
                 arrives = time.monotonic() + delay + chance.uniform(-jitter, jitter)
-                way.append((max(arrives, way[-1][0]) if way else arrives, frame))
+                if order == "kept":
+                    arrives = way.latest = max(arrives, way.latest)
+                way.count += 1
+                heapq.heappush(way.frames, (arrives, way.count, frame))
         now = time.monotonic()
         for near_end, far_end in (devices, devices[::-1]):
             way = ways[near_end]
-            while way and way[0][0] <= now:
+            while way.frames and way.frames[0][0] <= now:
+                _, number, frame = heapq.heappop(way.frames)
+                overtaken += number < way.arrived
+                way.arrived = max(way.arrived, number)
                 try:
-                    os.write(far_end, way.popleft()[1])
+                    os.write(far_end, frame)
                     carried += 1
                 except OSError:
                     lost += 1  # that end is down

@@ -87,6 +87,7 @@ impl World {
             version: "fuzz".into(),
             features: if bits & 64 == 0 { vec!["punch".into(), "dialback".into()] } else { Vec::new() },
             tracker: ROLES[usize::from(bits >> 4) % 3],
+            encrypted: bits & 3 == 3,
             observed: (!inbound).then(|| addr(ME)),
             caps: Caps::default(),
         };
@@ -319,6 +320,7 @@ impl World {
             via: (how & 16 != 0).then(|| id(usize::from(how >> 5)).to_string()),
             timeout,
             local: how & 8 != 0,
+            once: how & 4 != 0,
             except: (what & 128 != 0).then(|| id(usize::from(what >> 3))),
         };
         let deadline = self.now.mono + timeout;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use arbitrary::{Result, Unstructured};
 use elo::fuzzing::{Action, Config, ConnId, LookupId, Now, ProbeNonce, ROLES, State, TaskKey, Wanted};
 use elo::wire::{Object, Speaker};
-use elo::{Limits, NodeId};
+use elo::{Access, Limits, NodeId};
 
 use super::keys::{KEYS, id};
 
@@ -127,14 +127,17 @@ impl World {
             (l.max_tasks, l.max_tasks_per_caller, l.max_remembered_tasks) = (4, 3, 12);
             (l.max_answers, l.remembered_bytes) = (3, 200);
         });
-        let allow = bit(0).then(|| (1..KEYS - 1).map(id).collect());
+        let private = || (1..KEYS - 1).map(id).fold(Access::private(), Access::allow);
+        let access = if bit(0) { private() } else { Access::public() };
         let config = Config {
             name: "fuzzed".into(),
             version: "fuzz".into(),
             instance: "run".into(),
             features: if bit(1) { vec!["punch".into(), "dialback".into()] } else { Vec::new() },
             tracker: ROLES[usize::from(kind) % 3],
-            allow,
+            access,
+            serve_only: None,
+            policies: Vec::new(),
             port: bit(2).then_some(7000),
             bound: bit(3).then(|| host(ME)),
             advertise: if bit(4) { vec![addr(ME)] } else { Vec::new() },

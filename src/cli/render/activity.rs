@@ -33,6 +33,14 @@ pub(in crate::cli) fn activity(what: &Value) -> (Tone, String) {
                 format!("can't reach {}: {} (again in {retry})", text_of(what, "peer"), text_of(what, "message")),
             )
         }
+        "access_changed" => match what["problem"].as_str() {
+            Some(problem) => (Tone::Bad, problem.to_owned()),
+            None => {
+                let who = if what["private"] == true { "private" } else { "public" };
+                let (allowed, denied) = (number(what, "allowed"), number(what, "denied"));
+                (Tone::Plain, format!("access changed: {who}, {allowed} allowed, {denied} denied"))
+            }
+        },
         "task_received" => {
             let via = what["via"].as_str().map(|via| format!(" via {}", short(via))).unwrap_or_default();
             (
@@ -50,6 +58,29 @@ pub(in crate::cli) fn activity(what: &Value) -> (Tone, String) {
                 Some(error) => (Tone::Bad, format!("{task} failed in {took}: {error}")),
                 None => (Tone::Plain, format!("{task} done in {took}")),
             }
+        }
+        "id_replaced" => {
+            let line = format!("{} has a new key: its id is {} now", text_of(what, "old"), text_of(what, "new"));
+            (Tone::Good, line)
+        }
+        "id_revoked" => {
+            let reason = match text_of(what, "reason") {
+                "" => String::new(),
+                reason => format!(" ({reason})"),
+            };
+            (
+                Tone::Bad,
+                format!("{} was revoked by its owner{reason}: nobody gets in with it", text_of(what, "node_id")),
+            )
+        }
+        "successor_refused" => {
+            let line = format!(
+                "refused {} as successor of {}, which is {} now: somebody else may have its old key",
+                text_of(what, "refused"),
+                text_of(what, "old"),
+                text_of(what, "kept")
+            );
+            (Tone::Bad, line)
         }
         "published" => (Tone::Plain, format!("event {}", event(what))),
         other => (Tone::Plain, format!("{other} {what}")),

@@ -11,7 +11,7 @@ use crate::control::{Progress, Stage};
 use super::text;
 
 pub(super) use activity::activity;
-pub(super) use status::status;
+pub(super) use status::{admission, status};
 
 /// The narrowest terminal that tables are fitted into; on a narrower one each row is a list.
 const NARROWEST: u16 = 60;
@@ -125,12 +125,50 @@ fn way(peer: &Value) -> String {
             let note = text_of(peer, "note");
             format!("relay via {tracker}{}{note}", if note.is_empty() { "" } else { ", " })
         }
-        way => format!("{way} {addr}"),
+        way => {
+            let layer = match peer["encrypted"].as_bool() {
+                Some(true) => ", TLS",
+                Some(false) => ", plain text",
+                None => "",
+            };
+            format!("{way} {addr}{layer}")
+        }
     }
 }
 
-/// The connected peers, and the nodes reached through trackers.
+/// The connected peers, the nodes reached through trackers, and the configured peers that are not connected.
 pub(super) fn peers(terminal: bool, peers: &[Value]) -> String {
+    let (away, peers): (Vec<&Value>, Vec<&Value>) = peers.iter().partition(|peer| peer["connected"] == false);
+    let mut text = match peers.is_empty() {
+        true => "no peers are connected\n".to_owned(),
+        false => connected(terminal, &peers),
+    };
+    if !away.is_empty() {
+        text.push('\n');
+        text.push_str(&not_connected(terminal, &away));
+    }
+    text
+}
+
+/// Configured peers that are not connected: why, and when they are dialled next.
+fn not_connected(terminal: bool, peers: &[&Value]) -> String {
+    let rows = peers.iter().map(|peer| {
+        let next = match peer["next_dial_ms"].as_u64() {
+            Some(ms) => format!("in {}", text::span(ms.div_ceil(1000))),
+            None if text_of(peer, "reason") == "SELF" => "never".to_owned(),
+            None => "now".to_owned(),
+        };
+        let why = match (text_of(peer, "reason"), text_of(peer, "message")) {
+            (_, "") => "not tried yet".to_owned(),
+            (reason, message) if message.contains(reason) => message.to_owned(),
+            (reason, message) => format!("{reason}: {message}"),
+        };
+        vec![text_of(peer, "peer").to_owned(), next, why]
+    });
+    table(terminal, &["NOT CONNECTED", "NEXT DIAL", "WHY"], rows)
+}
+
+fn connected(terminal: bool, peers: &[&Value]) -> String {
     let rows = peers.iter().map(|peer| {
         let mut notes = Vec::new();
         if peer["capabilities"].as_array().is_some_and(|list| !list.is_empty()) {
@@ -153,6 +191,19 @@ pub(super) fn peers(terminal: bool, peers: &[Value]) -> String {
         ]
     });
     table(terminal, &["NAME", "ID", "FOUND", "WAY", "RTT", "SINCE", "PROVIDES"], rows)
+}
+
+/// One line of who is allowed or denied.
+pub(super) fn access_entry(entry: &Value) -> String {
+    let place = match entry["line"].as_u64() {
+        Some(line) => format!("line {line}"),
+        None => text_of(entry, "source").to_owned(),
+    };
+    let note = match text_of(entry, "note") {
+        "" => String::new(),
+        note => format!("  # {note}"),
+    };
+    format!("{:<5}  {}  {place}{note}", text_of(entry, "access"), text_of(entry, "node_id"))
 }
 
 /// Nodes found.

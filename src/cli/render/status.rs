@@ -56,8 +56,73 @@ fn dht(dht: &Value) -> String {
     format!("dht {state}{port}: {}; {nodes} known{announced}{looked}", text_of(dht, "detail"))
 }
 
+/// How much of the memory budget is used, for what, and what gives way.
+fn memory(memory: &Value) -> String {
+    let bytes = |member| text::bytes(number(memory, member));
+    let used = ["connections", "outboxes", "input", "tasks", "answers", "chunks", "records"];
+    let used: Vec<String> =
+        used.into_iter().filter(|m| number(memory, m) > 0).map(|m| format!("{} {m}", bytes(m))).collect();
+    let used = if used.is_empty() { String::new() } else { format!(": {}", used.join(", ")) };
+    let words = |list: &Value| {
+        let words: Vec<_> = list.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        words.join(", ")
+    };
+    let shedding = match words(&memory["shedding"]) {
+        none if none.is_empty() => String::new(),
+        what => format!("; SHORT, gives way: {what}"),
+    };
+    let shed = memory["shed"].as_object().into_iter().flatten();
+    let shed: Vec<_> = shed.filter(|(_, n)| n.as_u64() != Some(0)).map(|(what, n)| format!("{n} {what}")).collect();
+    let shed = if shed.is_empty() { String::new() } else { format!("; gave up so far: {}", shed.join(", ")) };
+    format!("{} of {}{used}{shedding}{shed}", bytes("used"), bytes("budget"))
+}
+
 fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Who is let in.
+pub(in crate::cli) fn admission(access: &Value) -> String {
+    let who = match access["private"].as_bool() {
+        Some(true) => "private, only those allowed are let in",
+        _ => "public, everybody is let in who isn't denied",
+    };
+    let mut text = format!("{who}; {} allowed, {} denied", number(access, "allowed"), number(access, "denied"));
+    let file = &access["file"];
+    let path = text_of(file, "path");
+    match text_of(file, "state") {
+        "taken" => text.push_str(&format!("; {path}")),
+        "missing" => text.push_str(&format!("; {path} isn't there yet")),
+        "broken" => text.push_str(&format!("; THE FILE IS NOT USED: {}", text_of(file, "detail"))),
+        _ => {}
+    }
+    text
+}
+
+/// Who is served, and who was refused what.
+fn rules(access: &Value) -> String {
+    let served = match access["serve_only"].as_u64() {
+        Some(nodes) => format!("serves {} only", counted(nodes, "node")),
+        None => "serves everybody let in".to_owned(),
+    };
+    let rules = match number(access, "policies") {
+        0 => String::new(),
+        n => format!(", by {}", counted(n, "rule")),
+    };
+    let refused: Vec<String> = access["refused"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(capability, by)| {
+            let counts = by.as_object().into_iter().flatten().filter(|(_, n)| **n != 0);
+            let counts: Vec<String> = counts.map(|(code, n)| format!("{n} {code}")).collect();
+            format!("{capability} {}", counts.join(" and "))
+        })
+        .collect();
+    match refused.is_empty() {
+        true => format!("{served}{rules}; no task refused"),
+        false => format!("{served}{rules}; tasks refused: {}", refused.join(", ")),
+    }
 }
 
 /// The state of a node, its lines broken at the width of a terminal.
@@ -78,13 +143,17 @@ pub(in crate::cli) fn status(terminal: bool, status: &Value) -> String {
         ("reachable", reachable(&status["reachability"])),
         ("router", router(&status["port_map"])),
         ("tracker", text_of(status, "tracker").to_owned()),
+        ("access", admission(&status["access"])),
+        ("tasks for", rules(&status["access"])),
         (
             "peers",
             format!(
-                "{} proven, {} unproven, {}",
+                "{} proven, {} unproven, {} encrypted, {} ({} half-open)",
                 number(m, "peers"),
                 number(m, "unproven_peers"),
-                counted(number(m, "connections"), "connection")
+                number(m, "encrypted_peers"),
+                counted(number(m, "connections"), "connection"),
+                number(m, "half_open")
             ),
         ),
         ("known", format!("{} of other nodes", counted(number(m, "records"), "record"))),
@@ -119,6 +188,7 @@ pub(in crate::cli) fn status(terminal: bool, status: &Value) -> String {
             ),
         ),
         ("for others", format!("{} frames relayed, {} floods passed on", number(m, "relayed"), number(m, "flooded"))),
+        ("memory", memory(&m["memory"])),
         ("refused", counts("refused")),
         ("closed", counts("closed")),
     ];
@@ -219,6 +289,37 @@ mod tests {
             let text = status(false, &json!({"port_map": map, "metrics": {}}));
             assert!(text.contains(told), "{text}");
         }
+    }
+
+    #[test]
+    fn a_status_tells_of_the_memory() {
+        let memory = json!({"budget": 1 << 20, "used": 800 << 10, "input": 700 << 10, "answers": 100 << 10, "records": 0,
+            "shedding": ["answers", "records"], "shed": {"answers": 7, "records": 0}});
+        let text = status(false, &json!({"metrics": {"memory": memory}}));
+        let line = "memory     819.2 kB of 1.0 MB: 716.8 kB input, 102.4 kB answers; SHORT, gives way: answers, records; \
+                    gave up so far: 7 answers\n";
+        assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn a_status_tells_who_is_let_in_and_what_was_refused() {
+        let access = |private, file: Value| {
+            json!({"private": private, "allowed": 2, "denied": 1, "file": file, "policies": 2,
+            "serve_only": 1, "refused": {"deploy": {"NOT_ALLOWED": 3, "RATE_LIMITED": 2}, "(other)": {"NOT_ALLOWED": 1, "RATE_LIMITED": 0}}})
+        };
+        let text = status(false, &json!({"access": access(true, json!({"path": "/h/access", "state": "taken"}))}));
+        assert!(
+            text.contains("access     private, only those allowed are let in; 2 allowed, 1 denied; /h/access\n"),
+            "{text}"
+        );
+        let refused = "tasks for  serves 1 node only, by 2 rules; tasks refused: (other) 1 NOT_ALLOWED, \
+                       deploy 3 NOT_ALLOWED and 2 RATE_LIMITED\n";
+        assert!(text.contains(refused), "{text}");
+        let broken = json!({"path": "/h/access", "state": "broken", "detail": "/h/access:3: x\u{1b}y; z"});
+        let text = status(false, &json!({"access": access(false, broken)}));
+        assert!(text.contains("THE FILE IS NOT USED: /h/access:3: x\u{fffd}y; z\n"), "{text}");
+        let text = status(false, &json!({"access": {}}));
+        assert!(text.contains("tasks for  serves everybody let in; no task refused\n"), "{text}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Sending a call's task, sending it again, and taking back what was not run.
 
+use bytes::Bytes;
+
 use super::dht::Dht;
 use super::{Flood, Path, Phase, RESEND, RESEND_MAX, WINDOW, ttl_s};
 use crate::error::{Delivery, ErrorCode};
@@ -149,8 +151,9 @@ impl State {
         call.resend_wait = RESEND;
         call.working = false;
         call.lost_until = None;
-        call.early.clear();
+        let early: usize = std::mem::take(&mut call.early).values().map(Bytes::len).sum();
         call.answer = None;
+        self.calls.early_bytes -= early;
         if let Some(node) = responder {
             self.release(&node);
         }

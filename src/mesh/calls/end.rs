@@ -19,6 +19,14 @@ impl State {
         self.stop_call(id, ErrorCode::Cancelled, "the call was taken back".to_owned(), now, out);
     }
 
+    /// Ends the calls whose responders are denied now.
+    pub(in crate::mesh) fn calls_on_denied(&mut self, now: Now, out: &mut Vec<Action>) {
+        for id in self.calls_where(|c| c.responder().is_some_and(|node| self.is_denied(&node))) {
+            let message = "this node's own owner denied the responder meanwhile; whether the task ran is not known";
+            self.stop_call(&id, ErrorCode::NotAllowed, message.to_owned(), now, out);
+        }
+    }
+
     /// Gives every call up: the node is going down.
     pub fn abandon_calls(&mut self, now: Now, out: &mut Vec<Action>) {
         let ids: Vec<_> = self.calls.entries.keys().cloned().collect();
@@ -73,6 +81,7 @@ impl State {
         out: &mut Vec<Action>,
     ) {
         let Some(call) = self.calls.entries.remove(id) else { return };
+        self.calls.early_bytes -= call.early.values().map(Bytes::len).sum::<usize>();
         self.timers.cancel(&Timer::Call(id.to_owned()));
         if let Some(query) = &call.query {
             self.stop_query(query);

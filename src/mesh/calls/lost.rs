@@ -112,8 +112,16 @@ impl State {
         call.tried("relay", Some(node), format!("{}: {}", error.error.code, error.error.message), now);
         let id = error.id.clone();
         // The responder was heard: what was lost is not the task, but what followed it.
-        let only_copy = call.sends <= 1 && !call.working && code != ErrorCode::PeerGone;
-        if code == ErrorCode::Overloaded && !only_copy {
+        let only_copy = call.sends <= 1 && !call.working && code != ErrorCode::PeerGone && !call.spec.once;
+        if code == ErrorCode::RateLimited {
+            // There is a way, and there will be room on it: the same task goes again, then.
+            let at = now.mono + error.error.retry_after().unwrap_or_default().max(RETRY);
+            if at < call.deadline {
+                call.resend_at = Some(at);
+                return self.set_call_timer(&id);
+            }
+        }
+        if matches!(code, ErrorCode::Overloaded | ErrorCode::RateLimited) && !only_copy {
             return; // It is sent again when its time comes.
         }
         call.unrelayable.insert((node, tracker));

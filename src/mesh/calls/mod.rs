@@ -61,6 +61,8 @@ pub struct CallSpec {
     pub timeout: Duration,
     /// Whether this node itself may answer.
     pub local: bool,
+    /// Whether it rather fails than go elsewhere on a tracker's word that nobody has it.
+    pub once: bool,
     /// A node it is not for, whatever that provides: the one in whose name we ask.
     pub except: Option<NodeId>,
 }
@@ -150,12 +152,19 @@ struct Call {
 #[derive(Debug, Default)]
 pub struct Calls {
     entries: BTreeMap<String, Call>,
+    /// Bytes of chunks that came before their turn.
+    early_bytes: usize,
 }
 
 impl Calls {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Bytes of chunks that came before their turn.
+    pub fn early_bytes(&self) -> usize {
+        self.early_bytes
     }
 
     /// Whether there is none.
@@ -240,6 +249,11 @@ impl State {
             return self.fail(&id, code, message, now, out);
         }
         self.advance(&id, now, out);
+    }
+
+    /// Whether a call of that id is in flight.
+    pub(super) fn is_calling(&self, id: &str) -> bool {
+        self.calls.entries.contains_key(id)
     }
 
     fn calls_where(&self, wanted: impl Fn(&Call) -> bool) -> Vec<String> {

@@ -106,7 +106,8 @@ impl State {
         let is_self = super::super::table::names(target, &self.me, &self.config.name);
         let full: Option<NodeId> = target.parse().ok();
         let mut nodes: Vec<NodeId> = match full {
-            Some(node) => vec![node],
+            // Whoever names an id that was replaced means its node.
+            Some(node) => vec![self.keys.current(&node)],
             None => {
                 let mut nodes = self.peers_named(target);
                 nodes.extend(self.table.named(target).map(|r| r.node_id));
@@ -124,6 +125,9 @@ impl State {
                     return Step::Send(self.me, Path::Local);
                 }
                 Step::Fail(ErrorCode::BadRequest, "that is this node itself: allow local calls to reach it".into())
+            }
+            [node] if self.is_denied(&node) => {
+                Step::Fail(ErrorCode::NotAllowed, format!("this node's own owner denied {node}: take that back first"))
             }
             [node] => {
                 if call.failed.contains(&node) {
@@ -213,7 +217,7 @@ impl State {
         nodes.extend(self.legacy_providers(capability));
         nodes.sort();
         nodes.dedup();
-        nodes.retain(|n| *n != self.me && !call.failed.contains(n));
+        nodes.retain(|n| *n != self.me && !call.failed.contains(n) && !self.is_denied(n));
         nodes.sort_by_cached_key(|n| {
             let peer = self.peers.proven(n);
             let connected = peer.is_some() || self.peers.legacy_conn_of(n).is_some();
@@ -232,7 +236,8 @@ impl State {
         }
         let record = self.table.get(node);
         let addrs = record.map(|record| self.dialable(&record.addrs)).unwrap_or_default();
-        if call.may_dial(node, &addrs) {
+        // Whom it would not let in it reaches through a tracker, if at all.
+        if self.admits(node) && call.may_dial(node, &addrs) {
             return Reach::Dial(*node, addrs);
         }
         let relays = |t: &&NodeId| self.peers.conn_of(t).is_some() && !call.unrelayable.contains(&(*node, **t));
@@ -251,7 +256,7 @@ impl State {
         let named = record.into_iter().flat_map(|r| &r.trackers);
         for tracker in named.filter(|t| **t != self.me && !call.unrelayable.contains(&(*node, **t))) {
             let addrs = self.table.get(tracker).map(|record| self.dialable(&record.addrs)).unwrap_or_default();
-            if call.may_dial(tracker, &addrs) && self.peers.conn_of(tracker).is_none() {
+            if self.admits(tracker) && call.may_dial(tracker, &addrs) && self.peers.conn_of(tracker).is_none() {
                 return Reach::Dial(*tracker, addrs);
             }
         }

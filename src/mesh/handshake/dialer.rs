@@ -1,6 +1,9 @@
 //! The side that connects.
 
-use super::{Local, Proven, Refusal, check_clock, check_signature, expect, introduce, introduction, nonce_text};
+use super::tls::{Binding, bind, switches};
+use super::{
+    Local, Proven, Refusal, check_clock, check_signature, check_succession, expect, introduce, introduction, nonce_text,
+};
 use super::{read_nonce, tellable};
 use crate::identity::NodeId;
 use crate::wire::{Builder, Object};
@@ -19,12 +22,12 @@ impl Dialer {
         (Self { nonce, expected }, hello)
     }
 
-    /// Checks the answer, and gives the `auth` to be sent.
+    /// Checks the answer. What is left is `auth`, for which the stream may have to become TLS first.
     ///
     /// # Errors
     ///
     /// When it is not the proof of the expected node for this very connection; see [`Refusal`].
-    pub fn on_hello_ack(self, local: &Local<'_>, ack: &Object, now_unix: i64) -> Result<(Object, Proven), Refusal> {
+    pub fn on_hello_ack(self, local: &Local<'_>, ack: &Object, now_unix: i64) -> Result<Answered, Refusal> {
         let fields = expect(ack, "hello_ack")?;
         let me = local.identity.id();
         let node = fields.node("node_id")?;
@@ -32,8 +35,11 @@ impl Dialer {
         if node == me {
             return Err(Refusal::own_id());
         }
+        let proven = introduction(&fields, node)?;
+        // Whoever shows that it had the expected id before may be meant; whether it is, is known to who dialled.
         if let Some(expected) = self.expected
             && expected != node
+            && proven.rotations.iter().all(|step| step.old != expected)
         {
             return Err(Refusal::bad(format!("expected node {expected} at this address, {node} answered")));
         }
@@ -50,14 +56,32 @@ impl Dialer {
         }
         let ack_nonce = read_nonce(&fields, "nonce")?;
         check_clock(&fields, local, now_unix)?;
-        let proven = introduction(&fields, node)?;
         check_signature(ack, &node, "hello_ack")?;
+        let proven = check_succession(proven)?;
+        let tls = switches(local, &proven.features)?;
+        Ok(Answered { proven, hello_nonce: self.nonce, ack_nonce, tls })
+    }
+}
+
+/// The listener has proven who it is.
+#[derive(Debug)]
+pub struct Answered {
+    /// Who.
+    pub proven: Proven,
+    /// Whether the stream becomes TLS now.
+    pub tls: bool,
+    hello_nonce: [u8; 32],
+    ack_nonce: [u8; 32],
+}
+
+impl Answered {
+    /// The `auth` to be sent; with the binding of the TLS connection it goes over, when there is one.
+    pub fn auth(&self, local: &Local<'_>, binding: Option<&Binding>) -> Object {
         let auth = Builder::new("auth")
-            .str("node_id", &me.to_string())
-            .str("peer", &node.to_string())
-            .str("hello_nonce", &nonce_text(&self.nonce))
-            .str("ack_nonce", &nonce_text(&ack_nonce))
-            .sign(local.identity, &[]);
-        Ok((auth, proven))
+            .str("node_id", &local.identity.id().to_string())
+            .str("peer", &self.proven.node.to_string())
+            .str("hello_nonce", &nonce_text(&self.hello_nonce))
+            .str("ack_nonce", &nonce_text(&self.ack_nonce));
+        bind(auth, binding).sign(local.identity, &[])
     }
 }

@@ -1,7 +1,10 @@
 //! The side that is connected to.
 
 use super::read_nonce;
-use super::{Local, Proven, Refusal, check_clock, check_signature, expect, introduce, introduction, nonce_text};
+use super::tls::{Binding, check_binding, switches};
+use super::{
+    Local, Proven, Refusal, check_clock, check_signature, check_succession, expect, introduce, introduction, nonce_text,
+};
 use crate::identity::NodeId;
 use crate::wire::Object;
 
@@ -13,6 +16,7 @@ pub struct Listener {
     ack_nonce: [u8; 32],
     /// Who the dialer says to be; proven by its `auth`.
     claimed: Proven,
+    tls: bool,
 }
 
 impl Listener {
@@ -40,20 +44,26 @@ impl Listener {
         let claimed = introduction(&fields, node)?;
         // A recorded `hello` passes here: it makes us sign an answer that is of no use to who doesn't have the key.
         check_signature(hello, &node, "hello")?;
+        let tls = switches(local, &claimed.features)?;
         let ack = introduce(local, "hello_ack", &nonce, now_unix)
             .str("hello_nonce", &nonce_text(&hello_nonce))
             // Binds the answer to this dialer: see "Passing for a third".
             .str("peer", &node.to_string())
             .sign(local.identity, &[]);
-        Ok((Self { me, hello_nonce, ack_nonce: nonce, claimed }, ack))
+        Ok((Self { me, hello_nonce, ack_nonce: nonce, claimed, tls }, ack))
     }
 
-    /// Checks the dialer's proof.
+    /// Whether the stream becomes TLS once `hello_ack` is sent.
+    pub fn tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Checks the dialer's proof. `binding` is that of the TLS connection it came over, if there is one.
     ///
     /// # Errors
     ///
     /// When it is not the proof of the node that said `hello`, for this node and this very connection.
-    pub fn on_auth(self, auth: &Object) -> Result<Proven, Refusal> {
+    pub fn on_auth(self, auth: &Object, binding: Option<&Binding>) -> Result<Proven, Refusal> {
         let fields = expect(auth, "auth")?;
         let node = self.claimed.node;
         if fields.node("node_id")? != node {
@@ -70,7 +80,8 @@ impl Listener {
         if read_nonce(&fields, "ack_nonce")? != self.ack_nonce {
             return Err(Refusal::bad("ack_nonce: not the nonce of this connection's hello_ack"));
         }
+        check_binding(&fields, binding)?;
         check_signature(auth, &node, "auth")?;
-        Ok(self.claimed)
+        check_succession(self.claimed)
     }
 }

@@ -4,7 +4,8 @@
 //! dialer                                   listener
 //!   hello       (fresh nonce, signed)  ──►
 //!                                      ◄──  hello_ack  (that nonce, a nonce of its own, signed)
-//!   auth        (both nonces, signed)  ──►
+//!   TLS 1.3, when both list it: the listener shows its node key, the dialer no certificate
+//!   auth        (both nonces, the TLS connection's binding, signed)  ──►
 //!                                      ◄──  welcome | bye
 //! ```
 //!
@@ -23,15 +24,25 @@
 //!   Bob's `hello_ack` to Alice: it names Mallory as `peer`, so Alice refuses it. Mallory, dialled by Alice, shows Bob
 //!   Alice's `hello`: Bob wants an `auth` that names Bob, and Alice signs one for Bob only if she believes to talk to
 //!   Bob, that is if Mallory passes on every byte between the two.
-//! - *A wire in the middle.* Whoever passes on every byte is there and stays there: these proofs don't encrypt the
-//!   stream. It can drop messages and write unsigned ones (queries' answers carry signed records, tasks and results
-//!   are signed themselves); the feature `tls` is what will close that.
+//! - *A wire in the middle.* Whoever passes on every byte is there and stays there. With TLS it sees lengths and times:
+//!   the dialer takes no key but the listener's node key for an answer, and everything from `auth` on is inside. Without
+//!   TLS it reads along, can drop messages and write unsigned ones.
+//! - *Talking the two out of TLS.* The features stand in `hello` and `hello_ack`, which are signed: without its `tls`
+//!   neither passes. What was put into the stream before TLS began would be taken for the other side's words: bytes after
+//!   `hello` or `hello_ack` end the handshake.
+//! - *A listener's stolen key.* Who has it can pass for the listener, but not sit between the two unseen and bring the
+//!   dialer's `auth` to the true listener: `binding` names the TLS connection it was made for, and there are two.
+//! - *Another's succession.* The ids that a node says it had before are believed by the signatures of the keys they stand
+//!   for, over the id that the handshake proves: nobody else can show them.
 //! - *An old signature from a stolen clock.* `timestamp` bounds for how long a signature can be tried at all.
 
 mod dialer;
 mod legacy;
 mod listener;
+mod tls;
 mod welcome;
+
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -39,12 +50,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 pub use dialer::Dialer;
 pub use legacy::{LegacyHello, legacy_hello, legacy_hello_ack, read_legacy_hello};
 pub use listener::Listener;
+pub use tls::{Binding, TLS, Tls};
 pub use welcome::{Welcome, read_welcome, welcome};
 
 use crate::error::CloseReason;
 use crate::identity::{Identity, NodeId};
 use crate::wire::fields::Fields;
-use crate::wire::{Builder, Malformed, Object, Speaker, verify_object};
+use crate::wire::keylife::{read_chain, write_chain};
+use crate::wire::{Builder, Malformed, Object, Rotation, Speaker, verify_chain, verify_object};
 
 /// The longest text of the other side's that is repeated to people, in characters.
 const MAX_TOLD: usize = 200;
@@ -62,6 +75,8 @@ pub struct Local<'a> {
     pub instance: &'a str,
     /// How far clocks may differ, in seconds.
     pub clock_skew_s: u64,
+    /// Whether connections are encrypted. `features` lists [`TLS`] unless they never are.
+    pub tls: Tls,
 }
 
 /// Who is at the other end.
@@ -75,6 +90,8 @@ pub struct Proven {
     pub features: Vec<String>,
     /// Which run of it this is.
     pub instance: Option<String>,
+    /// The ids it had before, by the statements of the keys they stand for. Checked like the id.
+    pub rotations: Arc<[Rotation]>,
     /// Whether it proved its id, or only claims it.
     pub speaker: Speaker,
     /// What a node of the Python package said of itself.
@@ -169,6 +186,14 @@ fn check_signature(object: &Object, signer: &NodeId, kind: &str) -> Result<(), R
     verify_object(object, signer, &[]).map_err(|error| Refusal::bad(format!("{kind}: {error}")))
 }
 
+/// Checks what a node says of its earlier ids: after it has proven the one it has.
+fn check_succession(proven: Proven) -> Result<Proven, Refusal> {
+    match verify_chain(&proven.rotations) {
+        Ok(()) => Ok(proven),
+        Err(error) => Err(Refusal::bad(format!("rotations: {error}"))),
+    }
+}
+
 /// What `hello` and `hello_ack` share: who the other side says to be.
 fn introduction(fields: &Fields<'_>, node: NodeId) -> Result<Proven, Refusal> {
     Ok(Proven {
@@ -176,6 +201,7 @@ fn introduction(fields: &Fields<'_>, node: NodeId) -> Result<Proven, Refusal> {
         version: fields.opt_short("version")?.unwrap_or_default(),
         features: fields.names("features")?,
         instance: fields.opt_short("instance")?,
+        rotations: read_chain(fields, &node)?,
         speaker: Speaker::Proven,
         hello: None,
     })
@@ -183,7 +209,8 @@ fn introduction(fields: &Fields<'_>, node: NodeId) -> Result<Proven, Refusal> {
 
 /// The members that `hello` and `hello_ack` share.
 fn introduce(local: &Local<'_>, kind: &str, nonce: &[u8; 32], now_unix: i64) -> Builder {
-    Builder::new(kind)
+    let builder = write_chain(Builder::new(kind), local.identity.rotations());
+    builder
         .str("node_id", &local.identity.id().to_string())
         .str("version", local.version)
         .str("nonce", &nonce_text(nonce))

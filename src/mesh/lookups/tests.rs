@@ -38,7 +38,9 @@ impl Node {
             instance: "run".into(),
             features: Vec::new(),
             tracker: TrackerRole::None,
-            allow: None,
+            access: crate::mesh::access::Access::default(),
+            serve_only: None,
+            policies: Vec::new(),
             port: Some(7878),
             bound: Some([10, 9, 9, 9].into()),
             advertise: Vec::new(),
@@ -62,6 +64,7 @@ impl Node {
             via: None,
             timeout: Duration::from_secs(60),
             local: false,
+            once: false,
             except: None,
         };
         let now = self.at();
@@ -125,6 +128,7 @@ impl Node {
             addr: at,
             local: addr(9999),
             inbound: false,
+            encrypted: false,
             how: How::for_calls(Source::Dht),
             instance: Some("run".into()),
             version: String::new(),

@@ -67,6 +67,7 @@ impl State {
                     proven: true,
                     addr: tracker.arrival.addr,
                     inbound: false,
+                    encrypted: tracker.arrival.encrypted,
                     found: self.table.source(node).unwrap_or(Source::Tracker),
                     way: Way::Relay,
                     via: Some(contact.via),

@@ -184,7 +184,7 @@ impl State {
         if peer == self.me || self.draining || self.peers.conn_of(&peer).is_some() {
             return; // A connection came first.
         }
-        if self.config.allow.as_ref().is_some_and(|allow| !allow.contains(&peer)) {
+        if !self.admits(&peer) {
             return self.refuse("punch_not_allowed");
         }
         let attempt = self.punches.attempts.get(&peer).map(|a| &a.phase);

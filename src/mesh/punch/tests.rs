@@ -17,6 +17,7 @@ pub(in crate::mesh) fn arrival(tracker: &str, local: &str) -> Arrival {
         addr: tracker,
         local,
         inbound: false,
+        encrypted: false,
         how: How::kept(Source::Peer),
         instance: Some("run".into()),
         version: String::new(),

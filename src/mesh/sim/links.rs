@@ -266,6 +266,7 @@ impl World {
             addr,
             local,
             inbound,
+            encrypted: false,
             how: match (inbound, &self.links[link].why) {
                 (_, Why::Punched) => How::PUNCHED,
                 (true, _) => How::INBOUND,

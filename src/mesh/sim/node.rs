@@ -8,6 +8,8 @@ use super::work::Job;
 use super::world::{Ended, N};
 use crate::identity::{Identity, NodeId};
 use crate::limits::Limits;
+use crate::mesh::access::Access;
+use crate::mesh::policy::Policy;
 use crate::mesh::redial::Redial;
 use crate::mesh::{CallEvent, Config, ConnId, DIALBACK, Now, State, TaskKey};
 use crate::node::TrackerRole;
@@ -22,7 +24,8 @@ pub struct Spec {
     pub caps: Vec<String>,
     pub interests: Vec<String>,
     pub tracker: TrackerRole,
-    pub allow: Option<HashSet<NodeId>>,
+    pub access: Access,
+    pub policies: Vec<Policy>,
     pub listens: bool,
     /// It listens, and nobody comes through to it.
     pub nated: bool,
@@ -39,7 +42,8 @@ impl Spec {
             caps: Vec::new(),
             interests: Vec::new(),
             tracker: TrackerRole::None,
-            allow: None,
+            access: Access::default(),
+            policies: Vec::new(),
             listens: true,
             nated: false,
             limits: Limits::default(),
@@ -65,7 +69,12 @@ impl Spec {
 
     pub fn private(mut self, allow: &[NodeId]) -> Self {
         self.tracker = TrackerRole::Private;
-        self.allow = Some(allow.iter().copied().collect());
+        self.access = allow.iter().fold(Access::private(), |access, id| access.allow(*id));
+        self
+    }
+
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policies.push(policy);
         self
     }
 
@@ -191,7 +200,9 @@ impl Node {
             instance: format!("{n}-{run}"),
             features: spec.features(),
             tracker: spec.tracker,
-            allow: spec.allow.clone(),
+            access: spec.access.clone(),
+            serve_only: None,
+            policies: spec.policies.clone(),
             port: spec.listens.then_some(port),
             bound: Some(ip(n)),
             advertise: Vec::new(),

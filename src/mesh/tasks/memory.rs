@@ -11,7 +11,7 @@ use crate::limits::Limits;
 use crate::mesh::action::TaskKey;
 use crate::mesh::clock::Now;
 use crate::mesh::seen::Seen;
-use crate::wire::WireError;
+use crate::wire::{Task, WireError};
 
 /// What one caller takes up.
 #[derive(Debug, Default)]
@@ -40,8 +40,14 @@ pub struct Tasks {
     pub(super) answered_bytes: usize,
     callers: BTreeMap<NodeId, Caller>,
     running: usize,
+    /// The payloads of those whose handlers are at work.
+    payload_bytes: usize,
+    /// Their chunks that are not acknowledged.
+    pub(super) unacked_bytes: usize,
     /// How many tasks of all callers are remembered without their answers.
     bare: usize,
+    /// Until when, by this node's clock, deadlines had passed when tasks were forgotten last.
+    forgotten_s: i64,
     pub(super) cancelled_early: CancelledEarly,
 }
 
@@ -71,6 +77,26 @@ impl Tasks {
     /// How many handlers are at work for one caller.
     pub fn running_for(&self, caller: &NodeId) -> usize {
         self.callers.get(caller).map_or(0, |c| c.running)
+    }
+
+    /// Bytes of the payloads of tasks whose handlers are at work.
+    pub fn payload_bytes(&self) -> usize {
+        self.payload_bytes
+    }
+
+    /// Bytes of answers and chunks kept for callers that ask again.
+    pub fn kept_bytes(&self) -> usize {
+        self.answered_bytes + self.unacked_bytes
+    }
+
+    /// Bytes of answers kept, and of their chunks: those that may be forgotten.
+    pub fn answered_bytes(&self) -> usize {
+        self.answered_bytes
+    }
+
+    /// How many answers are kept.
+    pub fn answers(&self) -> usize {
+        self.answered.len()
     }
 
     /// How many are running or remembered.
@@ -107,16 +133,26 @@ impl Tasks {
     pub(super) fn enter(&mut self, key: TaskKey, entry: Entry) {
         self.callers.entry(key.0).or_default().running += 1;
         self.running += 1;
+        self.payload_bytes += entry.payload_bytes;
         self.entries.insert(key, entry);
     }
 
-    /// A task's handler came back, and its answer is there: it is remembered until its deadline.
-    pub(super) fn done(&mut self, key: &TaskKey, limits: &Limits) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
+    /// The tasks that have no answer yet.
+    pub fn unanswered(&self) -> impl Iterator<Item = &TaskKey> {
+        self.entries.iter().filter(|(_, entry)| entry.answer.is_none()).map(|(key, _)| key)
+    }
+
+    /// A task's handler came back, and its answer is there: it is remembered until its deadline. Gives the rule that it
+    /// counted for.
+    pub(super) fn done(&mut self, key: &TaskKey, limits: &Limits) -> Option<usize> {
+        let entry = self.entries.get_mut(key)?;
         if !std::mem::take(&mut entry.running) {
-            return;
+            return None;
         }
+        let rule = entry.rule;
         self.running -= 1;
+        self.payload_bytes -= entry.payload_bytes;
+        self.unacked_bytes -= entry.unacked_bytes;
         self.answered_bytes += entry.kept_bytes();
         let local = entry.local;
         let caller = self.callers.entry(key.0).or_default();
@@ -124,15 +160,17 @@ impl Tasks {
         caller.answered += 1;
         if local {
             // Nobody can send a task in this node's own name.
-            return self.forget(key);
+            self.forget(key);
+            return rule;
         }
         self.answered.push_back(key.clone());
-        self.keep_within(limits);
+        self.keep_answers_within(limits.max_answers, limits.remembered_bytes);
+        rule
     }
 
     /// Keeps the memory of answers within its bounds, the oldest go first. That the tasks ran is not forgotten.
-    fn keep_within(&mut self, limits: &Limits) {
-        while self.answered.len() > limits.max_answers || self.answered_bytes > limits.remembered_bytes {
+    pub fn keep_answers_within(&mut self, most: usize, bytes: usize) {
+        while self.answered.len() > most || self.answered_bytes > bytes {
             let Some(key) = self.answered.pop_front() else { break };
             let Some(until) = self.entries.get(&key).map(|e| e.until) else { continue };
             self.forget(&key);
@@ -156,8 +194,24 @@ impl Tasks {
         }
     }
 
+    /// Whether a task may be one that ran and was forgotten at its deadline, before the clock was set back. Only as far as
+    /// clocks may differ at all: tasks of a time further off are refused for that.
+    pub(super) fn may_be_forgotten(&self, task: &Task, now: Now, limits: &Limits) -> bool {
+        let skew = i64::try_from(limits.clock_skew.as_secs()).unwrap_or(i64::MAX);
+        let ends = task.timestamp.saturating_add(task.ttl_s as i64);
+        ends < self.forgotten_s && self.forgotten_s.saturating_sub(now.unix_s()) <= skew
+    }
+
     /// Forgets answered tasks past their deadlines.
     pub fn expire(&mut self, now: Now) {
+        let before = self.len();
+        self.forget_expired(now);
+        if self.len() < before {
+            self.forgotten_s = now.unix_s();
+        }
+    }
+
+    fn forget_expired(&mut self, now: Now) {
         let mut answered = std::mem::take(&mut self.answered);
         answered.retain(|key| {
             let over = self.entries.get(key).is_none_or(|e| e.until <= now.mono);

@@ -1,6 +1,7 @@
 //! The responder's side: a task runs at most once, and its answer is kept for whoever asks again.
 
 mod memory;
+mod orphans;
 #[cfg(test)]
 mod tests;
 
@@ -11,9 +12,11 @@ use bytes::Bytes;
 
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
+use crate::memory::Level;
 use crate::mesh::action::{Action, OnFull, TaskKey, TaskToRun};
 use crate::mesh::clock::Now;
 use crate::mesh::conn_id::ConnId;
+use crate::mesh::policy;
 use crate::mesh::state::{State, Timer};
 use crate::node::{Activity, TrackerRole};
 use crate::wire::{Draft, ResultDraft, Task, WireError};
@@ -26,6 +29,12 @@ const ACCEPT_AFTER: Duration = Duration::from_millis(100);
 /// The most bytes of chunks on the way unacknowledged, beyond the first chunk: two messages of the largest size.
 const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 
+/// The least wait before a part of an answer is sent again that a tracker had no room for.
+const AGAIN_MIN: Duration = Duration::from_secs(1);
+/// A task that is this many seconds old when it comes was long on its way, or the two clocks differ: its caller is told,
+/// should its time not be enough.
+const LATE_S: i64 = 5;
+
 /// The widest window a caller may ask for.
 const MAX_WINDOW: u64 = 256;
 
@@ -34,6 +43,8 @@ const MAX_WINDOW: u64 = 256;
 struct Entry {
     capability: String,
     started: Duration,
+    /// Its payload, which its handler has.
+    payload_bytes: usize,
     /// Until when it is remembered.
     until: Duration,
     /// Through which tracker it came last.
@@ -51,6 +62,14 @@ struct Entry {
     answer: Option<ResultDraft>,
     /// Whether the handler has not come back yet.
     running: bool,
+    /// Whether its caller sent it more than once.
+    repeated: bool,
+    /// The run of the caller whose connection was lost.
+    caller_run: Option<String>,
+    /// How long before it came it was issued, if that is long.
+    late_s: Option<i64>,
+    /// The owner's rule that it counts for.
+    rule: Option<usize>,
 }
 
 impl Entry {
@@ -58,6 +77,7 @@ impl Entry {
         Self {
             capability: capability.to_owned(),
             started,
+            payload_bytes: 0,
             until,
             via: None,
             legacy: None,
@@ -70,6 +90,10 @@ impl Entry {
             waiting: false,
             answer: None,
             running: true,
+            repeated: false,
+            caller_run: None,
+            late_s: None,
+            rule: None,
         }
     }
 
@@ -108,8 +132,16 @@ impl State {
     ) {
         let legacy = self.peers.get(conn).is_some_and(|p| p.legacy.is_some());
         let key = (caller, task.id.clone());
+        if let Some(why) = self.barred(&caller) {
+            // Also when it came before, and is at work or was answered: who is not let in hears nothing of it.
+            let known = self.tasks.entries.contains_key(&key) || self.tasks.is_bare(&key);
+            let error = WireError::new(ErrorCode::NotAllowed, why);
+            self.count_refused(&task.capability, ErrorCode::NotAllowed);
+            let error = if known { error } else { error.not_run() };
+            return self.answer_unheld(task.id, Err(error), caller, via, legacy.then_some(conn), out);
+        }
         if self.tasks.entries.contains_key(&key) {
-            return self.answer_again(&key, via, legacy.then_some(conn), out);
+            return self.answer_again(&key, via, legacy.then_some(conn), now, out);
         }
         if self.tasks.is_bare(&key) {
             self.refuse("repeated_task");
@@ -124,8 +156,15 @@ impl State {
         }
         match self.task_refusal(&task, caller, legacy, via, now) {
             Some(error) => {
-                self.refuse(reason_of(&error.code));
-                self.counters.tasks_failed += 1;
+                match ErrorCode::from_wire(&error.code) {
+                    Some(code @ (ErrorCode::NotAllowed | ErrorCode::RateLimited)) if task.caller == caller => {
+                        self.count_refused(&task.capability, code);
+                    }
+                    _ => {
+                        self.refuse(reason_of(&error.code));
+                        self.counters.tasks_failed += 1;
+                    }
+                }
                 self.answer_unheld(task.id, Err(error), caller, via, legacy.then_some(conn), out);
             }
             None => self.run(task, key, via, conn, legacy, now, out),
@@ -149,8 +188,16 @@ impl State {
         }
     }
 
+    /// Counts a task that the owner's lists or rules keep out.
+    fn count_refused(&mut self, capability: &str, code: ErrorCode) {
+        self.refuse(if code == ErrorCode::RateLimited { "task_rate" } else { "not_allowed" });
+        self.counters.tasks_failed += 1;
+        let name = if self.provides(capability) { capability } else { policy::OTHER };
+        self.policies.count(name, code);
+    }
+
     fn task_refusal(
-        &self,
+        &mut self,
         task: &Task,
         caller: NodeId,
         legacy: bool,
@@ -185,6 +232,12 @@ impl State {
             );
             return error(ErrorCode::Expired, message);
         }
+        if self.tasks.may_be_forgotten(task, now, &self.config.limits) {
+            // Not "not run": that is what is not known.
+            let message = "this node's clock was set back: by its earlier time the task is past its deadline, and whether it \
+                           ran is no longer known; send it anew";
+            return Some(WireError::new(ErrorCode::Expired, message));
+        }
         if let Some(instance) = &task.instance
             && *instance != self.config.instance
         {
@@ -208,10 +261,18 @@ impl State {
         if !self.provides(&task.capability) && !relays && !legacy {
             return error(ErrorCode::UnknownCapability, format!("{:?} is not provided here", task.capability));
         }
+        if self.held.level() >= Level::Tasks {
+            self.held.count(Level::Tasks, 1);
+            let message = "this node is short of memory and takes no new tasks".to_owned();
+            return Some(WireError::new(ErrorCode::Overloaded, message).retry_after_s(1).not_run());
+        }
+        if let Some(error) = self.policies.forbids(&self.ids_of(&caller), &task.capability) {
+            return Some(error);
+        }
         if let Some((message, seconds)) = self.tasks.no_room(&caller, &self.config.limits) {
             return Some(WireError::new(ErrorCode::Overloaded, message).retry_after_s(seconds).not_run());
         }
-        None
+        self.policies.crowded(&caller, &task.capability, now.mono)
     }
 
     #[allow(clippy::too_many_arguments)] // Where a task came from has these many parts.
@@ -229,10 +290,16 @@ impl State {
         let left = until.saturating_sub(now.unix_ms as i64);
         let until = now.mono + Duration::from_millis(left.max(1) as u64);
         let deadline = until.min(now.mono + Duration::from_secs(task.ttl_s));
+        let late_s = Some(now.unix_s().saturating_sub(task.timestamp)).filter(|late| *late >= LATE_S);
         let gateway = legacy && !self.provides(&task.capability) && task.capability != "relay";
+        let payload_bytes = task.payload.len();
+        let rule = self.policies.begin(&task.capability);
         self.enter(&key, &task.capability, until, now, |e| {
+            e.payload_bytes = payload_bytes;
+            e.rule = rule;
             e.via = via;
             e.legacy = legacy.then_some(conn);
+            e.late_s = late_s;
             e.window = if legacy { None } else { task.window.map(|w| w.clamp(1, MAX_WINDOW)) };
         });
         if !legacy {
@@ -254,7 +321,9 @@ impl State {
     /// A call of this node to itself.
     pub(super) fn run_local(&mut self, task: TaskToRun, now: Now, out: &mut Vec<Action>) {
         let key = (self.me, task.id.clone());
-        self.enter(&key, &task.capability, task.deadline, now, |e| e.local = true);
+        self.enter(&key, &task.capability, task.deadline, now, |e| {
+            (e.local, e.payload_bytes) = (true, task.payload.len());
+        });
         // The call has the deadline, and takes the task back then.
         out.push(Action::RunTask { key, task: Box::new(task) });
     }
@@ -266,12 +335,21 @@ impl State {
     }
 
     /// The same task again: the caller lost sight of it. It hears how far it is.
-    fn answer_again(&mut self, key: &TaskKey, via: Option<NodeId>, legacy: Option<ConnId>, out: &mut Vec<Action>) {
+    fn answer_again(
+        &mut self,
+        key: &TaskKey,
+        via: Option<NodeId>,
+        legacy: Option<ConnId>,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
         self.refuse("repeated_task");
         self.timers.cancel(&Timer::Accept(key.clone()));
+        if let Some(entry) = self.tasks.entries.get_mut(key) {
+            (entry.via, entry.legacy, entry.repeated) = (via, legacy, true);
+        }
+        self.heard_of_caller(key, now);
         let Some(entry) = self.tasks.entries.get_mut(key) else { return };
-        entry.via = via;
-        entry.legacy = legacy;
         if entry.window.is_none() && std::mem::take(&mut entry.waiting) {
             // It waited for a way to its caller.
             out.push(Action::Credit { key: key.clone() });
@@ -294,6 +372,26 @@ impl State {
                 Some(_) => {}
                 None => drop(self.send_to(&key.0, via.as_ref(), draft, OnFull::Close, out)),
             }
+        }
+    }
+
+    /// A tracker had no room for a part of an answer; there will be some.
+    pub(super) fn answer_later(&mut self, key: TaskKey, tracker: NodeId, wait: Duration, now: Now) {
+        let fits = |e: &Entry| e.via.is_none_or(|via| via == tracker) && (e.answer.is_some() || !e.unacked.is_empty());
+        if self.tasks.entries.get(&key).is_some_and(fits) {
+            self.timers.set(Timer::Again(key), now.mono + wait.max(AGAIN_MIN));
+        }
+    }
+
+    /// The chunks that are not acknowledged go again, and the answer if there is one.
+    pub(super) fn again_due(&mut self, key: &TaskKey, out: &mut Vec<Action>) {
+        let Some(entry) = self.tasks.entries.get(key) else { return };
+        let chunk = |(seq, data): &(u64, Bytes)| Draft::Chunk { id: key.1.clone(), seq: *seq, data: data.clone() };
+        let chunks = entry.unacked.iter().map(chunk);
+        let drafts: Vec<Draft> = chunks.chain(entry.answer.clone().map(Draft::Result)).collect();
+        let via = entry.via;
+        for draft in drafts {
+            self.send_to(&key.0, via.as_ref(), draft, OnFull::Drop, out);
         }
     }
 
@@ -321,11 +419,23 @@ impl State {
     }
 
     pub(super) fn deadline_due(&mut self, key: &TaskKey, now: Now, out: &mut Vec<Action>) {
-        if self.tasks.entries.get(key).is_some_and(|e| e.answer.is_none()) {
-            let error = WireError::new(ErrorCode::Expired, "the task was still running at its deadline");
-            self.answer(key, Err(error), now, out);
+        if let Some(entry) = self.tasks.entries.get(key).filter(|e| e.answer.is_none()) {
+            let message = match entry.late_s {
+                Some(late) => format!(
+                    "the task was still running at its deadline; by this node's clock it came {late} s after it was issued: \
+                     check the clocks"
+                ),
+                None => "the task was still running at its deadline".to_owned(),
+            };
+            self.answer(key, Err(WireError::new(ErrorCode::Expired, message)), now, out);
             out.push(Action::StopTask { key: key.clone() });
         }
+    }
+
+    /// Ends a task before its handler comes back.
+    pub(in crate::mesh) fn stop_task(&mut self, key: &TaskKey, error: WireError, now: Now, out: &mut Vec<Action>) {
+        self.answer(key, Err(error), now, out);
+        out.push(Action::StopTask { key: key.clone() });
     }
 
     /// Ends every task that is still running: the node is going down, and those who wait are told so.
@@ -335,20 +445,22 @@ impl State {
         keys.sort();
         for key in keys {
             let error = WireError::new(ErrorCode::PeerGone, "the node went down before the task was done");
-            self.answer(&key, Err(error), now, out);
-            out.push(Action::StopTask { key });
+            self.stop_task(&key, error, now, out);
         }
     }
 
     pub(super) fn on_chunk_ack(&mut self, key: &TaskKey, next: u64, out: &mut Vec<Action>) {
         let Some(entry) = self.tasks.entries.get_mut(key) else { return };
-        let kept = entry.kept_bytes();
+        let (kept, unacked) = (entry.kept_bytes(), entry.unacked_bytes);
         while entry.unacked.front().is_some_and(|(seq, _)| *seq < next) {
             if let Some((_, data)) = entry.unacked.pop_front() {
                 entry.unacked_bytes -= data.len();
             }
         }
         self.tasks.answered_bytes -= kept - entry.kept_bytes();
+        if entry.running {
+            self.tasks.unacked_bytes -= unacked - entry.unacked_bytes;
+        }
         if std::mem::take(&mut entry.waiting) {
             out.push(Action::Credit { key: key.clone() });
         }
@@ -374,6 +486,7 @@ impl State {
             }
             entry.unacked.push_back((entry.next_seq, data.clone()));
             entry.unacked_bytes += data.len();
+            self.tasks.unacked_bytes += data.len();
         }
         let seq = entry.next_seq;
         entry.next_seq += 1;
@@ -422,7 +535,9 @@ impl State {
         if self.tasks.entries.get(key).is_some_and(|e| e.answer.is_none()) {
             self.answer(key, body, now, out);
         }
-        self.tasks.done(key, &self.config.limits);
+        if let Some(rule) = self.tasks.done(key, &self.config.limits) {
+            self.policies.end(rule);
+        }
     }
 
     /// The answer is there: it goes to the caller and into the memory.
@@ -448,6 +563,7 @@ impl State {
         }
         self.timers.cancel(&Timer::Accept(key.clone()));
         self.timers.cancel(&Timer::Deadline(key.clone()));
+        self.timers.cancel(&Timer::Orphan(key.clone()));
         self.used(&key.0, now);
         if local {
             self.call_local_answer(&key.1, answer, now, out);

@@ -1,9 +1,15 @@
 //! Taking connections in, and having no room for more.
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::memory::Memory;
+
+fn places(set: impl FnOnce(&mut Limits)) -> Arc<Places> {
+    let limits = Limits::default().with(set);
+    Places::new(&limits, Memory::new(limits.memory_budget))
+}
 
 #[tokio::test]
 async fn full_then_room_then_stopped() {
@@ -12,7 +18,7 @@ async fn full_then_room_then_stopped() {
     let cancel = CancellationToken::new();
     let (give, mut taken) = mpsc::channel(8);
     let on_stream = move |stream, addr, permit| give.try_send((stream, addr, permit)).unwrap();
-    let accepting = tokio::spawn(accept_loop(listener, Arc::new(Semaphore::new(1)), cancel.clone(), on_stream));
+    let accepting = tokio::spawn(accept_loop(listener, places(|l| l.max_half_open = 1), cancel.clone(), on_stream));
 
     let _first = Raw::connect(addr).await;
     let held = soon(taken.recv()).await.unwrap();
@@ -21,7 +27,7 @@ async fn full_then_room_then_stopped() {
     python.frame(&Builder::new("hello").build()).await;
     silent.bye(CloseReason::Full).await;
     let bye = python.read_frame().await;
-    assert!(python.is_bye(&bye, CloseReason::Full).await.contains("try again later"));
+    assert!(python.is_bye(&bye, CloseReason::Full).await.contains("try again in a few seconds"));
 
     drop(held);
     let _second = Raw::connect(addr).await;
@@ -37,7 +43,7 @@ async fn full_then_room_then_stopped() {
 async fn a_node_that_is_full_says_so_to_the_dialer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
-    let (cancel, none) = (CancellationToken::new(), Arc::new(Semaphore::new(0)));
+    let (cancel, none) = (CancellationToken::new(), places(|l| l.max_connections = 0));
     let accepting = tokio::spawn(accept_loop(listener, none, cancel.clone(), |_, _, _| panic!("no permit")));
     let error = soon(dial(&addr, None, &config(2, |_| {}))).await.unwrap_err();
     assert_eq!(error.reason(), Some(CloseReason::Full), "{error}");

@@ -178,7 +178,7 @@ async fn answer(
     let addr = listener.local_addr().unwrap().to_string();
     let cfg = config(2, |_| {});
     let dialling = tokio::spawn(async move { dial(&addr, expected, &cfg).await });
-    let mut raw = Raw { stream: listener.accept().await.unwrap().0, buffer: BytesMut::new() };
+    let mut raw = Raw::over(listener.accept().await.unwrap().0);
     let hello = raw.read().await;
     raw.send(&forge(&identity(1), &hello)).await;
     let said = if raw.fill().await > 0 {

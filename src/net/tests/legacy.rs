@@ -99,7 +99,7 @@ async fn frames_that_are_refused() {
 /// Hangs up on a line and answers a frame, as the package does.
 async fn python_node(listener: TcpListener) -> Raw {
     loop {
-        let mut raw = Raw { stream: listener.accept().await.unwrap().0, buffer: BytesMut::new() };
+        let mut raw = Raw::over(listener.accept().await.unwrap().0);
         raw.fill().await;
         if raw.buffer[0] == b'{' {
             continue;

@@ -1,20 +1,23 @@
 //! Real sockets; the other side is written by hand, byte by byte where it matters.
 
+#![allow(clippy::duplicate_mod, reason = "what a connection does is tested in plain text and under TLS")]
+
 mod accept;
-mod connection;
+mod encrypted;
 mod handshake;
-mod hostile;
 mod legacy;
+mod plain;
 #[cfg(unix)]
 mod punch;
-mod rates;
+mod tls;
+mod trickery;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -48,6 +51,9 @@ fn config(seed: u8, change: impl FnOnce(&mut NetConfig)) -> Arc<NetConfig> {
         features: vec!["one".into()],
         instance: format!("run-{seed}"),
         limits: Limits::default(),
+        memory: crate::memory::Memory::new(Limits::default().memory_budget),
+        tls: Tls::Preferred,
+        tls_keys: TlsKeys::new(&identity(seed)),
         legacy: false,
         legacy_hello: Arc::new(LegacyHello::default),
         port: Arc::default(),
@@ -55,6 +61,14 @@ fn config(seed: u8, change: impl FnOnce(&mut NetConfig)) -> Arc<NetConfig> {
     };
     change(&mut cfg);
     Arc::new(cfg)
+}
+
+/// A node that encrypts.
+fn encrypting(seed: u8, change: impl FnOnce(&mut NetConfig)) -> Arc<NetConfig> {
+    config(seed, |cfg| {
+        cfg.features.push("tls".into());
+        change(cfg);
+    })
 }
 
 /// Hooks that write down what they are told.
@@ -115,21 +129,39 @@ impl Hooks for Notes {
     }
 }
 
-/// The far side: a socket, and what was read from it.
+trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
+
+/// The far side: a socket or TLS on one, and what was read from it.
 struct Raw {
-    stream: TcpStream,
+    stream: Box<dyn Duplex>,
     buffer: BytesMut,
 }
 
 impl Raw {
     async fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).await.unwrap();
+        Self::over(TcpStream::connect(addr).await.unwrap())
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
-        Self { stream, buffer: BytesMut::new() }
+        Self { stream: Box::new(stream), buffer: BytesMut::new() }
     }
 
     async fn bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
+        self.stream.flush().await.unwrap();
+    }
+
+    /// Ends it as one does who means it.
+    async fn end(mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
+    /// Reads up to where the stream is over; whether it was meant to be doesn't matter.
+    async fn is_over(&mut self) {
+        while soon(self.stream.read_buf(&mut self.buffer)).await.is_ok_and(|read| read > 0) {}
     }
 
     async fn line(&mut self, line: impl AsRef<[u8]>) {
@@ -266,12 +298,25 @@ impl Server {
 
 /// A connection, and its far side by hand.
 async fn connected(change: impl FnOnce(&mut NetConfig)) -> (Connection, Arc<Notes>, Raw) {
-    let server = serve(config(1, change)).await;
-    let mut raw = Raw::connect(server.addr).await;
+    connected_by(config(1, change)).await
+}
+
+/// The same for a node with that configuration; encrypted, if it encrypts.
+async fn connected_by(cfg: Arc<NetConfig>) -> (Connection, Arc<Notes>, Raw) {
+    let encrypts = cfg.features.iter().any(|feature| feature == "tls");
+    let server = serve(cfg).await;
     let me = identity(2);
-    raw.send(&hello(&me, &nonce('x')).sign(&me, &[])).await;
-    let ack = raw.read().await;
-    raw.send(&auth(&me, &nonce('x'), &ack).sign(&me, &[])).await;
+    let mut raw = if encrypts {
+        let (mut raw, ack, binding) = tls::connect(server.addr, &me).await;
+        raw.send(&auth(&me, &nonce('x'), &ack).str("binding", &binding).sign(&me, &[])).await;
+        raw
+    } else {
+        let mut raw = Raw::connect(server.addr).await;
+        raw.send(&hello(&me, &nonce('x')).sign(&me, &[])).await;
+        let ack = raw.read().await;
+        raw.send(&auth(&me, &nonce('x'), &ack).sign(&me, &[])).await;
+        raw
+    };
     assert_eq!(kind(&raw.read().await), "welcome");
     let (connection, notes) = server.connection().await;
     (connection, notes, raw)

@@ -70,6 +70,17 @@ pub enum Activity {
         /// When it is tried again, in milliseconds.
         retry_in_ms: u64,
     },
+    /// The lists of who is let in changed, or the file with them can't be used.
+    AccessChanged {
+        /// Whether only those allowed are let in.
+        private: bool,
+        /// How many are allowed now.
+        allowed: usize,
+        /// How many are denied now.
+        denied: usize,
+        /// What is wrong with the file, if something is.
+        problem: Option<String>,
+    },
     /// A task arrived and its handler starts.
     TaskReceived {
         /// Its id.
@@ -95,6 +106,31 @@ pub enum Activity {
         error: Option<String>,
         /// How long it took, in milliseconds.
         took_ms: u64,
+    },
+    /// A node that this one's owner named (pinned, allowed or denied) has another key: its id is another now. Told once.
+    IdReplaced {
+        /// The id that was named.
+        old: NodeId,
+        /// The id now.
+        new: NodeId,
+    },
+    /// An id was revoked by its owner: one that this node's owner named, that was connected or known, or this node's own.
+    /// Nobody is let in with it any more.
+    IdRevoked {
+        /// The id.
+        node_id: NodeId,
+        /// Why, in its owner's words; may be empty.
+        reason: String,
+    },
+    /// Another node claims the place of one that this node's owner named and that has a successor already: its key may have
+    /// been stolen. The claim is refused. Told once.
+    SuccessorRefused {
+        /// The id that was named.
+        old: NodeId,
+        /// Whom this node takes for it.
+        kept: NodeId,
+        /// Who claims its place as well.
+        refused: NodeId,
     },
     /// A published event that one of our interests or subscriptions covers.
     Published(Event),

@@ -1,7 +1,9 @@
 //! What a node tells of itself, its peers and what happens to it.
 
 mod activity;
+mod configured;
 mod discovery;
+mod memory;
 mod reachability;
 
 use std::collections::BTreeMap;
@@ -11,10 +13,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::identity::NodeId;
+use crate::node::AccessStatus;
 use crate::wire::{Capability, CapabilityKind};
 
 pub use activity::{Activity, Event};
+pub use configured::ConfiguredPeer;
 pub use discovery::{DhtHealth, DiscoveryHealth, DiscoveryState};
+pub use memory::MemoryInfo;
 pub use reachability::{PortMapping, Reachability, TrackerName, VerifiedAddr};
 
 /// Whether a node is a tracker, and for whom.
@@ -120,6 +125,9 @@ pub struct PeerInfo {
     pub addr: SocketAddr,
     /// Whether it connected to us.
     pub inbound: bool,
+    /// Whether the connection is encrypted (TLS 1.3). Of a node that is reached through a tracker: the connection to that
+    /// tracker.
+    pub encrypted: bool,
     /// How it was found.
     pub found: Source,
     /// How it is connected.
@@ -185,8 +193,12 @@ pub struct Metrics {
     pub peers: usize,
     /// Unproven (Python) peers connected now.
     pub unproven_peers: usize,
+    /// Peers, proven or not, whose connection is encrypted now.
+    pub encrypted_peers: usize,
     /// Connections now, those in the handshake included.
     pub connections: usize,
+    /// Those of them that others made, and that have not proven who they are.
+    pub half_open: usize,
     /// Records of other nodes kept now.
     pub records: usize,
     /// Tasks running now.
@@ -215,10 +227,12 @@ pub struct Metrics {
     pub flooded: u64,
     /// Dials made as a tracker for peers that asked whether they can be dialled.
     pub dial_backs: u64,
-    /// What was refused or dropped, by reason.
+    /// What was refused or dropped, by reason: which bound, which fault.
     pub refused: BTreeMap<String, u64>,
     /// Connections closed, by reason.
     pub closed: BTreeMap<String, u64>,
+    /// What it holds for its peers.
+    pub memory: MemoryInfo,
 }
 
 /// A node's own state, for a person or a monitor.
@@ -243,6 +257,8 @@ pub struct Status {
     pub port_map: Option<PortMapping>,
     /// Its tracker role.
     pub tracker: TrackerRole,
+    /// Who is let in, and what was refused to the others.
+    pub access: AccessStatus,
     /// What it provides.
     pub capabilities: Vec<CapabilityInfo>,
     /// What it is interested in.

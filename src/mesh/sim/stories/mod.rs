@@ -1,7 +1,10 @@
 //! What the mesh is for, told step by step.
 
+mod access;
 mod calls;
+mod clocks;
 mod floods;
+mod gone;
 mod impostors;
 mod links;
 mod punch;

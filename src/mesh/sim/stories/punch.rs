@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use crate::error::CloseReason;
+use crate::error::{CloseReason, ErrorCode};
+use crate::mesh::access::Access;
 use crate::mesh::sim::*;
 use crate::node::{PeerInfo, Route, Way};
 use crate::wire::{Object, draft};
@@ -245,9 +246,9 @@ fn a_node_is_not_made_to_knock_where_it_must_not() {
 fn a_private_node_refuses_to_punch_for_whom_it_does_not_admit() {
     let mut w = behind_nats(10);
     let t = w.id(TRACKER);
-    w.nodes[PROVIDER].state.config.allow = Some([t].into());
+    w.with(PROVIDER, |s, now, out| s.set_access(Access::private().allow(t), now, out));
     let call = w.call(CALLER, Ask::new("echo"));
-    w.success(&call);
+    assert_eq!(w.error(&call).code, ErrorCode::NotAllowed, "nor does it run what comes through the tracker");
     w.run(secs(6));
     assert_eq!((w.punched(PROVIDER), w.refused(PROVIDER, "punch_not_allowed")), (0, 1));
 }

@@ -3,9 +3,11 @@
 //! The constants are part of the protocol or of the node's memory budget. [`Limits`] holds those that a
 //! node's owner may want to change.
 
+mod settable;
+
 use std::time::Duration;
 
-use crate::error::Error;
+pub use settable::Limits;
 
 /// The most bytes of one message, without its line end: 1 MiB. The wire's cap; a longer one closes the connection.
 pub const MAX_MESSAGE: usize = 1024 * 1024;
@@ -51,6 +53,44 @@ pub const FLOOD_TTL: u8 = 5;
 
 /// How many trackers a relayed frame may pass.
 pub const MAX_RELAY_HOPS: u8 = 3;
+
+/// The most rotations that a node shows: 8 statements of some 370 bytes fit into a record and into the handshake beside all
+/// else. Who knew only an id before the last eight can't follow it.
+pub const MAX_ROTATIONS: usize = 8;
+
+/// The most bytes of a rotation or a revocation: with a reason all of whose characters are escaped it has 1 KiB.
+pub const MAX_STATEMENT: usize = 2048;
+
+/// The most characters of a revocation's reason: a line for people.
+pub const MAX_REASON: usize = 128;
+
+/// The most revocations in one message.
+pub const MAX_STATEMENTS: usize = 16;
+
+/// The most revocations that a peer is told of when it connects: 256, some 100 KB. Those about ids that this node has to
+/// do with come first.
+pub const MAX_TOLD_REVOCATIONS: usize = 256;
+
+/// The most rotations, and the most revocations, kept about ids that the owner named: 2048 of each. The lists of who may
+/// connect are of people's making.
+pub const MAX_NAMED_STATEMENTS: usize = 2048;
+
+/// The most rotations, and the most revocations, kept about ids that this node met: 512 of each.
+pub const MAX_MET_STATEMENTS: usize = 512;
+
+/// The most rotations, and the most revocations, kept about ids that mean nothing to this node: 512 of each, so that it
+/// can tell others. Anybody can make any number of keys and revoke them.
+pub const MAX_OTHER_STATEMENTS: usize = 512;
+
+/// Statements a second about ids that mean nothing to this node which one peer may bring for good. What is over that is
+/// not looked at.
+pub const STATEMENTS_PER_SECOND: u32 = 5;
+
+/// How many on top of that at once: what a peer tells when it connects.
+pub const STATEMENT_BURST: u32 = 256;
+
+/// The most bytes read of the file of statements: what there may be of them at their longest.
+pub const MAX_STATEMENT_FILE: u64 = 16 * 1024 * 1024;
 
 /// The most bytes of what a node says of itself in the DHT: 1000, BEP 44's cap for a value.
 pub const MAX_DHT_ITEM: usize = 1000;
@@ -264,171 +304,38 @@ pub const MAX_CONTACTS: usize = 256;
 /// helps nobody new for a minute.
 pub const MAX_PUNCH_PAIRS: usize = 4096;
 
-/// What a node's owner may change. The defaults are for a node on the open internet with a few hundred peers.
-///
-/// ```
-/// let limits = elo::Limits::default().with(|l| l.max_tasks = 4);
-/// let node = elo::Node::builder().limits(limits);
-/// ```
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// How long a handshake may take. Default 10 s.
-    pub handshake_timeout: Duration,
-    /// How long a TCP connect may take. Default 3 s: three SYNs; a call tries the next way after that.
-    pub connect_timeout: Duration,
-    /// Silence after which a heartbeat is sent. Default 30 s: below the idle timeout of common NATs.
-    pub heartbeat_interval: Duration,
-    /// Silence after which a peer is dead. Default 90 s: three heartbeats.
-    pub idle_timeout: Duration,
-    /// How long a connection that was dialled for calls stays without a task or call between the two nodes. Default
-    /// 600 s: every connection makes queries and events dearer, and making one again takes milliseconds. Those to configured peers
-    /// and to trackers stay.
-    pub unused_timeout: Duration,
-    /// How long one write may make no progress before the peer is closed as too slow. Default 10 s.
-    pub write_timeout: Duration,
-    /// How far clocks may differ. Default 300 s.
-    pub clock_skew: Duration,
-    /// The most connections that others make to this node, proven or not; further ones are told `FULL`. Also the most
-    /// that this node makes for its calls; beyond that they go through trackers or fail. Configured peers don't count.
-    /// Default 1024.
-    pub max_connections: usize,
-    /// The most bytes waiting for one peer. Default 8 MiB: eight messages of the largest size.
-    pub outbox_bytes: usize,
-    /// The most messages waiting for one peer. Default 4096.
-    pub outbox_messages: usize,
-    /// Messages a second a peer may send for good. Default 2000.
-    pub messages_per_second: u32,
-    /// Messages a peer may send at once on top of that. Default 4000.
-    pub message_burst: u32,
-    /// Floods (queries, events, announces) a second a peer may send for good. Default 100.
-    pub floods_per_second: u32,
-    /// Floods a peer may send at once on top of that. Default 400.
-    pub flood_burst: u32,
-    /// The most records of other nodes kept. Default 4096, of at most 8 KiB each; the ones longest unheard go first.
-    pub max_records: usize,
-    /// How long a node's own record is valid, and a tracker's lease. Default 300 s, renewed at half of it.
-    pub record_ttl: Duration,
-    /// The most query and event ids remembered against loops and duplicates. Default 16384.
-    pub max_seen: usize,
-    /// The most calls of this node in flight. Default 4096; further ones fail with `OVERLOADED`.
-    pub max_calls: usize,
-    /// The most tasks running at once for all callers. Default 1024; further ones are answered `OVERLOADED`.
-    pub max_tasks: usize,
-    /// The most tasks running at once for one caller. Default 256, a quarter of [`max_tasks`](Self::max_tasks): one
-    /// caller that asks for much leaves room for others. Further ones are answered `OVERLOADED`.
-    pub max_tasks_per_caller: usize,
-    /// The most tasks running or remembered until their deadlines, so that none runs twice. Default 1048576, of about
-    /// 40 bytes each (those whose answers are kept apart). None is forgotten before its deadline: a caller is answered `OVERLOADED`
-    /// instead when it has a third as many here as there is room left for. One caller alone gets a quarter, which at
-    /// the most messages a second that a peer may send is two minutes of tasks; many greedy ones leave room for the next.
-    pub max_remembered_tasks: usize,
-    /// The most answers of finished tasks remembered, for callers that ask again. Default 16384; the oldest go first, and
-    /// asked again the node says `DUPLICATE`.
-    pub max_answers: usize,
-    /// The most bytes of finished tasks' answers remembered. Default 64 MiB.
-    pub remembered_bytes: usize,
-    /// How long a call waits for answers to a query flood before it tries the next step. Default 2 s.
-    pub query_wait: Duration,
-    /// How long a call or a search waits for the DHT, dialling whom it names included. Default 3 s.
-    pub dht_wait: Duration,
-    /// The least wait before a configured peer is dialled again. Default 1 s.
-    pub redial_min: Duration,
-    /// The longest wait before a configured peer is dialled again. Default 60 s.
-    pub redial_max: Duration,
-    /// The longest wait before a peer is dialled again that was connected less than [`redial_soon_for`](Self::redial_soon_for)
-    /// ago. Default 4 s: when a cut network heals, the mesh is whole again within seconds.
-    pub redial_soon: Duration,
-    /// For how long a lost peer is believed to come back soon. Default 120 s; then the waits double up to
-    /// [`redial_max`](Self::redial_max).
-    pub redial_soon_for: Duration,
-    /// With how many trackers the node is registered: the configured ones, and public ones that it hears of until
-    /// there are that many. Default 4, which is what a record names. 0: only with those configured; a public tracker then
-    /// connects to no other tracker by itself either.
-    pub max_trackers: usize,
-    /// How long what was sent may stay unacknowledged by the other side's system before the connection is given up.
-    /// Default 15 s. Without it TCP tries for a quarter of an hour, with pauses of up to two minutes: longer than the cut that
-    /// caused it. Linux only (`TCP_USER_TIMEOUT`); elsewhere the system decides.
-    pub unacked_timeout: Duration,
-    /// How long `shutdown` lets tasks and calls in flight finish. Default 5 s.
-    pub drain_timeout: Duration,
-}
+/// How many places beyond those of live connections the table has that counts connections and handshakes by address, of
+/// some 100 bytes each. An address is forgotten when its handshakes are within its rate again, after 5 s at the latest,
+/// so only 80,000 connections a second from ever new addresses would fill it; further ones are then told `FULL`.
+pub const MAX_ORIGINS: usize = 4096;
 
-impl Limits {
-    /// The same with some of them changed.
-    #[must_use]
-    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
-        change(&mut self);
-        self
-    }
+/// How many counts a tracker has for the relayed bytes of pairs of nodes. Pairs share them, by a hash that nobody outside
+/// knows: the memory is the same however many keys somebody makes, and who uses up a hundred of them slows one pair
+/// in forty down.
+pub const RELAY_COUNTS: usize = 4096;
 
-    /// Whether a node can work with them.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        let year = Duration::from_secs(365 * 86_400);
-        let least = Duration::from_millis(1);
-        // On the wire, and when it is renewed, a record's time counts in whole seconds.
-        let second = Duration::from_secs(1);
-        let durations = [
-            ("handshake_timeout", self.handshake_timeout, least),
-            ("connect_timeout", self.connect_timeout, least),
-            ("heartbeat_interval", self.heartbeat_interval, least),
-            ("idle_timeout", self.idle_timeout, least),
-            ("write_timeout", self.write_timeout, least),
-            ("clock_skew", self.clock_skew, Duration::ZERO),
-            ("record_ttl", self.record_ttl, second),
-            ("query_wait", self.query_wait, Duration::ZERO),
-            ("dht_wait", self.dht_wait, Duration::ZERO),
-            ("redial_min", self.redial_min, least),
-            ("redial_max", self.redial_max, self.redial_min),
-            ("redial_soon", self.redial_soon, least),
-            ("redial_soon_for", self.redial_soon_for, Duration::ZERO),
-            ("unacked_timeout", self.unacked_timeout, least),
-            ("drain_timeout", self.drain_timeout, Duration::ZERO),
-        ];
-        match durations.into_iter().find(|(_, value, least)| value < least || *value > year) {
-            Some((name, value, least)) => {
-                Err(Error::Config(format!("the limit {name} is {value:?}; it must be {least:?} to a year")))
-            }
-            None => Ok(()),
-        }
-    }
-}
+/// A relayed frame of so many bytes passes whatever its pair has sent: 1 KiB, what acknowledgements, cancels and short errors
+/// have. Without them what is under way could not end. They count, and messages have a rate of their own.
+pub const RELAY_FREE: usize = 1024;
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            handshake_timeout: Duration::from_secs(10),
-            connect_timeout: Duration::from_secs(3),
-            heartbeat_interval: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(90),
-            unused_timeout: Duration::from_secs(600),
-            write_timeout: Duration::from_secs(10),
-            clock_skew: Duration::from_secs(300),
-            max_connections: 1024,
-            outbox_bytes: 8 * 1024 * 1024,
-            outbox_messages: 4096,
-            messages_per_second: 2000,
-            message_burst: 4000,
-            floods_per_second: 100,
-            flood_burst: 400,
-            max_records: 4096,
-            record_ttl: Duration::from_secs(300),
-            max_seen: 16 * 1024,
-            max_calls: 4096,
-            max_tasks: 1024,
-            max_tasks_per_caller: 256,
-            max_remembered_tasks: 1024 * 1024,
-            max_answers: 16 * 1024,
-            remembered_bytes: 64 * 1024 * 1024,
-            query_wait: Duration::from_secs(2),
-            dht_wait: Duration::from_secs(3),
-            redial_min: Duration::from_secs(1),
-            redial_max: Duration::from_secs(60),
-            redial_soon: Duration::from_secs(4),
-            redial_soon_for: Duration::from_secs(120),
-            max_trackers: 4,
-            unacked_timeout: Duration::from_secs(15),
-            drain_timeout: Duration::from_secs(5),
-        }
-    }
-}
+/// The longest that a tracker tells a caller to wait until its pair may be relayed for again.
+pub const RELAY_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// What a connection is taken to cost at rest, in bytes: 32 KiB, the buffer it reads into and its two tasks.
+pub const CONNECTION_BYTES: usize = 32 * 1024;
+
+/// What a record is taken to cost beside twice its text: 1 KiB, for what was read from it and its places in the tables.
+pub const RECORD_BYTES: usize = 1024;
+
+/// The most ids in the access file, in one list of a rule for capabilities, and served by name: 100000. A set of them takes
+/// 5 MB; looking one up takes a microsecond.
+pub const MAX_ACCESS_ENTRIES: usize = 100_000;
+
+/// The most bytes read of the access file: room for [`MAX_ACCESS_ENTRIES`] with a note of a hundred bytes each.
+pub const MAX_ACCESS_FILE: u64 = 16 * 1024 * 1024;
+
+/// The most rules for capabilities: each task looks through them in their order. As many as a node has capabilities.
+pub const MAX_POLICIES: usize = 256;
+
+/// Of how many callers it is remembered how often they asked, under rules with a rate: 150 bytes each.
+pub const MAX_POLICY_CALLERS: usize = 16 * 1024;
