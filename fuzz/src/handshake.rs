@@ -37,6 +37,8 @@ const MEMBERS: [&str; 12] = [
 
 struct Dialling {
     who: usize,
+    /// Which TLS connection this end is of.
+    binding: Option<[u8; 32]>,
     nonce: [u8; 32],
     expected: Option<NodeId>,
     dialer: Option<Dialer>,
@@ -44,6 +46,8 @@ struct Dialling {
 
 struct Listening {
     who: usize,
+    /// Which TLS connection this end is of. Who is in the middle has two, and makes neither binding that of the other.
+    binding: Option<[u8; 32]>,
     nonce: [u8; 32],
     hello_nonce: String,
     listener: Option<Listener>,
@@ -62,6 +66,7 @@ struct Auth {
     to: NodeId,
     hello_nonce: String,
     ack_nonce: String,
+    binding: Option<[u8; 32]>,
     taken: bool,
 }
 
@@ -88,6 +93,21 @@ pub(super) fn play(data: &[u8]) {
     }
 }
 
+/// The binding of a TLS connection, or none.
+fn binding(u: &mut Unstructured<'_>) -> Result<Option<[u8; 32]>> {
+    Ok(match u.int_in_range(0..=3)? {
+        0 => Some([2; 32]),
+        1 => None,
+        _ => Some([1; 32]),
+    })
+}
+
+/// How far back something is, of so many: the latest are the likeliest, or nobody would ever get to the end.
+fn recent(of: usize, u: &mut Unstructured<'_>) -> Result<usize> {
+    let n = usize::from(u.arbitrary::<u8>()?);
+    Ok(if n < 200 { n % 3 % of.max(1) } else { n % of.max(1) })
+}
+
 fn local(who: usize) -> Local<'static> {
     static FEATURES: std::sync::OnceLock<Vec<String>> = std::sync::OnceLock::new();
     let features = FEATURES.get_or_init(|| vec!["dialback".into(), "punch".into()]);
@@ -100,7 +120,8 @@ fn member(object: &Object, name: &str) -> String {
 
 impl World {
     fn step(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
-        match u.int_in_range(0..=9)? {
+        match u.int_in_range(0..=11)? {
+            10 | 11 => self.exchange(u)?,
             0 => self.dial(u)?,
             1 | 2 => self.hello(u)?,
             3 | 4 => self.hello_ack(u)?,
@@ -125,41 +146,69 @@ impl World {
     }
 
     fn any_sent(&self, u: &mut Unstructured<'_>) -> Result<Object> {
-        // The latest are the likeliest: a byte more would be needed for each otherwise.
-        let back = usize::from(u.arbitrary::<u8>()?) % self.sent.len().max(1);
+        let back = recent(self.sent.len(), u)?;
         self.sent.iter().nth_back(back).cloned().ok_or(arbitrary::Error::NotEnoughData)
     }
 
     fn dial(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let who = u.int_in_range(0..=ALL - 1)?;
-        let expected = match u.int_in_range(0..=ALL)? {
-            ALL => None,
-            n => Some(id(n)),
+        let expected = match u.int_in_range(0..=2 * ALL)? {
+            n if n < ALL => Some(id(n)),
+            _ => None,
         };
-        let nonce = self.nonce(who, u)?;
+        self.dial_by(who, expected, u)
+    }
+
+    fn dial_by(&mut self, who: usize, expected: Option<NodeId>, u: &mut Unstructured<'_>) -> Result<()> {
+        let (nonce, binding) = (self.nonce(who, u)?, binding(u)?);
         let (dialer, hello) = Dialer::new(&local(who), nonce, self.now, expected);
         self.sent.push(hello);
-        self.dialling.push(Dialling { who, nonce, expected, dialer: Some(dialer) });
+        self.dialling.push(Dialling { who, binding, nonce, expected, dialer: Some(dialer) });
         Ok(())
+    }
+
+    /// Two honest nodes talk, and the dialer's `hello` or proof may come to the listener more than once.
+    fn exchange(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
+        let dialer = u.int_in_range(0..=HONEST - 1)?;
+        self.dial_by(dialer, None, u)?;
+        let hello = self.any_recent(0);
+        for _ in 0..u.int_in_range(1..=2)? {
+            self.hello_to(1 - dialer, &hello, u)?;
+        }
+        let ack = self.any_recent(0);
+        self.hello_ack_to(self.dialling.len() - 1, &ack);
+        if u.arbitrary()? {
+            let (back, auth) = (recent(self.listening.len(), u)?, self.any_recent(0));
+            self.auth_to(self.listening.len() - 1 - back, &auth);
+        }
+        Ok(())
+    }
+
+    fn any_recent(&self, back: usize) -> Object {
+        self.sent.iter().nth_back(back).cloned().expect("something was sent")
     }
 
     /// Somebody's `hello`, or anything else, comes to somebody who listens.
     fn hello(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let who = u.int_in_range(0..=ALL - 1)?;
         let hello = self.any_sent(u)?;
-        let nonce = self.nonce(who, u)?;
-        let Ok((listener, ack)) = Listener::on_hello(&local(who), &hello, nonce, self.now) else { return Ok(()) };
-        assert_eq!(member(&hello, "type"), "hello");
-        assert!(self.in_time(&hello));
-        assert_ne!(member(&hello, "node_id"), id(who).to_string(), "a node let itself in");
-        let hello_nonce = member(&hello, "nonce");
+        self.hello_to(who, &hello, u)
+    }
+
+    fn hello_to(&mut self, who: usize, hello: &Object, u: &mut Unstructured<'_>) -> Result<()> {
+        let (nonce, binding) = (self.nonce(who, u)?, binding(u)?);
+        let Ok((listener, ack)) = Listener::on_hello(&local(who), hello, nonce, self.now) else { return Ok(()) };
+        assert_eq!(member(hello, "type"), "hello");
+        assert!(self.in_time(hello));
+        assert_ne!(member(hello, "node_id"), id(who).to_string(), "a node let itself in");
+        let hello_nonce = member(hello, "nonce");
         if who < HONEST {
-            let to = member(&hello, "node_id").parse().expect("a hello names its node");
+            let to = member(hello, "node_id").parse().expect("a hello names its node");
             let log = Ack { by: id(who), to, hello_nonce: hello_nonce.clone() };
             self.acks.insert(ack.canonical(), log);
         }
         self.sent.push(ack);
-        self.listening.push(Listening { who, nonce, hello_nonce, listener: Some(listener) });
+        self.listening.push(Listening { who, binding, nonce, hello_nonce, listener: Some(listener) });
         Ok(())
     }
 
@@ -170,17 +219,22 @@ impl World {
     /// Anything comes to somebody who said `hello`.
     fn hello_ack(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let Some(last) = self.dialling.len().checked_sub(1) else { return Ok(()) };
-        let session = last - usize::from(u.arbitrary::<u8>()?) % (last + 1);
+        let session = last - recent(last + 1, u)?;
         let ack = self.any_sent(u)?;
-        let Some(dialer) = self.dialling[session].dialer.take() else { return Ok(()) };
-        let Dialling { who, nonce, expected, .. } = self.dialling[session];
-        let Ok(answered) = dialer.on_hello_ack(&local(who), &ack, self.now) else { return Ok(()) };
-        let (auth, proven) = (answered.auth(&local(who), None), answered.proven);
+        self.hello_ack_to(session, &ack);
+        Ok(())
+    }
+
+    fn hello_ack_to(&mut self, session: usize, ack: &Object) {
+        let Some(dialer) = self.dialling[session].dialer.take() else { return };
+        let Dialling { who, binding, nonce, expected, .. } = self.dialling[session];
+        let Ok(answered) = dialer.on_hello_ack(&local(who), ack, self.now) else { return };
+        let (auth, proven) = (answered.auth(&local(who), binding.as_ref()), answered.proven);
         let me = id(who);
         assert_eq!(proven.speaker, Speaker::Proven);
         assert_ne!(proven.node, me, "a node connected with itself");
         assert!(expected.is_none_or(|e| e == proven.node), "another node than was expected");
-        assert!(self.in_time(&ack));
+        assert!(self.in_time(ack));
         assert_eq!(member(&auth, "peer"), proven.node.to_string());
         assert_eq!(member(&auth, "hello_nonce"), text(&nonce));
         if who < HONEST {
@@ -193,23 +247,28 @@ impl World {
                 by: me,
                 to: proven.node,
                 hello_nonce: text(&nonce),
-                ack_nonce: member(&ack, "nonce"),
+                ack_nonce: member(ack, "nonce"),
+                binding,
                 taken: false,
             };
             self.auths.insert(auth.canonical(), log);
         }
         self.sent.push(auth);
-        Ok(())
     }
 
     /// Anything comes to somebody who answered a `hello`.
     fn auth(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let Some(last) = self.listening.len().checked_sub(1) else { return Ok(()) };
-        let session = last - usize::from(u.arbitrary::<u8>()?) % (last + 1);
+        let session = last - recent(last + 1, u)?;
         let auth = self.any_sent(u)?;
+        self.auth_to(session, &auth);
+        Ok(())
+    }
+
+    fn auth_to(&mut self, session: usize, auth: &Object) {
         let here = &mut self.listening[session];
-        let Some(listener) = here.listener.take() else { return Ok(()) };
-        let Ok(proven) = listener.on_auth(&auth, None) else { return Ok(()) };
+        let Some(listener) = here.listener.take() else { return };
+        let Ok(proven) = listener.on_auth(auth, here.binding.as_ref()) else { return };
         assert_eq!(proven.speaker, Speaker::Proven);
         assert_ne!(proven.node, id(here.who), "a node let itself in");
         if here.who < HONEST && (0..HONEST).any(|n| id(n) == proven.node) {
@@ -217,9 +276,9 @@ impl World {
             assert_eq!((log.by, log.to), (proven.node, id(here.who)), "a proof for somebody else");
             assert_eq!(log.hello_nonce, here.hello_nonce, "a proof for another hello");
             assert_eq!(log.ack_nonce, text(&here.nonce), "a proof for another connection");
+            assert_eq!(log.binding, here.binding, "somebody sits between two TLS connections");
             assert!(!std::mem::replace(&mut log.taken, true), "the same proof was taken twice");
         }
-        Ok(())
     }
 
     /// Who is in the middle changes something that was sent, and may sign it with a key of its own.

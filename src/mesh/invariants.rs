@@ -8,13 +8,15 @@ impl State {
         let l = &self.config.limits;
         let conns = self.peers.iter().count();
         let in_flight: usize = self.in_flight.values().sum();
+        // This node's calls to itself are bounded as calls.
+        let local = self.tasks.running_for(&self.me);
         let own = self.calls.len() + 2 * self.tasks.len() + self.queries.len() + self.forwards.len() + 3 * conns;
         let bounds = [
             ("records", self.table.len(), l.max_records.max(1)),
             ("queries", self.queries.len(), l.max_seen + l.max_calls),
             ("events", self.seen_events.len(), l.max_seen),
-            ("tasks", self.tasks.len(), l.max_remembered_tasks),
-            ("running tasks", self.tasks.running(), l.max_tasks),
+            ("tasks", self.tasks.len(), l.max_remembered_tasks + local),
+            ("running tasks", self.tasks.running(), l.max_tasks + local),
             ("calls", self.calls.len(), l.max_calls),
             ("punches", self.punches.len(), crate::limits::MAX_PUNCHES),
             ("relays", self.relays.len(), 16 * 1024),

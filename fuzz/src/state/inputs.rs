@@ -22,8 +22,8 @@ impl World {
         self.seq += 1;
         // Messages are half of what happens, and the message is what there is most to choose of.
         match u.int_in_range(0..=31)? {
-            0..=12 => self.message_comes(u),
-            13 => self.replayed(u),
+            0..=11 => self.message_comes(u),
+            12 | 13 => self.replayed(u),
             14..=16 => self.connect(u),
             17 => self.someone_leaves(u),
             18 | 19 => self.time(u),
@@ -133,7 +133,7 @@ impl World {
         let author = if bits & 7 == 7 { u.int_in_range(1..=KEYS - 1)? } else { self.conns[&conn].peer };
         let mut object = self.message(author, u)?;
         let is_signed = object.get("signature").is_some();
-        keep(&mut self.wire, object.clone());
+        keep(&mut self.wire, (author, object.clone()));
         if bits & 0xf8 == 0xf8 && is_signed {
             // Somebody changed something. The signature says so.
             let member =
@@ -153,9 +153,14 @@ impl World {
 
     /// What was on the wire before comes again, from whomever.
     fn replayed(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
-        let conn = self.a_conn(u)?;
         let at = usize::from(u.arbitrary::<u8>()?) % self.wire.len().max(1);
-        let Some(object) = self.wire.get(at).cloned() else { return Ok(()) };
+        let Some((author, object)) = self.wire.get(at).cloned() else { return Ok(()) };
+        // As a rule from its author, who may have it sent again.
+        let own = self.conns.iter().find(|(_, conn)| conn.peer == author).map(|(conn, _)| *conn);
+        let conn = match own {
+            Some(conn) if u.int_in_range(0..=3)? > 0 => conn,
+            _ => self.a_conn(u)?,
+        };
         self.brought(conn, &object);
         Ok(())
     }

@@ -81,7 +81,7 @@ struct World {
     asks: VecDeque<u64>,
     nonces: VecDeque<ProbeNonce>,
     /// Signed messages that were on the wire: they come again.
-    wire: VecDeque<Object>,
+    wire: VecDeque<(usize, Object)>,
     /// Which outboxes have no room.
     full: BTreeSet<ConnId>,
     /// What the node signed: the same draft gives the same bytes, and a flood goes out over every connection.
