@@ -1,5 +1,6 @@
-//! Calls between two nodes over loopback: one after another, and 64 in flight; each beside a bare exchange of the same
-//! bytes over the same kind of socket, so that the ratio says what the mesh costs.
+//! Calls between two nodes over loopback: one after another, and 64 in flight, in plain text and under TLS; each beside a
+//! bare exchange of the same bytes over the same kind of socket, so that the ratio says what the mesh costs. And how long
+//! a node takes to connect.
 //!
 //! `cargo bench --bench mesh`
 
@@ -8,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use elo::{Node, Task, TaskResult};
+use elo::{Node, Task, TaskResult, Tls};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,23 +25,33 @@ fn payload() -> Value {
     json!({ "text": "a question of the usual length, with some words in it", "n": 42, "options": [1, 2, 3] })
 }
 
+const LAYERS: [(&str, Tls); 2] = [("plain", Tls::Off), ("TLS", Tls::Preferred)];
+
 /// A caller and a provider that it is connected to.
-async fn pair() -> (Node, Node) {
-    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    // A bench sends more than any honest peer; what is measured is the work, not the throttle.
-    let limits = elo::Limits::default().with(|l| {
-        l.messages_per_second = u32::MAX;
-        l.message_burst = u32::MAX;
-        l.max_remembered_tasks = usize::MAX;
-    });
-    let provider = Node::builder().listen(loopback).limits(limits.clone()).agent("echo").default_handler(echo);
-    let provider = provider.start().await.expect("a free port");
+async fn pair(tls: Tls) -> (Node, Node) {
+    let provider = provider(tls).await;
     let addr = provider.listen_addrs()[0].to_string();
-    let caller = Node::builder().no_listen().limits(limits).peer(addr).start().await.expect("no port needed");
+    let caller =
+        Node::builder().no_listen().tls(tls).limits(limits()).peer(addr).start().await.expect("no port needed");
     while caller.find("echo", None).await.expect("running").is_empty() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     (caller, provider)
+}
+
+fn limits() -> elo::Limits {
+    // A bench sends more than any honest peer; what is measured is the work, not the throttle.
+    elo::Limits::default().with(|l| {
+        l.messages_per_second = u32::MAX;
+        l.message_burst = u32::MAX;
+        l.max_remembered_tasks = usize::MAX;
+    })
+}
+
+async fn provider(tls: Tls) -> Node {
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let provider = Node::builder().listen(loopback).tls(tls).limits(limits()).agent("echo").default_handler(echo);
+    provider.start().await.expect("a free port")
 }
 
 /// An echo of lines without any of the mesh: the floor under every figure here.
@@ -64,29 +75,31 @@ async fn bare() -> BufReader<TcpStream> {
 
 fn calls(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
-    let (caller, _provider) = runtime.block_on(pair());
     let mut group = c.benchmark_group("call");
     group.sample_size(30).measurement_time(Duration::from_secs(4));
+    for (layer, tls) in LAYERS {
+        let (caller, _provider) = runtime.block_on(pair(tls));
 
-    group.throughput(Throughput::Elements(1));
-    group.bench_function("sequential", |b| {
-        b.to_async(Wrapper(&runtime)).iter(|| async {
-            black_box(caller.call("echo", payload()).await.expect("answered"));
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(format!("sequential, {layer}"), |b| {
+            b.to_async(Wrapper(&runtime)).iter(|| async {
+                black_box(caller.call("echo", payload()).await.expect("answered"));
+            });
         });
-    });
 
-    group.throughput(Throughput::Elements(IN_FLIGHT));
-    group.bench_function("64 in flight", |b| {
-        b.to_async(Wrapper(&runtime)).iter(|| async {
-            let mut running = Vec::new();
-            for _ in 0..IN_FLIGHT {
-                running.push(caller.call("echo", payload()).start().await.expect("sent"));
-            }
-            for call in running {
-                black_box(call.outcome().await.expect("answered"));
-            }
+        group.throughput(Throughput::Elements(IN_FLIGHT));
+        group.bench_function(format!("64 in flight, {layer}"), |b| {
+            b.to_async(Wrapper(&runtime)).iter(|| async {
+                let mut running = Vec::new();
+                for _ in 0..IN_FLIGHT {
+                    running.push(caller.call("echo", payload()).start().await.expect("sent"));
+                }
+                for call in running {
+                    black_box(call.outcome().await.expect("answered"));
+                }
+            });
         });
-    });
+    }
 
     group.throughput(Throughput::Elements(1));
     let mut stream = runtime.block_on(bare());
@@ -104,6 +117,24 @@ fn calls(c: &mut Criterion) {
     group.finish();
 }
 
+/// A node starts, connects to another, and stops.
+fn connecting(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let mut group = c.benchmark_group("connect");
+    group.sample_size(30).measurement_time(Duration::from_secs(4));
+    for (layer, tls) in LAYERS {
+        let provider = runtime.block_on(provider(tls));
+        let addr = provider.listen_addrs()[0].to_string();
+        group.bench_function(layer, |b| {
+            b.to_async(Wrapper(&runtime)).iter(|| async {
+                let node = Node::builder().no_listen().tls(tls).peer(&addr).start().await.expect("no port needed");
+                assert!(node.connected(Duration::from_secs(10)).await, "connected");
+            });
+        });
+    }
+    group.finish();
+}
+
 /// Criterion's own way to use a runtime would need a feature of it for each runtime; this is all it takes.
 struct Wrapper<'a>(&'a Runtime);
 
@@ -113,5 +144,5 @@ impl criterion::async_executor::AsyncExecutor for Wrapper<'_> {
     }
 }
 
-criterion_group!(benches, calls);
+criterion_group!(benches, calls, connecting);
 criterion_main!(benches);

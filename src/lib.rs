@@ -52,6 +52,9 @@ mod agent;
 mod control;
 mod discovery;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 pub mod limits;
 mod memory;
@@ -67,7 +70,7 @@ pub mod wire;
 pub mod cli;
 
 pub use error::{Attempt, CallError, CloseReason, Delivery, Error, ErrorCode};
-pub use identity::{Identity, IdentityError, InvalidNodeId, NodeId, verify};
+pub use identity::{Identity, IdentityError, InvalidNodeId, NodeId, Rotated, verify};
 pub use limits::Limits;
 pub use mesh::access::{Access, Decision};
 pub use mesh::handshake::Tls;
@@ -81,6 +84,16 @@ pub use node::{
     Task, TaskError, TaskResult, Timings, Tracker, TrackerName, TrackerRole, VerifiedAddr, Way,
 };
 pub use wire::{Capability, CapabilityKind};
+
+/// The fuzz targets call this crate by its name.
+#[cfg(test)]
+extern crate self as elo;
+
+/// What the fuzz targets do with their inputs, here with those that are kept: see `fuzz/src/lib.rs`.
+#[cfg(test)]
+#[path = "../fuzz/src/lib.rs"]
+#[allow(dead_code, reason = "the fuzz crate has an entry for each target, the tests go through all of them")]
+mod fuzz_targets;
 
 /// README's code, compiled and run as tests.
 #[cfg(doctest)]

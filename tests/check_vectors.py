@@ -2,6 +2,8 @@
 import base64, binascii, json, math, pathlib, re
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id  # cryptography 44 or later
 
 FOLDER = pathlib.Path(__file__).parent / "vectors"
 class Number(str): "A number in the digits it was written with."
@@ -37,12 +39,39 @@ def check(text, signer, uncovered=()):  # gives the bytes that were signed; rais
     key.verify(base64.urlsafe_b64decode(signature + "=="), signed)
     return signed
 
+def decode(text):
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+def signed_by(message, member, signer, without):  # whether that member is the signer's signature over the rest
+    rest = canonical({key: value for key, value in message.items() if key not in without})
+    try:
+        Ed25519PublicKey.from_public_bytes(decode(signer)).verify(decode(message[member] or ""), rest.encode())
+    except (InvalidSignature, KeyError):
+        return None
+    return rest
+
+def check_statement(vector):  # a rotation is signed by the old key, and then by the new one; a revocation by its own
+    message = parse(vector["statement"])
+    if message["type"] == "revocation":
+        return signed_by(message, "signature", message["node_id"], ["signature"]) == vector["signing_bytes"]
+    by_old = signed_by(message, "old_signature", message["old"], ["old_signature", "signature"])
+    by_new = signed_by(message, "signature", message["new"], ["signature"])
+    return (by_old, by_new) == (vector["old_signing_bytes"], vector["signing_bytes"])
+
+def unlock(text, passphrase):  # the seed of a key file under a passphrase
+    file = json.loads(text)
+    key = Argon2id(salt=decode(file["salt"]), length=32, iterations=file["passes"], lanes=file["lanes"],
+                   memory_cost=file["memory_kib"]).derive(passphrase.encode())
+    header = json.dumps({key: value for key, value in file.items() if key != "box"}, sort_keys=True, separators=(",", ":"))
+    return ChaCha20Poly1305(key).decrypt(decode(file["nonce"]), decode(file["box"]), header.encode())
+
 REASONS = [(Duplicate, "duplicate member"), (KeyError, "signature missing"), (InvalidSignature, "signature invalid"),
            (binascii.Error, "signature malformed"), (ValueError, "not acceptable JSON")]
 
 if __name__ == "__main__":
-    canonicals, signeds, refuseds = (json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
-                                     for name in ("canonical", "signed", "refused"))
+    canonicals, signeds, refuseds, statements, lockeds = (
+        json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
+        for name in ("canonical", "signed", "refused", "keylife", "locked"))
     for vector in canonicals:
         assert canonical(parse(vector["input"])) == vector["canonical"], vector["name"]
     for vector in signeds:
@@ -57,4 +86,9 @@ if __name__ == "__main__":
         except (ValueError, KeyError, InvalidSignature) as error:
             because = next(reason for kind, reason in REASONS if isinstance(error, kind))
         assert because == vector["because"], (vector["name"], because)
-    print(f"{len(canonicals)} canonical, {len(signeds)} signed, {len(refuseds)} refused: all as stated")
+    for vector in statements:
+        assert check_statement(vector) == vector["valid"], vector["name"]
+    for vector in lockeds:
+        assert unlock(vector["file"], vector["passphrase"]).hex() == vector["seed_hex"], vector["name"]
+    print(f"{len(canonicals)} canonical, {len(signeds)} signed, {len(refuseds)} refused, {len(statements)} about keys, "
+          f"{len(lockeds)} locked: all as stated")

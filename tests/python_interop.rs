@@ -62,6 +62,26 @@ async fn python_dials_us_and_calls_what_we_provide() {
     assert_eq!(ours.metrics().tasks_done, 6);
 }
 
+/// It speaks lines in plain text, with nodes that encrypt among themselves.
+#[tokio::test]
+async fn the_client_in_the_protocols_document_calls_a_node() {
+    if !is_on() {
+        return;
+    }
+    let document = include_str!("../docs/protocol.md");
+    let (_, section) = document.split_once("\n## 18. A client in Python\n").unwrap();
+    let (_, program) = section.split_once("```python\n").unwrap();
+    let (program, _) = program.split_once("```").unwrap();
+    let server = node("server").start().await.unwrap();
+    let port = mesh::port_of(&server).to_string();
+    let (program, port) = (program.to_owned(), port);
+    let run = move || std::process::Command::new(python::interpreter()).args(["-c", &program, &port]).output();
+    let output = tokio::task::spawn_blocking(run).await.unwrap().unwrap();
+    let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{errors}");
+    assert!(out.contains("'status': 'success'"), "{out}");
+}
+
 #[tokio::test]
 async fn python_calls_by_a_host_name_it_dialled() {
     if !is_on() {

@@ -9,7 +9,7 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use elo::wire::{Builder, JsonError, Object, SignatureError, canonicalize_json, verify_object};
+use elo::wire::{Builder, JsonError, Object, Revocation, Rotation, SignatureError, canonicalize_json, verify_object};
 use elo::{Identity, NodeId};
 use serde_json::{Value, json};
 
@@ -247,5 +247,54 @@ fn refused_messages() {
         let signer = text(&vector, "signer").parse().unwrap();
         let because = refusal(text(&vector, "message"), &signer);
         assert_eq!(because, text(&vector, "because"), "{}", vector["name"]);
+    }
+}
+
+#[test]
+fn key_life() {
+    let carol = Identity::from_seed([3; 32]);
+    let rotation = Rotation::make(&alice(), &bob(), 1_700_000_000).object;
+    let other = Rotation::make(&alice(), &carol, 1_700_000_000).object;
+    let revocation = Revocation::make(&alice(), 1_700_000_000, "laptop stolen, Zoë").object;
+    let quoted = |id: NodeId| format!("\"{id}\"").into_bytes();
+    let of = |object: &Object, key: &str| object.get(key).unwrap().to_vec();
+    let old = ["old_signature", "signature"];
+    let swapped = rotation.with_member("old", &quoted(bob().id())).with_member("new", &quoted(alice().id()));
+    let crossed = rotation.with_member("old_signature", &of(&rotation, "signature"));
+    let crossed = crossed.with_member("signature", &of(&rotation, "old_signature"));
+    let statements = [
+        ("a rotation", &rotation, true),
+        ("a revocation", &revocation, true),
+        ("a rotation without the old key's signature", &rotation.with_member("old_signature", b"null"), false),
+        ("a rotation without the new key's signature", &rotation.with_member("signature", b"null"), false),
+        ("a rotation by another old key", &rotation.with_member("old", &quoted(carol.id())), false),
+        ("a rotation to another new key", &rotation.with_member("new", &quoted(carol.id())), false),
+        (
+            "a rotation with another one's signature",
+            &rotation.with_member("signature", &of(&other, "signature")),
+            false,
+        ),
+        ("a rotation with its ids swapped", &swapped, false),
+        ("a rotation with its signatures swapped", &crossed, false),
+        ("a rotation at another time", &rotation.with_member("timestamp", b"1700000001"), false),
+        ("a revocation of another id", &revocation.with_member("node_id", &quoted(bob().id())), false),
+        ("a revocation with another reason", &revocation.with_member("reason", b"\"\""), false),
+    ];
+    let now = statements.map(|(name, statement, valid)| {
+        let text = String::from_utf8(statement.raw().to_vec()).unwrap();
+        let bytes = |without: &[&str]| String::from_utf8(statement.signing_bytes(without).to_vec()).unwrap();
+        let by_old = statement.get("old").map(|_| bytes(&old));
+        json!({
+            "name": name, "statement": text, "valid": valid,
+            "signing_bytes": bytes(&["signature"]), "old_signing_bytes": by_old,
+        })
+    });
+    for vector in vectors("keylife.json", Value::from(now.to_vec())) {
+        let object = Object::parse(text(&vector, "statement").to_owned().into()).unwrap();
+        let checked = match Rotation::parse(&object) {
+            Ok(rotation) => rotation.verify(),
+            Err(_) => Revocation::parse(&object).unwrap().verify(),
+        };
+        assert_eq!(checked.is_ok(), vector["valid"], "{}", vector["name"]);
     }
 }

@@ -234,6 +234,10 @@ impl Exec {
 
     fn command(&self, task: &ExecTask) -> Command {
         let mut command = Command::new(&self.program.path);
+        // Whoever calls decides what the program is fed: it has no business with the key.
+        for secret in ["ELO_PASSPHRASE", "ELO_PASSPHRASE_FILE", "ELO_NEW_PASSPHRASE", "ELO_NEW_PASSPHRASE_FILE"] {
+            command.env_remove(secret);
+        }
         command.args(&self.program.args);
         for (name, value) in
             [("ELO_TASK_ID", &task.id), ("ELO_CAPABILITY", &task.capability), ("ELO_CALLER", &task.caller)]

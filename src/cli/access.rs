@@ -1,4 +1,6 @@
-//! `elo allow`, `elo deny`, `elo revoke`, `elo access`: who is let in.
+//! `elo allow`, `elo deny`, `elo revoke ID`, `elo access`: who is let in.
+
+use std::ffi::OsString;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -32,15 +34,6 @@ knows of it, and refuses what it says through others as well. The line stands in
 
 Exit codes: 0 done, 1 the file can't be used or the running node did not take it, 2 wrong usage.";
 
-const AFTER_REVOKE: &str = "\
-Example:
-  elo revoke ID
-
-The id's line is taken out of HOME/access, and a running node takes that at once.
-
-Exit codes: 0 done, also if the id stood nowhere, 1 the file can't be used or the running node did not take it, \
-2 wrong usage.";
-
 const AFTER_ACCESS: &str = "\
 Examples:
   elo access
@@ -56,7 +49,7 @@ Exit codes: 0 success, 1 the file can't be used.";
 #[command(after_help = AFTER_ALLOW)]
 pub(super) struct AllowArgs {
     /// The nodes, by their full ids; without any, those allowed and denied are listed
-    #[arg(value_name = "ID", value_parser = values::node_id, allow_hyphen_values = true)]
+    #[arg(value_name = "ID", value_parser = values::node_id)]
     ids: Vec<NodeId>,
     /// What is to stand behind them in the file
     #[arg(long, value_name = "TEXT", value_parser = note, requires = "ids")]
@@ -68,26 +61,32 @@ pub(super) struct AllowArgs {
 #[command(after_help = AFTER_DENY)]
 pub(super) struct DenyArgs {
     /// The nodes, by their full ids
-    #[arg(value_name = "ID", value_parser = values::node_id, allow_hyphen_values = true, required = true)]
+    #[arg(value_name = "ID", value_parser = values::node_id, required = true)]
     ids: Vec<NodeId>,
     /// What is to stand behind them in the file
     #[arg(long, value_name = "TEXT", value_parser = note)]
     note: Option<String>,
 }
 
-/// Take back what was allowed or denied
-#[derive(Debug, Args)]
-#[command(after_help = AFTER_REVOKE)]
-pub(super) struct RevokeArgs {
-    /// The nodes, by their full ids
-    #[arg(value_name = "ID", value_parser = values::node_id, allow_hyphen_values = true, required = true)]
-    ids: Vec<NodeId>,
-}
-
 /// List who is allowed and who is denied
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_ACCESS)]
 pub(super) struct AccessListArgs {}
+
+/// One id in 64 begins with a hyphen, as flags do. With a blank before it, which its parser passes over, it is none.
+pub(super) fn with_blanks(mut args: Vec<OsString>) -> Vec<OsString> {
+    let commands = ["allow", "deny", "revoke"];
+    let begin = args.iter().position(|arg| commands.iter().any(|c| arg == c)).unwrap_or(args.len());
+    for arg in args.iter_mut().skip(begin) {
+        if let Some(text) = arg.to_str()
+            && text.starts_with('-')
+            && text.parse::<NodeId>().is_ok()
+        {
+            *arg = format!(" {text}").into();
+        }
+    }
+    args
+}
 
 fn note(text: &str) -> Result<String, String> {
     /// A line that fits on a screen, twice over.
@@ -115,8 +114,9 @@ pub(super) fn deny(app: &App, args: DenyArgs) -> Result<u8, Failure> {
     change(app, &args.ids, Edit::Set(Verb::Deny, args.note.as_deref()))
 }
 
-pub(super) fn revoke(app: &App, args: RevokeArgs) -> Result<u8, Failure> {
-    change(app, &args.ids, Edit::Remove)
+/// Takes back what was allowed or denied.
+pub(super) fn take_back(app: &App, ids: &[NodeId]) -> Result<u8, Failure> {
+    change(app, ids, Edit::Remove)
 }
 
 /// Edits the file, and has the running node read it.
@@ -240,6 +240,17 @@ pub(super) fn list(app: &App, _args: AccessListArgs) -> Result<u8, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_may_begin_with_a_hyphen_and_flags_may_come_after() {
+        use clap::Parser as _;
+        let ids = (0..=u8::MAX).map(|n| crate::identity::Identity::from_seed([n; 32]).id().to_string());
+        let id = ids.into_iter().find(|id| id.starts_with('-')).unwrap();
+        for line in [["elo", "deny", &id, "--note", "x"], ["elo", "allow", "--note", "x", &id]] {
+            let args = with_blanks(line.iter().map(OsString::from).collect());
+            crate::cli::Cli::try_parse_from(args).unwrap();
+        }
+    }
 
     #[test]
     fn it_is_said_what_an_edit_came_to() {

@@ -48,6 +48,9 @@ pub(super) struct CallArgs {
     /// Send through this tracker: its name, its id or the beginning of it
     #[arg(long, value_name = "TRACKER", value_parser = values::node, allow_hyphen_values = true)]
     via: Option<String>,
+    /// Rather fail than go to another node when only a tracker says that the first one has not got the task
+    #[arg(long)]
+    once: bool,
     /// Go through a short-lived node connected to this peer; may be repeated
     #[arg(long, value_name = "[ID@]HOST[:PORT]", value_parser = values::peer, value_delimiter = ',',
         allow_hyphen_values = true)]
@@ -89,6 +92,7 @@ async fn call(app: &App, args: CallArgs, payload: Box<RawValue>, timeout: Durati
         payload,
         to: args.to,
         via: args.via,
+        once: args.once,
         timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
         stream: args.stream,
         local: way.is_of_a_home() && meant,

@@ -15,6 +15,8 @@ pub(super) const USAGE: u8 = 2;
 pub(super) const NOT_DELIVERED: u8 = 3;
 /// The task was delivered, and not answered in time.
 pub(super) const UNANSWERED: u8 = 4;
+/// The key is under a passphrase, and that was wrong or not to be had.
+pub(super) const LOCKED: u8 = 5;
 /// Ctrl-C: 128 + SIGINT.
 pub(super) const INTERRUPTED: u8 = 130;
 
@@ -154,7 +156,12 @@ impl From<Error> for Failure {
 
 impl From<IdentityError> for Failure {
     fn from(error: IdentityError) -> Self {
-        Self::new(error.to_string()).code("IDENTITY")
+        let failure = Self::new(error.to_string());
+        match error {
+            IdentityError::Locked { .. } | IdentityError::WrongPassphrase { .. } => failure.code("LOCKED").exit(LOCKED),
+            IdentityError::UnfitPassphrase => failure.code("USAGE").exit(USAGE),
+            _ => failure.code("IDENTITY"),
+        }
     }
 }
 

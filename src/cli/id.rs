@@ -3,10 +3,9 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::identity::{Identity, IdentityError};
-
 use super::App;
 use super::failure::{Failure, OK};
+use super::unlock;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -21,19 +20,11 @@ Exit codes: 0 success, 1 there is no key or it can't be used.";
 pub(super) struct IdArgs {}
 
 pub(super) fn run(app: &App, _args: IdArgs) -> Result<u8, Failure> {
-    let id = load(app)?.id().to_string();
+    let id = unlock::id(app)?.to_string();
     if app.out.json {
         app.out.json(&json!({ "node_id": id }))?
     } else {
         app.out.line(&id)?
     }
     Ok(OK)
-}
-
-/// The home's identity, or what to do to have one.
-pub(super) fn load(app: &App) -> Result<Identity, Failure> {
-    Identity::load(&app.home).map_err(|e| match e {
-        IdentityError::Missing { .. } => Failure::from(e).hint("make one with `elo init`"),
-        e => e.into(),
-    })
 }

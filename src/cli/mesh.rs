@@ -11,14 +11,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::control::{Client, ControlError, DoorError, Progress, Reply, Shared, attach, connect};
+use crate::control::{Client, ControlError, Current, DoorError, Progress, Reply, Shared, attach, connect};
 use crate::discovery::remembered::{self, Remembered};
-use crate::identity::{Identity, IdentityError};
+use crate::identity::Identity;
 use crate::node::{Activity, ActivityStream, Node};
 
 use super::App;
 use super::failure::{Failure, NOT_DELIVERED};
-use super::{settings, values};
+use super::{settings, unlock, values};
 
 /// How long further peers are waited for once one is connected.
 const MORE_PEERS: Duration = Duration::from_secs(2);
@@ -115,8 +115,12 @@ pub(super) async fn any(app: &App, peers: &[String], within: Duration) -> Result
         }
         (true, false) => through_remembered(app, &met, within).await?,
     };
-    let (client, session) =
-        attach(&Shared { node: node.clone(), stop: CancellationToken::new(), stopped: CancellationToken::new() });
+    let (client, session) = attach(&Shared {
+        node: Current::new(node.clone()),
+        rotations: None,
+        stop: CancellationToken::new(),
+        stopped: CancellationToken::new(),
+    });
     Ok(Way { client, _session: Some(session), own: Some(node) })
 }
 
@@ -138,13 +142,13 @@ fn remembered_peers(app: &App) -> Result<Vec<String>, Failure> {
         Some(value) => BoolishValueParser::new().parse_ref(&clap::Command::new("elo"), None, value.as_ref()).ok(),
         None => app.file()?.flag("no-remember")?,
     };
-    let Ok(identity) = Identity::load(&app.home) else { return Ok(Vec::new()) };
+    let Ok((me, _)) = Identity::peek(&app.home) else { return Ok(Vec::new()) };
     if off == Some(true) {
         return Ok(Vec::new());
     }
     let path = app.home.join(remembered::NAME);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    match Remembered::read(&path, &identity.id(), now) {
+    match Remembered::read(&path, &me, now) {
         Ok(known) => {
             let peers =
                 known.iter().take(REMEMBERED).filter_map(|met| Some(format!("{}@{}", met.id, met.addrs.first()?)));
@@ -189,11 +193,7 @@ async fn short_lived(
         tracing::info!("a node runs in this home; this command goes through a node of its own, with a key of its own");
         Identity::generate()
     } else {
-        match Identity::load(&app.home) {
-            Ok(identity) => identity,
-            Err(IdentityError::Missing { .. }) => Identity::generate(),
-            Err(e) => return Err(e.into()),
-        }
+        unlock::identity_if_any(&app.home)?.unwrap_or_else(Identity::generate)
     };
     let tls = settings::configured_tls(&app.file()?)?;
     let mut builder = Node::builder().identity(identity).tls(tls).no_listen();

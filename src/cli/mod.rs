@@ -14,10 +14,13 @@ mod limits;
 mod logging;
 mod mesh;
 mod output;
+mod passphrase;
 mod peers;
 mod pubkey;
 mod publish;
 mod render;
+mod revoke;
+mod rotate;
 mod rules;
 mod serve;
 mod settings;
@@ -25,6 +28,7 @@ mod signals;
 mod status;
 mod stop;
 mod text;
+mod unlock;
 mod values;
 mod waiting;
 
@@ -46,7 +50,7 @@ Settings: a flag wins over an environment variable ELO_*, that over HOME/elo.tom
 default.
 
 Exit codes: 0 success, 1 failed, 2 wrong usage, 3 not delivered, 4 delivered but unanswered in time, \
-130 interrupted.";
+5 the key is under a passphrase that was wrong or not given, 130 interrupted.";
 
 /// A peer-to-peer mesh for AI agents: find one by what it can do, hand it a task, get a signed result.
 #[derive(Debug, Parser)]
@@ -88,7 +92,6 @@ enum Command {
     Access(access::AccessListArgs),
     Allow(access::AllowArgs),
     Deny(access::DenyArgs),
-    Revoke(access::RevokeArgs),
     Events(events::EventsArgs),
     Publish(publish::PublishArgs),
     Status(status::StatusArgs),
@@ -96,6 +99,9 @@ enum Command {
     Init(init::InitArgs),
     Id(id::IdArgs),
     Pubkey(pubkey::PubkeyArgs),
+    Passphrase(passphrase::PassphraseArgs),
+    Rotate(rotate::RotateArgs),
+    Revoke(revoke::RevokeArgs),
     Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -115,7 +121,7 @@ impl App {
     }
 
     /// Runs a future to its end on a runtime of its own.
-    fn block_on<F: Future<Output = Result<u8, Failure>>>(&self, future: F) -> Result<u8, Failure> {
+    fn block_on<T, F: Future<Output = Result<T, Failure>>>(&self, future: F) -> Result<T, Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -131,7 +137,7 @@ impl App {
 pub fn main(args: Vec<OsString>) -> ExitCode {
     let json = args.iter().skip(1).take_while(|a| *a != "--").any(|a| a == "--json");
     let out = Output::new(json);
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::try_parse_from(access::with_blanks(args)) {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(out.usage(&error)),
     };
@@ -159,7 +165,6 @@ fn run(cli: Cli, out: &Output) -> Result<u8, Failure> {
         Command::Access(args) => access::list(&app, args),
         Command::Allow(args) => access::allow(&app, args),
         Command::Deny(args) => access::deny(&app, args),
-        Command::Revoke(args) => access::revoke(&app, args),
         Command::Events(args) => events::run(&app, args),
         Command::Publish(args) => publish::run(&app, args),
         Command::Status(args) => status::run(&app, args),
@@ -167,6 +172,9 @@ fn run(cli: Cli, out: &Output) -> Result<u8, Failure> {
         Command::Init(args) => init::run(&app, args),
         Command::Id(args) => id::run(&app, args),
         Command::Pubkey(args) => pubkey::run(&app, args),
+        Command::Passphrase(args) => passphrase::run(&app, args),
+        Command::Rotate(args) => rotate::run(&app, args),
+        Command::Revoke(args) => revoke::run(&app, args),
         Command::Demo(args) => demo::run(&app, args),
         Command::Completions(args) => completions::run(&app, args),
     }

@@ -41,6 +41,18 @@ pub(super) enum Tone {
     Dim,
 }
 
+/// A question on stderr: the answer is typed behind it.
+pub(super) fn ask(what: &str) {
+    let mut err = io::stderr().lock();
+    drop(write!(err, "{what}").and_then(|()| err.flush()));
+}
+
+/// A line on stderr for a person who is being asked something.
+pub(super) fn complain(line: &str) {
+    // Whoever closed stderr doesn't want to be told.
+    drop(writeln!(io::stderr().lock(), "{}", text::line(line)));
+}
+
 /// Where results and errors go, and in which form.
 #[derive(Clone, Debug)]
 pub(super) struct Output {

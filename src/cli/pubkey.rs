@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::App;
 use super::failure::{Failure, OK};
-use super::id;
+use super::unlock;
 
 /// What stands before an ed25519 public key in its DER form (RFC 8410, section 4).
 const DER_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -25,8 +25,7 @@ Exit codes: 0 success, 1 there is no key or it can't be used.";
 pub(super) struct PubkeyArgs {}
 
 pub(super) fn run(app: &App, _args: PubkeyArgs) -> Result<u8, Failure> {
-    let identity = id::load(app)?;
-    let id = identity.id();
+    let id = unlock::id(app)?;
     let key = id.as_bytes();
     let hex: String = key.iter().map(|b| format!("{b:02x}")).collect();
     let base64 = STANDARD.encode(key);

@@ -16,7 +16,7 @@ use super::serve::ServeArgs;
 use super::values;
 
 /// How tasks to this node's capabilities are answered.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// The payload goes back as it came.
     Echo,
@@ -34,7 +34,7 @@ pub(super) enum Answer {
 }
 
 /// The settings of a node to be run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) name: Option<String>,
     /// `None`: it doesn't listen.

@@ -25,8 +25,8 @@ Exit codes: 0 a node is running, 1 none is.";
 pub(super) struct StatusArgs {}
 
 pub(super) fn run(app: &App, _args: StatusArgs) -> Result<u8, Failure> {
-    let identity = match Identity::load(&app.home) {
-        Ok(identity) => Some(identity.id().to_string()),
+    let identity = match Identity::peek(&app.home) {
+        Ok((id, _)) => Some(id.to_string()),
         Err(IdentityError::Missing { .. }) => None,
         Err(e) => return Err(e.into()),
     };

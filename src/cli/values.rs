@@ -173,7 +173,7 @@ pub(super) fn node(text: &str) -> Result<String, String> {
 
 /// A node id in full.
 pub(super) fn node_id(text: &str) -> Result<NodeId, String> {
-    NodeId::from_str(text).map_err(|e| format!("{e}; `elo id` prints a node's id"))
+    NodeId::from_str(text.trim_start()).map_err(|e| format!("{e}; `elo id` prints a node's id"))
 }
 
 /// A payload as JSON text: the argument's own text if it is JSON (every digit kept), else a JSON string of it;

@@ -48,6 +48,15 @@ pub(crate) enum DoorError {
     },
 }
 
+impl DoorError {
+    /// Whether it is only that nothing can be written here: a disk that is full, or may be read only.
+    pub(crate) fn is_unwritable(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        let unwritable = |e: &io::Error| matches!(e.kind(), QuotaExceeded | ReadOnlyFilesystem | StorageFull);
+        matches!(self, Self::Io { source, .. } if unwritable(source))
+    }
+}
+
 fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> DoorError + 'a {
     move |source| DoorError::Io { what, path: path.to_owned(), source }
 }
@@ -126,8 +135,11 @@ fn take_lock(home: &Path) -> Result<File, DoorError> {
         }
         Err(e) => return Err(io_error("can't lock", &path)(e.into())),
     }
+    // For people; the lock itself needs no room on the disk, which may be full.
     let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-    written.map_err(io_error("can't write the lock", &path))?;
+    if let Err(error) = written {
+        tracing::warn!(%error, "can't write this process's number into {}", path.display());
+    }
     Ok(file)
 }
 

@@ -17,5 +17,7 @@ mod session;
 
 pub(crate) use client::{Client, ControlError, Reply};
 pub(crate) use door::{Door, DoorError, connect};
-pub(crate) use protocol::{AccessArgs, CallArgs, EventsArgs, FindArgs, NoArgs, Progress, PublishArgs, Stage, op};
-pub(crate) use session::{Shared, attach};
+pub(crate) use protocol::{
+    AccessArgs, CallArgs, EventsArgs, FindArgs, NoArgs, Progress, PublishArgs, RevokeArgs, RotateArgs, Stage, op,
+};
+pub(crate) use session::{Current, Shared, attach};

@@ -30,6 +30,10 @@ pub(crate) mod op {
     pub(crate) const ACTIVITY: &str = "activity";
     /// Publishes an event.
     pub(crate) const PUBLISH: &str = "publish";
+    /// Gives the node a new key; done when it is back with it.
+    pub(crate) const ROTATE: &str = "rotate";
+    /// Publishes the statement that a key is void.
+    pub(crate) const REVOKE: &str = "revoke";
     /// Who is let in: those that the program's settings name, one item each; the numbers end it. Reads the access file first when that
     /// is asked for.
     pub(crate) const ACCESS: &str = "access";
@@ -94,6 +98,9 @@ pub(crate) struct CallArgs {
     /// The tracker to go through.
     #[serde(default)]
     pub(crate) via: Option<String>,
+    /// Whether it rather fails than goes elsewhere on a tracker's word.
+    #[serde(default)]
+    pub(crate) once: bool,
     /// How long the answer may take, in milliseconds.
     pub(crate) timeout_ms: u64,
     /// Whether chunks are wanted.
@@ -147,6 +154,21 @@ pub(crate) struct AccessArgs {
 pub(crate) struct EventsArgs {
     /// The types, `*` at the end covers every ending.
     pub(crate) pattern: String,
+}
+
+/// A new key.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct RotateArgs {
+    /// The passphrase that the key is under, if it is under one.
+    #[serde(default)]
+    pub(crate) passphrase: Option<String>,
+}
+
+/// A key that is void.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RevokeArgs {
+    /// The statement, as JSON text.
+    pub(crate) statement: String,
 }
 
 /// An event to publish.

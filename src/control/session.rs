@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, duplex, split};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use zeroize::Zeroizing;
 
 use crate::error::{CallError, Error};
 use crate::identity::NodeId;
@@ -20,8 +23,8 @@ use crate::node::{CallHandle, Node, Outcome};
 use super::client::Client;
 use super::framing::{hung_up, read_line};
 use super::protocol::{
-    AccessArgs, Answer, CallArgs, EventsArgs, FindArgs, Kind, MAX_REQUEST, Progress, PublishArgs, Request, Stage,
-    VERSION, op,
+    AccessArgs, Answer, CallArgs, EventsArgs, FindArgs, Kind, MAX_REQUEST, Progress, PublishArgs, Request, RevokeArgs,
+    RotateArgs, Stage, VERSION, op,
 };
 
 /// How long a client may take to say what it wants: a program does it at once, and a silent one takes up a place.
@@ -36,11 +39,39 @@ const PIPE: usize = 64 * 1024;
 /// How often it is looked how far a call is.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// The node that answers now: another one after its key was replaced.
+#[derive(Clone, Debug)]
+pub(crate) struct Current(Arc<Mutex<Node>>);
+
+impl Current {
+    pub(crate) fn new(node: Node) -> Self {
+        Self(Arc::new(Mutex::new(node)))
+    }
+
+    pub(crate) fn get(&self) -> Node {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn put(&self, node: Node) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = node;
+    }
+}
+
+/// Somebody wants the node to have a new key.
+pub(crate) struct Rotation {
+    /// The passphrase that the key is under, if it is under one.
+    pub(crate) passphrase: Option<Zeroizing<String>>,
+    /// What was done; or the code and the words of what went wrong.
+    pub(crate) done: oneshot::Sender<Result<Value, (String, String)>>,
+}
+
 /// What every session of a node shares.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     /// The node asked.
-    pub(crate) node: Node,
+    pub(crate) node: Current,
+    /// Who gives the node another key; `None` where nobody does.
+    pub(crate) rotations: Option<mpsc::Sender<Rotation>>,
     /// Cancelled when somebody asks the node to stop.
     pub(crate) stop: CancellationToken,
     /// Cancelled when it has stopped, and let go of its port and home.
@@ -103,7 +134,7 @@ async fn handle<W: AsyncWrite + Unpin>(request: &[u8], shared: &Shared, replies:
         let message = format!("this node speaks control version {VERSION}, the command version {}", request.v);
         return replies.error("BAD_REQUEST", &format!("{message}: use the same version of elo for both")).await;
     }
-    let node = &shared.node;
+    let node = &shared.node.get();
     match request.op.as_str() {
         op::STATUS => replies.done(&node.status()).await,
         op::PEERS => {
@@ -140,6 +171,14 @@ async fn handle<W: AsyncWrite + Unpin>(request: &[u8], shared: &Shared, replies:
         }
         op::PUBLISH => match args::<PublishArgs>(&request.args) {
             Ok(args) => publish(node, &args, replies).await,
+            Err(e) => replies.error("BAD_REQUEST", &e).await,
+        },
+        op::ROTATE => match args::<RotateArgs>(&request.args) {
+            Ok(args) => rotate(shared, args, replies).await,
+            Err(e) => replies.error("BAD_REQUEST", &e).await,
+        },
+        op::REVOKE => match args::<RevokeArgs>(&request.args) {
+            Ok(args) => revoke(shared, node, &args, replies).await,
             Err(e) => replies.error("BAD_REQUEST", &e).await,
         },
         op::STOP => {
@@ -179,6 +218,9 @@ async fn call<W: AsyncWrite + Unpin>(node: &Node, args: CallArgs, replies: &mut 
     }
     if let Some(via) = args.via {
         call = call.via(via);
+    }
+    if args.once {
+        call = call.once();
     }
     if args.local {
         call = call.allow_local();
@@ -307,6 +349,46 @@ async fn publish<W: AsyncWrite + Unpin>(node: &Node, args: &PublishArgs, replies
     };
     match node.publish(&args.event_type, data) {
         Ok(id) => replies.done(&json!({ "id": id, "event_type": args.event_type })).await,
+        Err(e) => replies.fault(&e).await,
+    }
+}
+
+async fn rotate<W: AsyncWrite + Unpin>(
+    shared: &Shared,
+    args: RotateArgs,
+    replies: &mut Replies<W>,
+) -> Result<(), Gone> {
+    let Some(rotations) = &shared.rotations else {
+        return replies.error("BAD_REQUEST", "this node has no home, and so no key to replace").await;
+    };
+    let (done, answer) = oneshot::channel();
+    let rotation = Rotation { passphrase: args.passphrase.map(Zeroizing::new), done };
+    // What was asked for is done also when nobody waits for it any more.
+    match rotations.try_send(rotation) {
+        Ok(()) => match answer.await {
+            Ok(Ok(report)) => replies.done(&report).await,
+            Ok(Err((code, message))) => replies.error(&code, &message).await,
+            Err(_) => replies.error("STOPPED", "the node stopped before it had a new key").await,
+        },
+        Err(_) => replies.error("OVERLOADED", "this node's key is being replaced already").await,
+    }
+}
+
+async fn revoke<W: AsyncWrite + Unpin>(
+    shared: &Shared,
+    node: &Node,
+    args: &RevokeArgs,
+    replies: &mut Replies<W>,
+) -> Result<(), Gone> {
+    match node.revoke(&args.statement) {
+        Ok(told) => {
+            let done = replies.done(&json!({ "told": told })).await;
+            if node.is_revoked() {
+                // Nobody talks to it any more.
+                shared.stop.cancel();
+            }
+            done
+        }
         Err(e) => replies.fault(&e).await,
     }
 }

@@ -15,7 +15,6 @@ use serde_json::Value;
 
 use crate::identity::NodeId;
 use crate::limits::{MAX_REMEMBERED, MAX_REMEMBERED_ADDRS, MAX_REMEMBERED_FILE};
-use crate::private_file::write_new;
 
 /// The file's name in a home.
 #[cfg(feature = "cli")]
@@ -190,19 +189,7 @@ pub(crate) fn put_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// Writes the file so that at every moment there is the old one or the new one, whole, for its owner only.
-pub(crate) fn save(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let draft = path.with_file_name(name);
-    // Left over by a crash of a process with the same number.
-    let _ = fs::remove_file(&draft);
-    let written = write_new(&draft, content).and_then(|()| fs::rename(&draft, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&draft);
-    }
-    written
-}
+pub(crate) use crate::private_file::replace as save;
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use rand::Rng;
 
-use super::{Identity, IdentityError};
+use zeroize::Zeroizing;
+
+use super::{Identity, IdentityError, NodeId, locked};
 use crate::private_file::write_new;
 
 /// The key file's name in a node's home folder.
@@ -18,9 +20,44 @@ const NAME: &str = "identity.seed";
 /// A key takes 119 bytes; whatever is much longer isn't one, and is not read to its end.
 const MAX_FILE: u64 = 16 * 1024;
 
-/// Reads the key in `home`.
-pub(super) fn load(home: &Path) -> Result<Identity, IdentityError> {
+/// Reads the key in `home`, which may be under that passphrase.
+pub(super) fn load(home: &Path, passphrase: Option<&str>) -> Result<Identity, IdentityError> {
+    open(&home.join(NAME), passphrase)
+}
+
+/// Reads the key in a file.
+pub(super) fn open(path: &Path, passphrase: Option<&str>) -> Result<Identity, IdentityError> {
+    let path = path.to_owned();
+    let text = read(&path)?;
+    if locked::is_locked(&text) {
+        let passphrase = passphrase.ok_or_else(|| IdentityError::Locked { path: path.clone() })?;
+        return locked::unlock(&text, passphrase).map_err(|fault| unusable(fault, path));
+    }
+    Identity::from_pem(&text).map_err(|error| match error {
+        IdentityError::InvalidPem { reason } => IdentityError::Damaged { path, reason },
+        other => other,
+    })
+}
+
+/// Whose key is in `home`, and whether it is under a passphrase.
+pub(super) fn peek(home: &Path) -> Result<(NodeId, bool), IdentityError> {
     let path = home.join(NAME);
+    let text = read(&path)?;
+    if locked::is_locked(&text) {
+        return Ok((locked::owner(&text).map_err(|fault| unusable(fault, path))?, true));
+    }
+    Ok((load(home, None)?.id(), false))
+}
+
+fn unusable(fault: locked::Fault, path: PathBuf) -> IdentityError {
+    match fault {
+        locked::Fault::Wrong => IdentityError::WrongPassphrase { path },
+        locked::Fault::Damaged(reason) => IdentityError::Damaged { path, reason },
+    }
+}
+
+fn read(path: &Path) -> Result<Zeroizing<String>, IdentityError> {
+    let path = path.to_owned();
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -36,25 +73,42 @@ pub(super) fn load(home: &Path) -> Result<Identity, IdentityError> {
     if is_open_to_others(&metadata) {
         return Err(IdentityError::TooOpen { path });
     }
-    let mut text = Vec::new();
-    file.take(MAX_FILE).read_to_end(&mut text).map_err(|error| failed("read", &path, error))?;
-    let text = String::from_utf8(text).map_err(|_| damaged("it is not text".into()))?;
-    Identity::from_pem(&text).map_err(|error| match error {
-        IdentityError::InvalidPem { reason } => damaged(reason),
-        other => other,
-    })
+    // As large as it may get: a buffer that grows leaves pieces of the key behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_FILE as usize + 1));
+    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(|error| failed("read", &path, error))?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+        Err(_) => Err(damaged("it is not text".into())),
+    }
 }
 
-/// Writes the key to `home`; returns where the one it replaced is kept.
-pub(super) fn store(home: &Path, identity: &Identity, force: bool) -> Result<Option<PathBuf>, IdentityError> {
+/// Writes the key in the place of the same key, under that passphrase or none. Nothing is kept of the file before.
+pub(super) fn rewrite(home: &Path, identity: &Identity, passphrase: Option<&str>) -> Result<(), IdentityError> {
+    let path = home.join(NAME);
+    let draft = draft_name(home);
+    let result = write_draft(&draft, identity, passphrase)
+        .map_err(|error| failed("write", &draft, error))
+        .and_then(|()| fs::rename(&draft, &path).map_err(|error| failed("write", &path, error)));
+    let _ = fs::remove_file(&draft);
+    result?;
+    sync_folder(home).map_err(|error| failed("save", home, error))
+}
+
+/// Writes the key to `home`, under that passphrase if there is one; returns where the one it replaced is kept.
+pub(super) fn store(
+    home: &Path,
+    identity: &Identity,
+    force: bool,
+    passphrase: Option<&str>,
+) -> Result<Option<PathBuf>, IdentityError> {
     let path = home.join(NAME);
     // Only to say so before anything is touched. What counts is that `publish` doesn't replace.
     if !force && path.symlink_metadata().is_ok() {
         return Err(IdentityError::Exists { path });
     }
     create_home(home).map_err(|error| failed("create the folder", home, error))?;
-    let draft = home.join(format!(".{NAME}.{:016x}", rand::rng().next_u64()));
-    let result = write_draft(&draft, identity)
+    let draft = draft_name(home);
+    let result = write_draft(&draft, identity, passphrase)
         .map_err(|error| failed("write", &draft, error))
         .and_then(|()| if force { replace(&draft, &path) } else { publish(&draft, &path).map(|()| None) });
     // Gone already after a rename; a left-over would be a second copy of a secret.
@@ -121,11 +175,18 @@ fn copy_if_free(from: &Path, to: &Path) -> io::Result<()> {
     write_new(to, &content)
 }
 
-fn write_draft(draft: &Path, identity: &Identity) -> io::Result<()> {
-    write_new(draft, identity.to_pem().as_bytes())
+fn draft_name(home: &Path) -> PathBuf {
+    home.join(format!(".{NAME}.{:016x}", rand::rng().next_u64()))
 }
 
-fn create_home(home: &Path) -> io::Result<()> {
+fn write_draft(draft: &Path, identity: &Identity, passphrase: Option<&str>) -> io::Result<()> {
+    match passphrase {
+        Some(passphrase) => write_new(draft, locked::lock(identity, passphrase).as_bytes()),
+        None => write_new(draft, Zeroizing::new(identity.to_pem()).as_bytes()),
+    }
+}
+
+pub(super) fn create_home(home: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -134,7 +195,7 @@ fn create_home(home: &Path) -> io::Result<()> {
 }
 
 /// Makes the new name last through a power failure.
-fn sync_folder(home: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(home: &Path) -> io::Result<()> {
     #[cfg(unix)]
     File::open(home)?.sync_all()?;
     #[cfg(not(unix))]
@@ -152,7 +213,7 @@ fn is_open_to_others(_: &fs::Metadata) -> bool {
     false
 }
 
-fn failed(action: &'static str, path: &Path, source: io::Error) -> IdentityError {
+pub(super) fn failed(action: &'static str, path: &Path, source: io::Error) -> IdentityError {
     IdentityError::Io { action, path: path.into(), source }
 }
 

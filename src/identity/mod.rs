@@ -1,10 +1,14 @@
 //! Who a node is: its ed25519 key, its public id, and the file the key is kept in.
 
 mod key_file;
+mod locked;
 mod node_id;
+mod succession;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey, KeypairBytes};
@@ -15,10 +19,30 @@ use rand::rngs::SysRng;
 
 pub use node_id::{InvalidNodeId, NodeId};
 
+use crate::limits::MAX_ROTATIONS;
+use crate::wire::{Revocation, Rotation};
+
 /// A node's secret key. Whoever has it *is* the node.
+///
+/// With it go the statements by which the node's earlier keys handed over to this one: others who knew an earlier id
+/// follow them.
 #[derive(Clone)]
 pub struct Identity {
     key: SigningKey,
+    /// The last of them leads to this key.
+    rotations: Arc<[Rotation]>,
+}
+
+/// What became of a home's key: see [`Identity::rotate`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Rotated {
+    /// The new key, with the statements that lead to it.
+    pub identity: Identity,
+    /// The id that the node had.
+    pub old: NodeId,
+    /// Where the old key is kept.
+    pub backup: PathBuf,
 }
 
 /// Why there is no identity to be had.
@@ -46,6 +70,32 @@ pub enum IdentityError {
     #[error("the key file {} is damaged: {reason}; restore it, or move it away for a new identity", path.display())]
     Damaged {
         /// The key file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The key is under a passphrase.
+    #[error("the key {} is under a passphrase", path.display())]
+    Locked {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// The passphrase is not the key's; or the file was changed.
+    #[error("wrong passphrase for the key {}", path.display())]
+    WrongPassphrase {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// The passphrase is too short to be worth anything, or too long.
+    #[error("a passphrase has 8 to 1024 characters")]
+    UnfitPassphrase,
+    /// The statements that lead from the node's earlier ids to this one can't be read. They are never overwritten.
+    #[error(
+        "{} is damaged: {reason}; restore it, or move it away (then who knows only an earlier id of this node can't follow it)",
+        path.display()
+    )]
+    DamagedSuccession {
+        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
@@ -82,7 +132,37 @@ impl Identity {
 
     /// The key that belongs to this 32-byte seed. The seed must be secret and random (except in tests).
     pub fn from_seed(seed: [u8; 32]) -> Self {
-        Self { key: SigningKey::from_bytes(&seed) }
+        Self { key: SigningKey::from_bytes(&seed), rotations: Arc::from([]) }
+    }
+
+    /// The ids that this node had before, the oldest first: those of its last eight keys.
+    pub fn former_ids(&self) -> Vec<NodeId> {
+        self.rotations.iter().map(|step| step.old).collect()
+    }
+
+    /// The statements that lead to this key, the oldest first.
+    pub(crate) fn rotations(&self) -> &Arc<[Rotation]> {
+        &self.rotations
+    }
+
+    /// A new key that takes this one's place, with the statement of both that says so. For those who keep keys
+    /// elsewhere: [`rotate`](Self::rotate) does it in a home.
+    ///
+    /// Hand over once: of two successors of one key, others follow the one they see first and refuse the other.
+    pub fn successor(&self) -> Self {
+        let new = Self::generate();
+        let mut rotations: Vec<Rotation> = self.rotations.to_vec();
+        rotations.push(Rotation::make(self, &new, unix_s()));
+        let from = rotations.len().saturating_sub(MAX_ROTATIONS);
+        Self { rotations: rotations.split_off(from).into(), ..new }
+    }
+
+    /// The statement that this key is void, as JSON text. It does nothing until it is published:
+    /// [`Node::revoke`](crate::Node::revoke). Whoever has the text can publish it, at any time. Of the reason
+    /// 128 characters are kept.
+    pub fn revocation(&self, reason: &str) -> String {
+        let statement = Revocation::make(self, unix_s(), reason);
+        String::from_utf8_lossy(statement.object.raw()).into_owned()
     }
 
     /// The public id that belongs to the key.
@@ -127,9 +207,69 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// When there is none, others can read it, it is damaged, or the file system refuses.
+    /// When there is none, it is under a passphrase ([`IdentityError::Locked`]), others can read it, it is damaged, or the
+    /// file system refuses.
     pub fn load(home: &Path) -> Result<Self, IdentityError> {
-        key_file::load(home)
+        succession::follow(home, key_file::load(home, None)?)
+    }
+
+    /// Reads the key in `home`, which may be under that passphrase; one that is under none is read as well. This takes a
+    /// tenth of a second or more and 64 MiB: on an async runtime use its way to run what blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load), and [`IdentityError::WrongPassphrase`].
+    pub fn unlock(home: &Path, passphrase: &str) -> Result<Self, IdentityError> {
+        succession::follow(home, key_file::load(home, Some(passphrase))?)
+    }
+
+    /// Reads the key in a file, such as a backup, which may be under that passphrase. Of what led to it nothing is known.
+    ///
+    /// # Errors
+    ///
+    /// As [`unlock`](Self::unlock).
+    pub fn open(path: &Path, passphrase: Option<&str>) -> Result<Self, IdentityError> {
+        key_file::open(path, passphrase)
+    }
+
+    /// Whose key is in `home`, and whether it is under a passphrase. Of one that is, the id is what the file says.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, others can read it, it is damaged, or the file system refuses.
+    pub fn peek(home: &Path) -> Result<(NodeId, bool), IdentityError> {
+        key_file::peek(home)
+    }
+
+    /// Puts the key in `home` under the passphrase `to`, or under none; `from` is the one it is under now, if any. The
+    /// old file is not kept, but its bytes may stay on the disk, and in copies.
+    ///
+    /// # Errors
+    ///
+    /// As [`unlock`](Self::unlock), and [`IdentityError::UnfitPassphrase`].
+    pub fn set_passphrase(home: &Path, from: Option<&str>, to: Option<&str>) -> Result<Self, IdentityError> {
+        fit(to)?;
+        let identity = key_file::load(home, from)?;
+        key_file::rewrite(home, &identity, to)?;
+        succession::follow(home, identity)
+    }
+
+    /// Gives `home` a new key in place of the one there, and a statement of both keys that the new one took the old
+    /// one's place. The old key is kept beside it, as with [`create`](Self::create). A key under a passphrase stays under it.
+    /// A node that runs with the old key goes on with it: stop it first.
+    ///
+    /// # Errors
+    ///
+    /// As [`unlock`](Self::unlock).
+    pub fn rotate(home: &Path, passphrase: Option<&str>) -> Result<Rotated, IdentityError> {
+        let locked = Self::peek(home)?.1;
+        let old = succession::follow(home, key_file::load(home, passphrase)?)?;
+        let identity = old.successor();
+        // First what leads to the new key: if this ends halfway the old key is still the node's, and nobody has seen it.
+        succession::write(home, &identity)?;
+        let backup = key_file::store(home, &identity, true, passphrase.filter(|_| locked))?;
+        let backup = backup.unwrap_or_else(|| home.to_owned());
+        Ok(Rotated { identity, old: old.id(), backup })
     }
 
     /// Reads the key in `home`, or makes a new one there; true if it is new. Of several processes doing this at once,
@@ -158,9 +298,33 @@ impl Identity {
     /// [`IdentityError::Exists`] without `force`, or when the file system refuses.
     pub fn create(home: &Path, force: bool) -> Result<(Self, Option<PathBuf>), IdentityError> {
         let identity = Self::generate();
-        let backup = key_file::store(home, &identity, force)?;
+        let backup = key_file::store(home, &identity, force, None)?;
         Ok((identity, backup))
     }
+
+    /// The same under a passphrase of 8 to 1024 characters.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create), and [`IdentityError::UnfitPassphrase`].
+    pub fn create_locked(home: &Path, force: bool, passphrase: &str) -> Result<(Self, Option<PathBuf>), IdentityError> {
+        fit(Some(passphrase))?;
+        let identity = Self::generate();
+        let backup = key_file::store(home, &identity, force, Some(passphrase))?;
+        Ok((identity, backup))
+    }
+}
+
+/// Whether a passphrase is worth setting.
+fn fit(passphrase: Option<&str>) -> Result<(), IdentityError> {
+    match passphrase.map(|text| text.chars().count()) {
+        None | Some(8..=1024) => Ok(()),
+        Some(_) => Err(IdentityError::UnfitPassphrase),
+    }
+}
+
+fn unix_s() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs().try_into().unwrap_or(i64::MAX))
 }
 
 /// Never tells the secret.

@@ -54,6 +54,44 @@ pub const FLOOD_TTL: u8 = 5;
 /// How many trackers a relayed frame may pass.
 pub const MAX_RELAY_HOPS: u8 = 3;
 
+/// The most rotations that a node shows: 8 statements of some 370 bytes fit into a record and into the handshake beside all
+/// else. Who knew only an id before the last eight can't follow it.
+pub const MAX_ROTATIONS: usize = 8;
+
+/// The most bytes of a rotation or a revocation: with a reason all of whose characters are escaped it has 1 KiB.
+pub const MAX_STATEMENT: usize = 2048;
+
+/// The most characters of a revocation's reason: a line for people.
+pub const MAX_REASON: usize = 128;
+
+/// The most revocations in one message.
+pub const MAX_STATEMENTS: usize = 16;
+
+/// The most revocations that a peer is told of when it connects: 256, some 100 KB. Those about ids that this node has to
+/// do with come first.
+pub const MAX_TOLD_REVOCATIONS: usize = 256;
+
+/// The most rotations, and the most revocations, kept about ids that the owner named: 2048 of each. The lists of who may
+/// connect are of people's making.
+pub const MAX_NAMED_STATEMENTS: usize = 2048;
+
+/// The most rotations, and the most revocations, kept about ids that this node met: 512 of each.
+pub const MAX_MET_STATEMENTS: usize = 512;
+
+/// The most rotations, and the most revocations, kept about ids that mean nothing to this node: 512 of each, so that it
+/// can tell others. Anybody can make any number of keys and revoke them.
+pub const MAX_OTHER_STATEMENTS: usize = 512;
+
+/// Statements a second about ids that mean nothing to this node which one peer may bring for good. What is over that is
+/// not looked at.
+pub const STATEMENTS_PER_SECOND: u32 = 5;
+
+/// How many on top of that at once: what a peer tells when it connects.
+pub const STATEMENT_BURST: u32 = 256;
+
+/// The most bytes read of the file of statements: what there may be of them at their longest.
+pub const MAX_STATEMENT_FILE: u64 = 16 * 1024 * 1024;
+
 /// The most bytes of what a node says of itself in the DHT: 1000, BEP 44's cap for a value.
 pub const MAX_DHT_ITEM: usize = 1000;
 

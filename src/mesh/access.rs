@@ -94,7 +94,20 @@ impl Access {
         self.denied.iter()
     }
 
-    /// What the lists say of a node. The one place where they are looked at.
+    /// What the lists say of a node that goes by any of these ids: one that is denied shuts it out, one that is allowed lets
+    /// it in.
+    pub(crate) fn decides_of(&self, ids: &[NodeId]) -> Decision {
+        let says = |decision| ids.iter().any(|id| self.decides(id) == decision);
+        if says(Decision::Denied) {
+            Decision::Denied
+        } else if says(Decision::Admitted) {
+            Decision::Admitted
+        } else {
+            Decision::NotListed
+        }
+    }
+
+    /// What the lists say of an id. The one place where they are looked at.
     pub fn decides(&self, node: &NodeId) -> Decision {
         if self.denied.contains(node) {
             Decision::Denied
@@ -158,7 +171,11 @@ fn remove(set: &mut Arc<BTreeSet<NodeId>>, node: &NodeId) {
 impl State {
     /// Why a node is not let in, in words for it; `None`: it is.
     pub(super) fn barred(&self, node: &NodeId) -> Option<String> {
-        match self.config.access.decides(node) {
+        // An id that ended is nobody's, whatever the lists say.
+        if let Some(why) = self.ended(node) {
+            return Some(why);
+        }
+        match self.decides(node) {
             Decision::Admitted => None,
             Decision::NotListed => Some(format!("this node is private: its owner must allow {node}")),
             Decision::Denied => Some(format!("this node's owner denied {node}")),
@@ -176,7 +193,12 @@ impl State {
 
     /// Whether a node is shut out of everything, what it says through others included.
     pub(super) fn is_denied(&self, node: &NodeId) -> bool {
-        self.config.access.decides(node) == Decision::Denied
+        self.ended(node).is_some() || self.decides(node) == Decision::Denied
+    }
+
+    /// What the lists say of a node, by whichever id it is listed: that of an earlier key of its, too.
+    fn decides(&self, node: &NodeId) -> Decision {
+        self.config.access.decides_of(&self.ids_of(node))
     }
 
     /// Whether a node may be connected to this one.
@@ -192,6 +214,7 @@ impl State {
     /// Other lists from now on: who is no longer let in is told so and closed, its running tasks are answered and
     /// stopped, and what is known of those denied is forgotten.
     pub fn set_access(&mut self, access: Access, now: Now, out: &mut Vec<Action>) {
+        self.name_ids(access.allowed().chain(access.denied()).copied());
         self.config.access = access;
         // The answers first: they still find their way.
         let mut keys: Vec<(TaskKey, String)> = Vec::new();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::conn_id::ConnId;
+use super::keylife::KeyNews;
 use super::lookups::{LookupId, Wanted};
 use super::peers::How;
 use crate::error::{CallError, CloseReason};
@@ -102,6 +103,15 @@ pub enum Action {
         /// Whether this side plays the dialler in the handshake.
         dialler: bool,
     },
+    /// Check the signatures of statements about keys, and give them to [`super::State::keys_checked`].
+    CheckKeys {
+        /// Who brought them.
+        from: NodeId,
+        /// The statements.
+        news: KeyNews,
+    },
+    /// What is kept of such statements has changed: [`super::State::statements`] are to be saved.
+    SaveKeys,
     /// Sign this node's record, and give it to [`super::State::record_signed`].
     SignRecord(Box<RecordDraft>),
     /// Hand a task to its handler.

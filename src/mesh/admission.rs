@@ -121,6 +121,7 @@ impl State {
         }
         self.ask(conn, now, out);
         self.punches_on_connected(conn, &node, out);
+        self.keys_on_connected(conn, out);
         self.flush_record(now, out);
         self.lookups_on_connected(conn, &arrival, now, out);
         if arrival.tracker != TrackerRole::None {
@@ -148,7 +149,7 @@ impl State {
         Ok(())
     }
 
-    fn legacy_like(&self, node: &NodeId) -> Vec<ConnId> {
+    pub(super) fn legacy_like(&self, node: &NodeId) -> Vec<ConnId> {
         let short = node.short();
         self.peers.legacy().filter(|(_, p)| p.arrival.node.short() == short).map(|(c, _)| c).collect()
     }
@@ -196,6 +197,7 @@ impl State {
         self.punches_on_lost(conn);
         self.timers.cancel(&Timer::Share(conn));
         self.shares.forget(conn);
+        self.keys.forget_conn(conn);
         let Some(peer) = self.peers.remove(conn) else { return };
         let node = peer.arrival.node;
         let said = peer.bye.as_ref().and_then(|(reason, _)| *reason);

@@ -84,7 +84,7 @@ impl<K: Clone + Eq + Hash> Timers<K> {
     }
 
     /// How many are set.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn len(&self) -> usize {
         self.set.len()
     }

@@ -73,7 +73,7 @@ impl Shares {
     }
 
     /// How many records wait.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn waiting(&self) -> usize {
         self.by_conn.values().map(|s| s.waiting.len()).sum()
     }

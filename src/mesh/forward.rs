@@ -46,7 +46,7 @@ pub struct Forwards {
 
 impl Forwards {
     /// How many there are.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn len(&self) -> usize {
         self.waiting.len()
     }

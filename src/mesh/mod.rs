@@ -18,6 +18,9 @@ mod events;
 mod federation;
 mod forward;
 pub mod handshake;
+#[cfg(any(test, fuzzing))]
+mod invariants;
+mod keylife;
 mod legacy;
 #[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "nobody answers its questions"))]
 mod lookups;
@@ -52,7 +55,8 @@ pub use calls::CallSpec;
 pub use clock::Now;
 pub use conn_id::ConnId;
 pub use dialback::FEATURE as DIALBACK;
-#[cfg(feature = "dht")]
+pub use keylife::Share;
+#[cfg(any(feature = "dht", test, fuzzing))]
 pub use lookups::Scope;
 pub use lookups::{LookupId, Wanted};
 pub use peers::{Arrival, How};

@@ -268,7 +268,7 @@ impl State {
 
     /// Whether a node is connected; if so the connection stays, whatever it was made for: its owner wants it.
     pub fn keep_peer(&mut self, node: &NodeId) -> bool {
-        if let Some(conn) = self.peers.conn_of(node)
+        if let Some(conn) = self.peers.conn_of(&self.keys.current(node))
             && let Some(peer) = self.peers.get_mut(conn)
         {
             peer.arrival.how.on_demand = false;

@@ -227,14 +227,22 @@ impl Policies {
         self.rules.iter().enumerate().find(|(_, rule)| matches_pattern(&rule.capability, capability))
     }
 
-    /// Why a caller may not ask for a capability at all.
-    pub(super) fn forbids(&self, caller: &NodeId, capability: &str) -> Option<WireError> {
-        if self.serve_only.as_ref().is_some_and(|only| !only.contains(caller)) {
+    /// The nodes that the rules name.
+    pub(super) fn named(&self) -> impl Iterator<Item = NodeId> {
+        let rules = self.rules.iter().flat_map(|rule| rule.allow.iter().flatten().chain(&rule.deny));
+        self.serve_only.iter().flatten().chain(rules).copied()
+    }
+
+    /// Why a caller may not ask for a capability at all. It goes by these ids: its own, then those that it had before.
+    pub(super) fn forbids(&self, ids: &[NodeId], capability: &str) -> Option<WireError> {
+        let caller = ids.first()?;
+        let names = |list: &BTreeSet<NodeId>| ids.iter().any(|id| list.contains(id));
+        if self.serve_only.as_ref().is_some_and(|only| !names(only)) {
             return Some(not_allowed(format!("this node serves only those its owner named, not {caller}")));
         }
         let (_, rule) = self.rule(capability)?;
-        let allowed = rule.allow.as_ref().is_none_or(|allow| allow.contains(caller));
-        if !allowed || rule.deny.contains(caller) {
+        let allowed = rule.allow.as_ref().is_none_or(names);
+        if !allowed || names(&rule.deny) {
             return Some(not_allowed(format!("this node's owner does not let {caller} ask for {capability:?}")));
         }
         None
@@ -378,7 +386,7 @@ mod tests {
             (1, "off", false),
             (3, "read", true),
         ] {
-            let error = p.forbids(&id(caller), capability);
+            let error = p.forbids(&[id(caller)], capability);
             assert_eq!(error.is_none(), may, "{caller} {capability}");
             assert!(error.is_none_or(|e| e.not_run && e.code == "NOT_ALLOWED"), "{caller} {capability}");
         }
@@ -387,8 +395,8 @@ mod tests {
     #[test]
     fn who_is_not_served_gets_nothing_whatever_the_rules_say() {
         let p = Policies::new(Some([id(1)].into()), vec![Policy::new("open")]);
-        assert!(p.forbids(&id(1), "open").is_none() && p.forbids(&id(1), "ping").is_none());
-        assert!(p.forbids(&id(2), "open").is_some() && p.forbids(&id(2), "ping").is_some());
+        assert!(p.forbids(&[id(1)], "open").is_none() && p.forbids(&[id(1)], "ping").is_none());
+        assert!(p.forbids(&[id(2)], "open").is_some() && p.forbids(&[id(2)], "ping").is_some());
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl Queries {
     }
 
     /// How many are remembered.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn len(&self) -> usize {
         self.own.len() + self.passing.len()
     }
@@ -105,7 +105,7 @@ impl Queries {
 /// Whether a record answers a question.
 fn answers(record: &Record, capability: &str, node: &str) -> bool {
     (capability.is_empty() || record.caps.provides(capability))
-        && (node.is_empty() || names(node, &record.node_id, &record.name))
+        && (node.is_empty() || names(node, &record.node_id, &record.name) || record.was(node))
 }
 
 impl State {
@@ -299,7 +299,8 @@ impl State {
         };
         let most = (query.limit as usize).min(MAX_RECORDS_PER_MESSAGE);
         let known: Vec<&Arc<Record>> = if let Ok(node) = query.node.parse() {
-            self.table.get(&node).into_iter().filter(fits).collect()
+            // Whoever asks for an id that was replaced is told of the one that took its place.
+            self.table.get(&self.keys.current(&node)).into_iter().filter(fits).collect()
         } else if query.capability.is_empty() {
             self.table.iter().filter(fits).take(most).collect()
         } else {
@@ -361,11 +362,17 @@ impl State {
             }
             // A neighbour that speaks for itself is one link away, whatever it counts.
             let hops = if via == Some(node) { 1 } else { resp.hops };
-            match self.learn(record, via, now) {
+            let learned = self.learn(record, via, now);
+            match learned {
                 Learned::Dead => self.refuse("dead_record"),
                 Learned::Denied => self.refuse("denied_origin"),
                 Learned::Newer(_) | Learned::Known => {
                     // No more than are kept in all: whoever is asked can make up as many nodes as it likes.
+                    if let Learned::Newer(_) = learned
+                        && let Some(record) = self.table.get(&node).cloned()
+                    {
+                        self.keys_on_record(&record, Some(conn), now, out);
+                    }
                     if own.found.len() < self.config.limits.max_records
                         && own.found.insert(node)
                         && let Some(record) = self.table.get(&node)

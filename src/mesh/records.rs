@@ -43,6 +43,7 @@ impl State {
         }
         self.lookups_on_record(&record, from, now, out);
         let Learned::Newer(before) = learned else { return };
+        self.keys_on_record(&record, Some(conn), now, out);
         if ttl > 1 {
             // Those who wanted what it provided before must hear that it does no longer.
             let announce = draft::announce(&record.object, ttl - 1);

@@ -100,7 +100,7 @@ impl Relays {
     }
 
     /// How many there are.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn len(&self) -> usize {
         self.carried.len()
     }
@@ -203,6 +203,9 @@ impl State {
     fn relay_refusal(&self, relay: &Relay, from: NodeId) -> Option<(ErrorCode, String)> {
         if self.config.tracker == TrackerRole::None {
             return Some((ErrorCode::NoTracker, "this node is not a tracker: it relays for nobody".into()));
+        }
+        if let Some(why) = self.ended(&relay.source).or_else(|| self.ended(&relay.target)) {
+            return Some((ErrorCode::NotAllowed, why));
         }
         if self.is_denied(&relay.source) {
             return Some((ErrorCode::NotAllowed, format!("this tracker's owner denied {}", relay.source)));
@@ -326,13 +329,17 @@ impl State {
                     return self.refuse("relay_refused");
                 }
                 let key = (source, error.id.clone());
-                let carried = self.relays.carried.get(&key).filter(|c| c.target == error.target);
-                let came_from = carried.map(|c| c.from);
                 // Word of an older copy's way does not end the one that is known now.
-                if carried.is_some_and(|c| c.to == from) {
+                let carried = self.relays.carried.get(&key).filter(|c| c.target == error.target && c.to == from);
+                let came_from = carried.map(|c| c.from);
+                if carried.is_some() {
                     self.relays.remove(&key);
                 }
-                if let Some(conn) = self.way_back(&source, came_from, &from) {
+                // It doesn't say how far it came. So it goes to its end, or one step back on a way that is forgotten with it: in
+                // a ring of trackers it would go round for ever otherwise.
+                let direct = self.peers.conn_of(&source);
+                let back = came_from.filter(|n| *n != from).and_then(|n| self.peers.conn_of(&n));
+                if let Some(conn) = direct.or(back) {
                     let on = draft::relay_error(&error.target, &source, &error.id, &error.error);
                     out.push(Action::Send { to: conn, what: What::Ready(on), on_full: OnFull::Drop });
                 }

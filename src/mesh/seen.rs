@@ -108,7 +108,7 @@ impl<K: Clone + Eq + Hash, V> Seen<K, V> {
     }
 
     /// How many are remembered.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn len(&self) -> usize {
         self.entries.len()
     }

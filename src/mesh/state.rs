@@ -17,6 +17,7 @@ use super::dialable::Near;
 use super::dialback::DialBacks;
 use super::federation::Shares;
 use super::forward::Forwards;
+use super::keylife::KeyLife;
 use super::lookups::{LookupId, Lookups};
 use super::own_record::Drafts;
 use super::peers::Peers;
@@ -141,6 +142,7 @@ pub struct State {
     pub(super) punches: Punches,
     pub(super) known_trackers: Trackers,
     pub(super) shares: Shares,
+    pub(super) keys: KeyLife,
     pub(super) seen_events: Seen<(NodeId, String), ()>,
     pub(super) in_flight: HashMap<NodeId, usize>,
     /// Who is being dialled for calls, and when the news of it is no longer waited for.
@@ -209,6 +211,7 @@ impl State {
             punches: Punches::default(),
             known_trackers: Trackers::default(),
             shares: Shares::default(),
+            keys: KeyLife::default(),
             seen_events: Seen::new(limits.max_seen, seen_for),
             in_flight: HashMap::new(),
             dialing: BTreeMap::new(),
@@ -220,6 +223,10 @@ impl State {
             counters: Counters::default(),
             config,
         };
+        let access = &state.config.access;
+        let named: Vec<NodeId> =
+            access.allowed().chain(access.denied()).copied().chain(state.policies.named()).collect();
+        state.name_ids(named);
         state.timers.set(Timer::Sweep, now.mono + SWEEP);
         state
     }
@@ -248,6 +255,7 @@ impl State {
         }
         match message {
             Message::Heartbeat(beat) => self.on_heartbeat(conn, &beat, now, out),
+            Message::Revoked(revoked) => self.on_revoked(revoked, conn, node, now, out),
             Message::Announce(record, ttl) => self.on_record(record, ttl, conn, node, now, out),
             Message::Query(query) => self.on_query(query, conn, node, now, out),
             Message::QueryResp(resp) => self.on_query_resp(resp, conn, now, out),

@@ -144,7 +144,7 @@ impl Trackers {
     }
 
     /// How many there are.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn len(&self) -> usize {
         self.candidates.len()
     }
@@ -174,8 +174,11 @@ impl State {
 
     /// Who is not let in any more is not dialled either.
     pub(super) fn forget_barred_trackers(&mut self) {
-        let access = &self.config.access;
-        self.known_trackers.candidates.retain(|node, _| access.admits(node));
+        let barred: Vec<NodeId> =
+            self.known_trackers.candidates.keys().filter(|node| !self.admits(node)).copied().collect();
+        for node in barred {
+            self.known_trackers.candidates.remove(&node);
+        }
     }
 
     /// A record was learned: it may be a tracker's.

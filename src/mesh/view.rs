@@ -142,7 +142,7 @@ impl State {
 
     /// Whether a proven node is connected.
     pub fn is_connected(&self, node: &NodeId) -> bool {
-        self.peers.conn_of(node).is_some()
+        self.peers.conn_of(&self.keys.current(node)).is_some()
     }
 
     /// Who is connected and proven, and how each was found.
@@ -152,7 +152,7 @@ impl State {
 
     /// Whether a node is connected, proven or not.
     pub fn is_present(&self, node: &NodeId) -> bool {
-        self.peers.conn_of(node).is_some() || self.peers.legacy_conn_of(node).is_some()
+        self.is_connected(node) || self.peers.legacy_conn_of(node).is_some()
     }
 
     /// Who is connected over a connection that is in use.

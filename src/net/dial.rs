@@ -96,7 +96,7 @@ pub(super) async fn shake(
     match ended {
         Ok(((proven, welcome), (addr, local))) => {
             stream.trusted();
-            Ok(Established { proven, addr, local, inbound: false, welcome, stream })
+            Ok(Established { proven, addr, local, inbound: false, pinned: expected, welcome, stream })
         }
         Err(error) => {
             part(stream, &error).await;

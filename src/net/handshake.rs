@@ -88,6 +88,8 @@ pub struct Established {
     pub local: SocketAddr,
     /// Whether the other side dialled.
     pub inbound: bool,
+    /// Whom this side dialled, if it was to be a certain node: itself, or one that it had the id of before.
+    pub pinned: Option<NodeId>,
     /// How the listener let us in, when we dialled a node that isn't the Python package's.
     pub welcome: Option<Welcome>,
     pub(super) stream: Stream,
@@ -120,7 +122,7 @@ pub async fn handshake_inbound(stream: TcpStream, cfg: &NetConfig) -> Result<Est
     match ended {
         Ok((proven, (addr, local))) => {
             stream.trusted();
-            Ok(Established { proven, addr, local, inbound: true, welcome: None, stream })
+            Ok(Established { proven, addr, local, inbound: true, pinned: None, welcome: None, stream })
         }
         Err(error) => {
             part(stream, &error).await;

@@ -4,6 +4,9 @@
 //! that reads and one that writes, so that two peers that both have much to say never wait for each other. What a
 //! connection hears it tells its [`Hooks`], parsed and checked on its own task. Sending only puts a message into the
 //! connection's outbox, and never waits for the peer.
+//!
+//! Between the introductions and the proof the stream becomes TLS when both sides can (`tls`); what lies under the messages from
+//! then on only `io` knows.
 
 mod accept;
 mod connection;

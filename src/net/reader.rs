@@ -233,7 +233,11 @@ impl Reader {
         }
         let flood = matches!(
             message,
-            Message::Query(_) | Message::Event(_) | Message::Announce(..) | Message::InterestUpdate(_)
+            Message::Query(_)
+                | Message::Event(_)
+                | Message::Announce(..)
+                | Message::InterestUpdate(_)
+                | Message::Revoked(_)
         );
         // Before the signature is looked at, which costs more than all else here.
         if flood && let Err(wait) = self.floods.take(shared.elapsed()) {

@@ -48,6 +48,11 @@ impl Shared {
             Action::Punch { node, local, addrs, wait, dialler } => {
                 self.punch(node, Punch { local, addrs, wait, dialler });
             }
+            Action::CheckKeys { from, news } => {
+                let news = news.check();
+                return self.decide(|s, now, out| s.keys_checked(from, news, now, out));
+            }
+            Action::SaveKeys => self.keys_changed.notify_one(),
             Action::SignRecord(draft) => match draft.sign(&self.identity) {
                 Some(record) => {
                     let more = self.decide(|s, _, out| s.record_signed(record, out));

@@ -100,6 +100,7 @@ pub struct Builder {
     pub(crate) serve_only: Option<BTreeSet<NodeId>>,
     pub(crate) limits: Limits,
     pub(crate) remember: Option<PathBuf>,
+    pub(crate) statements: Option<PathBuf>,
     #[cfg(feature = "lan")]
     pub(crate) lan: Option<Lan>,
 }
@@ -288,6 +289,14 @@ impl Builder {
     /// aside (`.damaged`), one that can't be written is done without. Default: nobody is remembered.
     pub fn remember(mut self, path: impl Into<PathBuf>) -> Self {
         self.remember = Some(path.into());
+        self
+    }
+
+    /// Remembers from one run to the next in this file which ids were replaced by others and which were revoked: at most
+    /// some thousand statements. Without it a run learns that anew, and may take a stolen key's word for it. A file that is
+    /// damaged is put aside (`.damaged`), one that can't be written is done without. Default: they are not remembered.
+    pub fn remember_keys(mut self, path: impl Into<PathBuf>) -> Self {
+        self.statements = Some(path.into());
         self
     }
 

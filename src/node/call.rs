@@ -107,6 +107,7 @@ pub struct Call {
     pub(crate) via: Option<String>,
     pub(crate) timeout: Duration,
     pub(crate) local: bool,
+    pub(crate) once: bool,
 }
 
 impl Call {
@@ -135,6 +136,18 @@ impl Call {
         self
     }
 
+    /// Rather fails than may run twice: what a tracker says, or could have arranged, is no proof that the task did not run.
+    ///
+    /// Without it a call whose task went through a tracker goes to another provider, or to the next run of the same node,
+    /// when the tracker reports that it did not pass the task on, or brings the refusal of a run that came later. A
+    /// tracker that lies has the work done twice that way. With it the same task is tried on other ways to the same
+    /// node for 10 s; then the call ends with `PEER_GONE`, and whether it ran is not known. Calls that need no tracker
+    /// are not affected. Default: off.
+    pub fn once(mut self) -> Self {
+        self.once = true;
+        self
+    }
+
     /// Starts the call. The error is about the call as it was put; whatever happens later, the handle tells.
     ///
     /// # Errors
@@ -156,6 +169,7 @@ impl Call {
             via: self.via,
             timeout: self.timeout,
             local: self.local,
+            once: self.once,
             except: None,
         };
         self.node.inner.shared.start_call(parts)
@@ -184,6 +198,7 @@ pub(crate) struct CallParts {
     pub(crate) via: Option<String>,
     pub(crate) timeout: Duration,
     pub(crate) local: bool,
+    pub(crate) once: bool,
     /// A node that must not be asked.
     pub(crate) except: Option<NodeId>,
 }
@@ -225,6 +240,7 @@ impl Shared {
                 via: parts.via,
                 timeout: parts.timeout,
                 local: parts.local,
+                once: parts.once,
                 except: parts.except,
             };
             state.start_call(spec, now, out);

@@ -118,6 +118,8 @@ pub(crate) struct Shared {
     /// How many places there are for what this node dials for its calls.
     pub(crate) places: usize,
     alarm: Notify,
+    /// Rings when the statements about keys are to be saved.
+    pub(crate) keys_changed: Notify,
     armed: AtomicU64,
     /// How many decisions are not carried out yet.
     carrying: AtomicUsize,
@@ -211,6 +213,7 @@ impl Shared {
             dials: Dials::new(places),
             places,
             alarm: Notify::new(),
+            keys_changed: Notify::new(),
             armed: AtomicU64::new(u64::MAX),
             carrying: AtomicUsize::new(0),
             closing: CancellationToken::new(),

@@ -99,6 +99,7 @@ impl Shared {
         let known: Vec<_> = established.welcome.as_ref().map(|w| w.peers.clone()).unwrap_or_default();
         let (addr, inbound, legacy) = (arrival.addr, arrival.inbound, matches!(arrival.speaker, Speaker::Legacy(_)));
         let (from, hooks) = (arrival.node, self.hooks());
+        let (chain, pinned) = (Arc::clone(&proven.rotations), established.pinned);
         if !inbound && !legacy && from != self.me {
             // Before anybody hears that it is connected: who stops the node then finds it remembered.
             self.discovery.met(from, addr, tracker != TrackerRole::None);
@@ -109,6 +110,9 @@ impl Shared {
             // Looked at under the lock: whoever ends the node takes it after that, and finds this connection.
             if self.stop.is_cancelled() {
                 return Err((CloseReason::Shutdown, "the node is going down".to_owned()));
+            }
+            if !legacy {
+                state.introduced(from, &chain, pinned, now, out)?;
             }
             if let Some(Place::Taken(place)) = &mut place {
                 place.prove().map_err(|why| (why.reason(), why.message()))?;
@@ -279,13 +283,14 @@ impl Shared {
     }
 
     async fn dial_peer(&self, peer: &PeerAddr) -> Result<NodeId, Failure> {
-        if let Some(node) = peer.node
-            && !self.read(|state, _| state.admits(&node))
+        // Whoever was pinned may have another id by now.
+        let expected = peer.node.map(|node| self.read(|state, _| state.current_id(&node)));
+        if let Some(node) = expected
+            && let Some(why) = self.read(|state, _| state.not_dialled(&node))
         {
-            let message = "this node's own owner does not let it in: `elo access` shows the lists";
-            return Err(Failure::Other(Some(CloseReason::NotAllowed), message.to_owned()));
+            return Err(Failure::Other(Some(CloseReason::NotAllowed), why));
         }
-        match crate::net::dial(&peer.addr, peer.node, &self.net).await {
+        match crate::net::dial(&peer.addr, expected, &self.net).await {
             Ok(established) => {
                 let node = established.proven.node;
                 match self.established(established, None, How::kept(Source::Peer)) {

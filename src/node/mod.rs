@@ -17,6 +17,7 @@ mod hooks;
 mod info;
 mod keeper;
 mod kept;
+pub(crate) mod keys;
 mod links;
 mod memory;
 mod payload;
@@ -208,6 +209,7 @@ impl Node {
             via: None,
             timeout: Duration::from_secs(60),
             local: false,
+            once: false,
         }
     }
 
@@ -229,6 +231,32 @@ impl Node {
             state.publish(id.clone(), event_type, data, now, out);
             id
         }))
+    }
+
+    /// Publishes the statement that a key is void, as [`Identity::revocation`](crate::Identity::revocation) made it: peers
+    /// are told, and tell others. Gives how many peers were told; 0 when nobody is connected (then nobody but this node knows).
+    /// Whoever has heard of it lets nobody in with that id any more; nothing takes it back. After the node's own id was
+    /// revoked its peers refuse it: shut it down.
+    ///
+    /// # Errors
+    ///
+    /// It is no revocation, its signature is not that of the key it names, or the node is stopped.
+    pub fn revoke(&self, statement: &str) -> Result<usize, Error> {
+        let shared = self.running()?;
+        let revocation = keys::read_revocation(statement)?;
+        Ok(shared.with(|state, now, out| state.publish_revocation(&revocation, now, out)))
+    }
+
+    /// Whether this node's own id was revoked, as far as it knows: nobody who has heard of it talks to it any more.
+    pub fn is_revoked(&self) -> bool {
+        let shared = &self.inner.shared;
+        shared.read(|state, _| state.standing(&shared.me).refusal(&shared.me).is_some())
+    }
+
+    /// The id that the node with this one has now, as far as this node knows: another one after the node's owner gave it a
+    /// new key.
+    pub fn current_id(&self, id: &NodeId) -> NodeId {
+        self.inner.shared.read(|state, _| state.current_id(id))
     }
 
     /// Events that a pattern covers (`task.done`, `task.*`, `*`), as they come. Peers are told of the interest while

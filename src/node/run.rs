@@ -236,6 +236,7 @@ async fn relay(task: Task, context: Context) -> Result<Payload, TaskError> {
         via: None,
         timeout: ttl.unwrap_or(context.remaining()).min(context.remaining()),
         local: true,
+        once: false,
         except,
     };
     answer_of(parts, &context).await
@@ -251,6 +252,7 @@ async fn pass_on(task: Task, context: Context) -> Result<Payload, TaskError> {
         via: None,
         timeout: context.remaining(),
         local: false,
+        once: false,
         except: Some(task.caller),
     };
     answer_of(parts, &context).await

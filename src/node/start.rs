@@ -16,6 +16,7 @@ use super::dht::DhtPart;
 use super::driver::{Handlers, Shared, lock, unix_ms};
 use super::info::{Metrics, TrackerRole};
 use super::keeper::{self, Discovery};
+use super::keys::Saved;
 use super::links::PeerAddr;
 use super::{Inner, Node};
 use crate::error::{CloseReason, Error};
@@ -114,6 +115,14 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let start = Instant::now();
     let now = Now { mono: Duration::ZERO, unix_ms: unix_ms() };
     let mut state = State::new(me, config, seed, now);
+    state.name_ids(peers.iter().filter_map(|peer| peer.node));
+    state.own_succession(identity.rotations());
+    if let Some(path) = &builder.statements {
+        Saved::read(path).restore(&mut state);
+    }
+    if let Some(message) = state.standing(&me).refusal(&me) {
+        return Err(Error::Config(format!("{message}: nobody will talk to this node; it needs a new key")));
+    }
     let mut discarded = Vec::new();
     for cap in builder.caps {
         check_name("a capability", &cap.name)?;
@@ -177,6 +186,9 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let inner = Arc::new(Inner { shared });
     let shared = &inner.shared;
     let _ = shared.owner.set(Arc::downgrade(&inner));
+    if let Some(path) = builder.statements {
+        shared.spawn(Arc::clone(shared).keep_statements(path));
+    }
     // Before anybody is met: that would not be remembered.
     keeper::start(
         shared,

@@ -120,6 +120,8 @@ fn author(message: &Message, speaker: Speaker) -> Result<Option<Author<'_>>, Sig
         | Message::Heartbeat(_)
         | Message::DialBack(_)
         | Message::DialBackResult(_)
+        // Its statements carry signatures of their own, which are looked at when they are news.
+        | Message::Revoked(_)
         | Message::Bye(..)
         | Message::Unknown(_) => None,
     })

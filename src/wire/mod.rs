@@ -13,6 +13,7 @@ mod compact;
 pub(crate) mod dialback;
 pub(crate) mod draft;
 pub(crate) mod fields;
+pub(crate) mod keylife;
 mod message;
 mod record;
 mod role;
@@ -27,6 +28,7 @@ pub use fields::is_id;
 pub use json::{
     Builder, FieldError, JsonError, Object, SignatureError, canonicalize_json, canonicalize_value, verify_object,
 };
+pub use keylife::{Revocation, Revoked, Rotation, is_chain, verify_chain};
 pub use message::{
     Accepted, Cancel, Chunk, ChunkAck, Event, Heartbeat, Malformed, Message, Punch, PunchError, PunchStart, Query,
     QueryResp, Relay, RelayError, Task, TaskAnswer, WireError,

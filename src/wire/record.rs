@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::caps::Caps;
 use super::fields::Fields;
 use super::json::{Builder, Object, canonicalize_value};
+use super::keylife::{Rotation, read_chain, write_chain};
 use super::message::Malformed;
 use crate::identity::{Identity, NodeId};
 use crate::limits::{MAX_ADDRS, MAX_RECORD, MAX_TRACKERS};
@@ -42,6 +43,9 @@ pub struct Record {
     pub seq: u64,
     /// How long it is valid from then, in seconds.
     pub ttl_s: u64,
+    /// The ids that it says it had before, the oldest first: proven by what [`rotations`](Self::rotations) are signed with,
+    /// which is not looked at here.
+    pub former: Vec<NodeId>,
     /// As it came.
     pub object: Object,
 }
@@ -61,8 +65,10 @@ impl Record {
         if ttl_s == 0 || ttl_s > MAX_RECORD_TTL_S {
             return Err(f.malformed(format!("ttl_s: 1 to {MAX_RECORD_TTL_S} seconds")));
         }
+        let node_id = f.node("node_id")?;
+        let chain = read_chain(&f, &node_id)?;
         Ok(Self {
-            node_id: f.node("node_id")?,
+            node_id,
             name: f.opt_short("name")?.unwrap_or_default(),
             caps: caps(&f)?,
             interests: f.names("interests")?,
@@ -75,6 +81,7 @@ impl Record {
             dht: dht(&f)?,
             seq: f.u64("seq")?,
             ttl_s,
+            former: chain.iter().map(|step| step.old).collect(),
             object: object.clone(),
         })
     }
@@ -84,6 +91,17 @@ impl Record {
         Fields::new(&self.object).and_then(|f| caps(&f)).unwrap_or_default()
     }
 
+    /// The statements by which its earlier ids led to it, the oldest first. Their signatures are not looked at.
+    pub fn rotations(&self) -> Vec<Rotation> {
+        let chain = Fields::new(&self.object).and_then(|f| read_chain(&f, &self.node_id));
+        chain.map(|chain| chain.to_vec()).unwrap_or_default()
+    }
+
+    /// Whether it says that it had this id before.
+    pub fn was(&self, id: &str) -> bool {
+        !self.former.is_empty() && id.parse().is_ok_and(|id| self.former.contains(&id))
+    }
+
     /// What it holds, in bytes, with the counters of who shares it.
     #[cfg(test)]
     pub(crate) fn weight(&self) -> usize {
@@ -91,7 +109,7 @@ impl Record {
         let texts = texts.chain(&self.interests).chain(&self.features).map(String::capacity).sum::<usize>();
         let lists = (self.interests.capacity() + self.features.capacity()) * size_of::<String>()
             + self.addrs.capacity() * size_of::<SocketAddr>()
-            + self.trackers.capacity() * size_of::<NodeId>();
+            + (self.trackers.capacity() + self.former.capacity()) * size_of::<NodeId>();
         size_of::<Self>() + 16 + texts + lists + self.caps.weight() + self.object.weight()
     }
 
@@ -170,7 +188,10 @@ impl RecordDraft {
             Some(port) => builder.u64("dht", port.into()),
             None => builder,
         };
-        Record::parse(&builder.sign(identity, &[])).ok()
+        // What names who this node was gives way to what it can do, the oldest first.
+        let rotations = identity.rotations();
+        let with = |from: usize| write_chain(builder.clone(), &rotations[from..]).sign(identity, &[]);
+        (0..=rotations.len()).find_map(|from| Record::parse(&with(from)).ok())
     }
 }
 

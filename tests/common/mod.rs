@@ -111,8 +111,17 @@ pub fn run(command: Command) -> Ran {
     run_with_input(command, "")
 }
 
+/// The same, of a command that takes its time.
+pub fn run_for(command: Command, patience: Duration) -> Ran {
+    run_all(command, "", patience)
+}
+
 /// The same with something on its stdin.
-pub fn run_with_input(mut command: Command, input: impl AsRef<[u8]>) -> Ran {
+pub fn run_with_input(command: Command, input: impl AsRef<[u8]>) -> Ran {
+    run_all(command, input, PATIENCE)
+}
+
+fn run_all(mut command: Command, input: impl AsRef<[u8]>, patience: Duration) -> Ran {
     let input = input.as_ref().to_owned();
     if !input.is_empty() {
         command.stdin(Stdio::piped());
@@ -126,7 +135,7 @@ pub fn run_with_input(mut command: Command, input: impl AsRef<[u8]>) -> Ran {
     });
     let stdout = drain(child.0.stdout.take().unwrap());
     let stderr = drain(child.0.stderr.take().unwrap());
-    let status = child.wait(PATIENCE).unwrap_or_else(|| panic!("{shown} did not end"));
+    let status = child.wait(patience).unwrap_or_else(|| panic!("{shown} did not end"));
     drop(writer.join());
     Ran {
         code: status.code().unwrap_or(-1),

@@ -33,7 +33,7 @@ pub fn is_on() -> bool {
     true
 }
 
-fn interpreter() -> String {
+pub fn interpreter() -> String {
     std::env::var("ELO_PYTHON").unwrap_or_else(|_| "python3".into())
 }
 

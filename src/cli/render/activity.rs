@@ -59,6 +59,29 @@ pub(in crate::cli) fn activity(what: &Value) -> (Tone, String) {
                 None => (Tone::Plain, format!("{task} done in {took}")),
             }
         }
+        "id_replaced" => {
+            let line = format!("{} has a new key: its id is {} now", text_of(what, "old"), text_of(what, "new"));
+            (Tone::Good, line)
+        }
+        "id_revoked" => {
+            let reason = match text_of(what, "reason") {
+                "" => String::new(),
+                reason => format!(" ({reason})"),
+            };
+            (
+                Tone::Bad,
+                format!("{} was revoked by its owner{reason}: nobody gets in with it", text_of(what, "node_id")),
+            )
+        }
+        "successor_refused" => {
+            let line = format!(
+                "refused {} as successor of {}, which is {} now: somebody else may have its old key",
+                text_of(what, "refused"),
+                text_of(what, "old"),
+                text_of(what, "kept")
+            );
+            (Tone::Bad, line)
+        }
         "published" => (Tone::Plain, format!("event {}", event(what))),
         other => (Tone::Plain, format!("{other} {what}")),
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::control::Door;
+use crate::control::{Current, Door};
 use crate::identity::NodeId;
 use crate::node::{Activity, Node, PeerInfo};
 
@@ -66,7 +66,7 @@ async fn named(mut what: Activity, node: &Node) -> Activity {
 
 impl Console {
     /// A prompt if a person sits there, else stdout alone.
-    pub(super) fn start(app: &App, node: &Node) -> io::Result<Self> {
+    pub(super) fn start(app: &App, node: &Current) -> io::Result<Self> {
         let person = !app.out.json && app.out.terminal && io::stdin().is_terminal() && in_foreground();
         let (prompt, printer) = if person {
             let (prompt, above) = Prompt::start(&app.home, node.clone())?;
@@ -109,6 +109,21 @@ impl Console {
             self.lines
                 .print(self.out.toned(Tone::Dim, "`help` lists the commands, Tab completes, Ctrl-C stops the node"));
         }
+    }
+
+    /// The node has another key.
+    pub(super) fn rotated(&self, report: &Value) {
+        if self.out.json {
+            let mut line = report.clone();
+            if let Some(members) = line.as_object_mut() {
+                members.insert("event".to_owned(), "rotated".into());
+            }
+            self.lines.print(line.to_string());
+            return;
+        }
+        let text = |member: &str| report[member].as_str().unwrap_or_default().to_owned();
+        let line = format!("new key: node id {} instead of {}", text("new"), text("old"));
+        self.lines.print(self.out.toned(Tone::Good, &line));
     }
 
     /// Prints what happens from now on, and who has connected already.

@@ -96,7 +96,7 @@ async fn perform(shared: &Shared, out: &Output, lines: &Lines, command: &str, re
     let mut way = mesh::inside(shared);
     Ok(match command {
         "help" | "?" => HELP.to_owned(),
-        "id" => shared.node.id().to_string(),
+        "id" => shared.node.get().id().to_string(),
         "peers" => {
             let peers = way.list(op::PEERS, &NoArgs {}).await?;
             if peers.is_empty() { "no peers are connected".to_owned() } else { render::peers(terminal, &peers) }
@@ -187,6 +187,7 @@ fn parse_call(rest: &str) -> Result<CallArgs, Failure> {
         payload: payload(rest)?,
         to,
         via: None,
+        once: false,
         timeout_ms: u64::try_from(CALL_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
         stream: false,
         local: named || !call::BUILT_IN.contains(&capability),

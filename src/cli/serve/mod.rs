@@ -2,6 +2,7 @@
 
 mod answer;
 mod console;
+mod hand_over;
 mod jobs;
 mod prompt;
 
@@ -11,20 +12,21 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_file;
 #[cfg(not(unix))]
 use crate::control::DoorError;
-use crate::control::{Door, Shared};
+use crate::control::{Current, Door, Shared};
 use crate::discovery::remembered;
-use crate::identity::{Identity, NodeId};
-use crate::node::{Builder, Dht, Lan, Node};
+use crate::identity::{Identity, IdentityError, NodeId};
+use crate::node::{Builder, Dht, Lan, Node, keys};
 
 use super::failure::{Failure, INTERRUPTED, OK};
 use super::settings::{self, Settings};
 use super::signals::Signals;
-use super::{App, values};
+use super::{App, unlock, values};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -172,36 +174,93 @@ pub(super) struct ServeArgs {
 
 pub(super) fn run(app: &App, args: ServeArgs) -> Result<u8, Failure> {
     let settings = Settings::merge(args, &app.file()?)?;
-    app.block_on(serve(app, settings))
+    // A person may have to be asked: while signals still end the program.
+    let identity = match Identity::peek(&app.home) {
+        Ok((_, true)) => Some(unlock::identity(app)?),
+        _ => None,
+    };
+    app.block_on(serve(app, settings, identity))
 }
 
-async fn serve(app: &App, settings: Settings) -> Result<u8, Failure> {
+/// The home's key; a new one if there is none, under the passphrase that is given, if one is.
+fn key(app: &App) -> Result<(Identity, bool), Failure> {
+    match unlock::given("ELO_PASSPHRASE")? {
+        Some(passphrase) => match Identity::create_locked(&app.home, false, &passphrase) {
+            Ok((identity, _)) => Ok((identity, true)),
+            Err(IdentityError::Exists { .. }) => Ok((unlock::identity(app)?, false)),
+            Err(e) => Err(e.into()),
+        },
+        None => Ok(Identity::load_or_create(&app.home)?),
+    }
+}
+
+async fn serve(app: &App, mut settings: Settings, identity: Option<Identity>) -> Result<u8, Failure> {
     // Before anything else, so that Ctrl-C during the start is heeded as well.
     let mut signals = Signals::new()?;
     // A fault of the settings is told before anything is made or taken.
-    let builder = builder(&app.home, settings)?;
+    let builder = builder(&app.home, settings.clone())?;
     let door = open_door(app)?;
-    let (identity, created) = Identity::load_or_create(&app.home)?;
+    let (identity, created) = match identity {
+        Some(identity) => (identity, false),
+        None => key(app)?,
+    };
     let id = identity.id();
-    let node = builder.identity(identity).start().await?;
-    let mut console = match console::Console::start(app, &node) {
+    let mut node = builder.identity(identity).start().await?;
+    // Where it is from now on, also when it was to be any port.
+    settings.listen = settings.listen.and(node.listen_addrs().first().copied());
+    let current = Current::new(node.clone());
+    let mut console = match console::Console::start(app, &current) {
         Ok(console) => console,
         Err(e) => {
             node.shutdown().await;
             return Err(Failure::new(format!("can't start the output: {e}")));
         }
     };
-    let shared = Shared { node: node.clone(), stop: CancellationToken::new(), stopped: CancellationToken::new() };
+    let (rotations, mut rotate) = mpsc::channel(1);
+    let shared = Shared {
+        node: current.clone(),
+        rotations: Some(rotations),
+        stop: CancellationToken::new(),
+        stopped: CancellationToken::new(),
+    };
     let clients = door.as_ref().map(|door| door.serve(shared.clone()));
     if created {
         console.note(&format!("made a new identity in {}", app.home.display()));
     }
+    if node.access().is_private() && node.access().allowed().len() == 0 {
+        console.note("this node is private and lets nobody in yet: `elo allow ID` does (`elo id` prints a node's id)");
+    }
     console.ready(&node, id, door.as_ref());
-    let printing = console.follow(&node);
+    let mut printing = console.follow(&node);
 
+    let mut lost = None;
     let mut jobs = jobs::Jobs::new(shared.clone(), app.out.clone(), console.lines());
     loop {
         tokio::select! {
+            Some(rotation) = rotate.recv() => {
+                let done = hand_over::to_a_new_key(app, &settings, &node, rotation.passphrase).await;
+                let done = match done {
+                    Ok((successor, report)) => {
+                        node = successor;
+                        current.put(node.clone());
+                        // The last lines of the one before are printed first.
+                        drop(tokio::time::timeout(LAST_EVENTS, printing).await);
+                        console.rotated(&report);
+                        printing = console.follow(&node);
+                        Ok(report)
+                    }
+                    Err((failure, going)) => {
+                        let told = (hand_over::code(&failure), failure.message.clone());
+                        if !going {
+                            drop(rotation.done.send(Err(told)));
+                            lost = Some(failure);
+                            break;
+                        }
+                        Err(told)
+                    }
+                };
+                drop(rotation.done.send(done));
+            }
             () = signals.next() => break,
             () = shared.stop.cancelled() => break,
             () = node.stopped() => break,
@@ -226,16 +285,27 @@ async fn serve(app: &App, settings: Settings) -> Result<u8, Failure> {
     }
     drop(clients);
     console.finish();
-    Ok(code)
+    match lost {
+        Some(failure) => Err(failure),
+        None => Ok(code),
+    }
 }
 
-/// Takes the home; where the system has no Unix sockets, does without.
+/// Takes the home; where the system has no Unix sockets, or nothing can be written, does without.
 fn open_door(app: &App) -> Result<Option<Door>, Failure> {
     match Door::open(&app.home) {
         Ok(door) => Ok(Some(door)),
         #[cfg(not(unix))]
         Err(e @ DoorError::Unsupported) => {
             tracing::warn!("{e}");
+            Ok(None)
+        }
+        #[cfg(unix)]
+        Err(e) if e.is_unwritable() => {
+            tracing::warn!(
+                "{e}: the node runs without a control socket, so that no command can talk to it, and nothing is saved; see \
+                 that no other node runs with this key"
+            );
             Ok(None)
         }
         Err(e) => Err(e.into()),
@@ -285,5 +355,6 @@ fn builder(home: &Path, settings: Settings) -> Result<Builder, Failure> {
     if settings.remember {
         builder = builder.remember(home.join(remembered::NAME));
     }
+    builder = builder.remember_keys(home.join(keys::NAME));
     answer::install(builder, settings.answer)
 }

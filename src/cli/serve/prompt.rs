@@ -12,7 +12,7 @@ use rustyline::validate::Validator;
 use rustyline::{Config, Context, Editor, ExternalPrinter, Helper};
 use tokio::sync::mpsc;
 
-use crate::node::Node;
+use crate::control::Current;
 
 use super::jobs::COMMANDS;
 
@@ -35,7 +35,7 @@ fn other(error: ReadlineError) -> io::Error {
 
 impl Prompt {
     /// Starts it; gives the way to print above it as well.
-    pub(super) fn start(home: &Path, node: Node) -> io::Result<(Self, impl ExternalPrinter + Send + use<>)> {
+    pub(super) fn start(home: &Path, node: Current) -> io::Result<(Self, impl ExternalPrinter + Send + use<>)> {
         #[cfg(unix)]
         let terminal = rustix::termios::tcgetattr(io::stdin()).ok();
         let config = Config::builder()
@@ -107,17 +107,18 @@ fn read(mut editor: Editor<Words, FileHistory>, history: &Path, entered: &mpsc::
 
 /// What Tab completes: commands, capabilities, nodes.
 struct Words {
-    node: Node,
+    node: Current,
 }
 
 impl Words {
     fn capabilities(&self) -> Vec<String> {
-        let own = self.node.status().capabilities.into_iter();
-        own.chain(self.node.peers().into_iter().flat_map(|peer| peer.capabilities)).map(|cap| cap.name).collect()
+        let node = self.node.get();
+        let own = node.status().capabilities.into_iter();
+        own.chain(node.peers().into_iter().flat_map(|peer| peer.capabilities)).map(|cap| cap.name).collect()
     }
 
     fn nodes(&self) -> Vec<String> {
-        self.node.peers().into_iter().map(|peer| peer.name).collect()
+        self.node.get().peers().into_iter().map(|peer| peer.name).collect()
     }
 }
 

@@ -19,6 +19,13 @@ const NOT_RUN: &[ErrorCode] = &[
     ErrorCode::PeerGone,
 ];
 
+impl Call {
+    /// Whether the task may have been brought to its responder more often than it was sent, and that matters.
+    fn doubts_the_way(&self) -> bool {
+        self.spec.once && matches!(self.phase, Phase::Sent { path: Path::Relay(_), .. } | Phase::Lost { .. })
+    }
+}
+
 impl State {
     /// The call that a responder's message is about; counted when there is none.
     fn call_of(&mut self, id: &str, responder: NodeId, via: Option<NodeId>, now: Now) -> Option<&mut Call> {
@@ -190,10 +197,11 @@ impl State {
             return self.set_call_timer(&id);
         }
         // "Too late", said of a copy, tells nothing of the first one: that may have run.
-        if code != Some(ErrorCode::Expired) || call.sends == 1 {
+        let late = matches!(code, Some(ErrorCode::Expired | ErrorCode::PeerGone)) && call.doubts_the_way();
+        if (code != Some(ErrorCode::Expired) || call.sends == 1) && !late {
             call.delivery = Delivery::Answered;
         }
-        if code == Some(ErrorCode::PeerGone) && call.sends == 1 && !call.working && error.instance.is_some() {
+        if code == Some(ErrorCode::PeerGone) && !late && call.sends == 1 && !call.working && error.instance.is_some() {
             // The only copy was for an earlier run, and this run refused it: nobody has run it. It goes out once more
             // for the run there is now.
             if call.instance.is_some() && call.instance != error.instance {
@@ -206,7 +214,7 @@ impl State {
         }
         // The responder says so itself, of the only copy there is. A code alone proves nothing: a handler may have had it
         // from a call of its own, after half the work.
-        let not_run = error.not_run && call.sends == 1 && code.is_some_and(|c| NOT_RUN.contains(&c));
+        let not_run = error.not_run && call.sends == 1 && !late && code.is_some_and(|c| NOT_RUN.contains(&c));
         let untouched = call.next_chunk == 0 && call.early.is_empty();
         if not_run && untouched && call.spec.target.is_none() {
             return self.not_run(&id, responder, error, Delivery::Answered, now, out);

@@ -112,7 +112,7 @@ impl State {
         call.tried("relay", Some(node), format!("{}: {}", error.error.code, error.error.message), now);
         let id = error.id.clone();
         // The responder was heard: what was lost is not the task, but what followed it.
-        let only_copy = call.sends <= 1 && !call.working && code != ErrorCode::PeerGone;
+        let only_copy = call.sends <= 1 && !call.working && code != ErrorCode::PeerGone && !call.spec.once;
         if code == ErrorCode::RateLimited {
             // There is a way, and there will be room on it: the same task goes again, then.
             let at = now.mono + error.error.retry_after().unwrap_or_default().max(RETRY);

@@ -61,6 +61,8 @@ pub struct CallSpec {
     pub timeout: Duration,
     /// Whether this node itself may answer.
     pub local: bool,
+    /// Whether it rather fails than go elsewhere on a tracker's word that nobody has it.
+    pub once: bool,
     /// A node it is not for, whatever that provides: the one in whose name we ask.
     pub except: Option<NodeId>,
 }

@@ -106,7 +106,8 @@ impl State {
         let is_self = super::super::table::names(target, &self.me, &self.config.name);
         let full: Option<NodeId> = target.parse().ok();
         let mut nodes: Vec<NodeId> = match full {
-            Some(node) => vec![node],
+            // Whoever names an id that was replaced means its node.
+            Some(node) => vec![self.keys.current(&node)],
             None => {
                 let mut nodes = self.peers_named(target);
                 nodes.extend(self.table.named(target).map(|r| r.node_id));

@@ -1,7 +1,9 @@
 //! The side that connects.
 
 use super::tls::{Binding, bind, switches};
-use super::{Local, Proven, Refusal, check_clock, check_signature, expect, introduce, introduction, nonce_text};
+use super::{
+    Local, Proven, Refusal, check_clock, check_signature, check_succession, expect, introduce, introduction, nonce_text,
+};
 use super::{read_nonce, tellable};
 use crate::identity::NodeId;
 use crate::wire::{Builder, Object};
@@ -33,8 +35,11 @@ impl Dialer {
         if node == me {
             return Err(Refusal::own_id());
         }
+        let proven = introduction(&fields, node)?;
+        // Whoever shows that it had the expected id before may be meant; whether it is, is known to who dialled.
         if let Some(expected) = self.expected
             && expected != node
+            && proven.rotations.iter().all(|step| step.old != expected)
         {
             return Err(Refusal::bad(format!("expected node {expected} at this address, {node} answered")));
         }
@@ -51,8 +56,8 @@ impl Dialer {
         }
         let ack_nonce = read_nonce(&fields, "nonce")?;
         check_clock(&fields, local, now_unix)?;
-        let proven = introduction(&fields, node)?;
         check_signature(ack, &node, "hello_ack")?;
+        let proven = check_succession(proven)?;
         let tls = switches(local, &proven.features)?;
         Ok(Answered { proven, hello_nonce: self.nonce, ack_nonce, tls })
     }

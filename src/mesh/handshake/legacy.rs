@@ -92,6 +92,7 @@ pub fn read_legacy_hello(object: &Object, me: &NodeId) -> Result<Proven, Refusal
         version,
         features: Vec::new(),
         instance: None,
+        rotations: std::sync::Arc::from([]),
         speaker: Speaker::Legacy(node),
         hello: Some(hello),
     })

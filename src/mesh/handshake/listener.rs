@@ -2,7 +2,9 @@
 
 use super::read_nonce;
 use super::tls::{Binding, check_binding, switches};
-use super::{Local, Proven, Refusal, check_clock, check_signature, expect, introduce, introduction, nonce_text};
+use super::{
+    Local, Proven, Refusal, check_clock, check_signature, check_succession, expect, introduce, introduction, nonce_text,
+};
 use crate::identity::NodeId;
 use crate::wire::Object;
 
@@ -80,6 +82,6 @@ impl Listener {
         }
         check_binding(&fields, binding)?;
         check_signature(auth, &node, "auth")?;
-        Ok(self.claimed)
+        check_succession(self.claimed)
     }
 }

@@ -32,6 +32,8 @@
 //!   `hello` or `hello_ack` end the handshake.
 //! - *A listener's stolen key.* Who has it can pass for the listener, but not sit between the two unseen and bring the
 //!   dialer's `auth` to the true listener: `binding` names the TLS connection it was made for, and there are two.
+//! - *Another's succession.* The ids that a node says it had before are believed by the signatures of the keys they stand
+//!   for, over the id that the handshake proves: nobody else can show them.
 //! - *An old signature from a stolen clock.* `timestamp` bounds for how long a signature can be tried at all.
 
 mod dialer;
@@ -39,6 +41,8 @@ mod legacy;
 mod listener;
 mod tls;
 mod welcome;
+
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -52,7 +56,8 @@ pub use welcome::{Welcome, read_welcome, welcome};
 use crate::error::CloseReason;
 use crate::identity::{Identity, NodeId};
 use crate::wire::fields::Fields;
-use crate::wire::{Builder, Malformed, Object, Speaker, verify_object};
+use crate::wire::keylife::{read_chain, write_chain};
+use crate::wire::{Builder, Malformed, Object, Rotation, Speaker, verify_chain, verify_object};
 
 /// The longest text of the other side's that is repeated to people, in characters.
 const MAX_TOLD: usize = 200;
@@ -85,6 +90,8 @@ pub struct Proven {
     pub features: Vec<String>,
     /// Which run of it this is.
     pub instance: Option<String>,
+    /// The ids it had before, by the statements of the keys they stand for. Checked like the id.
+    pub rotations: Arc<[Rotation]>,
     /// Whether it proved its id, or only claims it.
     pub speaker: Speaker,
     /// What a node of the Python package said of itself.
@@ -179,6 +186,14 @@ fn check_signature(object: &Object, signer: &NodeId, kind: &str) -> Result<(), R
     verify_object(object, signer, &[]).map_err(|error| Refusal::bad(format!("{kind}: {error}")))
 }
 
+/// Checks what a node says of its earlier ids: after it has proven the one it has.
+fn check_succession(proven: Proven) -> Result<Proven, Refusal> {
+    match verify_chain(&proven.rotations) {
+        Ok(()) => Ok(proven),
+        Err(error) => Err(Refusal::bad(format!("rotations: {error}"))),
+    }
+}
+
 /// What `hello` and `hello_ack` share: who the other side says to be.
 fn introduction(fields: &Fields<'_>, node: NodeId) -> Result<Proven, Refusal> {
     Ok(Proven {
@@ -186,6 +201,7 @@ fn introduction(fields: &Fields<'_>, node: NodeId) -> Result<Proven, Refusal> {
         version: fields.opt_short("version")?.unwrap_or_default(),
         features: fields.names("features")?,
         instance: fields.opt_short("instance")?,
+        rotations: read_chain(fields, &node)?,
         speaker: Speaker::Proven,
         hello: None,
     })
@@ -193,7 +209,8 @@ fn introduction(fields: &Fields<'_>, node: NodeId) -> Result<Proven, Refusal> {
 
 /// The members that `hello` and `hello_ack` share.
 fn introduce(local: &Local<'_>, kind: &str, nonce: &[u8; 32], now_unix: i64) -> Builder {
-    Builder::new(kind)
+    let builder = write_chain(Builder::new(kind), local.identity.rotations());
+    builder
         .str("node_id", &local.identity.id().to_string())
         .str("version", local.version)
         .str("nonce", &nonce_text(nonce))

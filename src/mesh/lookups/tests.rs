@@ -64,6 +64,7 @@ impl Node {
             via: None,
             timeout: Duration::from_secs(60),
             local: false,
+            once: false,
             except: None,
         };
         let now = self.at();

@@ -118,7 +118,7 @@ impl Punches {
     }
 
     /// How many attempts are remembered.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn len(&self) -> usize {
         self.attempts.len()
     }

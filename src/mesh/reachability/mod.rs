@@ -105,7 +105,7 @@ impl State {
     }
 
     /// This node's port has an address on its gateway now, or none any more.
-    #[cfg(any(feature = "port-map", test))]
+    #[cfg(any(feature = "port-map", test, fuzzing))]
     pub fn mapped(&mut self, mapped: Option<SocketAddr>, now: Now, out: &mut Vec<Action>) {
         if self.reach.set_mapped(mapped, now.mono) {
             self.reach_due(now, out);

@@ -180,7 +180,7 @@ impl Reach {
     }
 
     /// Whether there is a next time.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn waits(&self) -> bool {
         self.next_due().is_some()
     }
@@ -229,7 +229,7 @@ impl Reach {
     }
 
     /// Another address on the gateway, or none any more; gives whether that is news.
-    #[cfg(any(feature = "port-map", test))]
+    #[cfg(any(feature = "port-map", test, fuzzing))]
     pub(super) fn set_mapped(&mut self, mapped: Option<SocketAddr>, now: Duration) -> bool {
         if self.mapped == mapped {
             return false;

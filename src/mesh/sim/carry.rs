@@ -56,6 +56,11 @@ impl World {
                     dialler,
                 });
             }
+            Action::CheckKeys { from, news } => {
+                let news = news.check();
+                self.with(n, |s, now, out| s.keys_checked(from, news, now, out));
+            }
+            Action::SaveKeys => {}
             Action::SignRecord(draft) => {
                 let record = draft.sign(&self.nodes[n].identity).unwrap();
                 self.with(n, |s, _, out| s.record_signed(record, out));

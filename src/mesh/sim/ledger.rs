@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use super::world::{N, World, secs};
 use crate::error::Delivery;
 use crate::mesh::TaskKey;
-use crate::mesh::state::Timer;
 
 /// What happened, over all runs of all nodes.
 #[derive(Debug, Default)]
@@ -92,41 +91,16 @@ impl World {
     /// Checks that every table is within its bounds.
     pub fn check_bounds(&self) {
         for (n, node) in self.nodes.iter().enumerate() {
-            let (s, l, seed) = (&node.state, &node.spec.limits, self.seed);
-            assert!(s.table.len() <= l.max_records, "seed {seed}: node {n} knows too many");
-            assert!(s.queries.len() <= l.max_seen + l.max_calls, "seed {seed}: node {n}'s queries");
-            assert!(s.seen_events.len() <= l.max_seen, "seed {seed}: node {n}'s events");
-            assert!(s.tasks.len() <= l.max_remembered_tasks, "seed {seed}: node {n}'s tasks");
-            assert!(s.calls.len() <= l.max_calls, "seed {seed}: node {n}'s calls");
-            assert!(s.punches.len() <= crate::limits::MAX_PUNCHES, "seed {seed}: node {n}'s punches");
-            assert!(s.relays.len() <= 16 * 1024, "seed {seed}: node {n}'s relays");
-            let out: usize = s.in_flight.values().sum();
-            assert!(out <= s.calls.len(), "seed {seed}: node {n} has {out} in flight in {} calls", s.calls.len());
-            let conns = s.peers.iter().count();
-            assert!(s.known_trackers.len() <= 32, "seed {seed}: node {n}'s trackers");
-            let timers = 4 + s.calls.len() + 2 * s.tasks.len() + s.queries.len() + s.forwards.len() + 3 * conns;
-            assert!(s.timers.len() <= timers, "seed {seed}: node {n} has {} alarms", s.timers.len());
+            let broken = node.state.broken_bound();
+            assert_eq!(broken, None, "seed {}: node {n}", self.seed);
         }
     }
 
     /// Checks that nothing is left of what is over.
     pub fn check_empty(&self) {
         for (n, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.up) {
-            let (s, seed) = (&node.state, self.seed);
-            let left = (s.calls.len(), s.tasks.len(), s.relays.len(), s.queries.len(), s.seen_events.len());
-            assert_eq!(left, (0, 0, 0, 0, 0), "seed {seed}: node {n}: calls, tasks, relays, queries, events");
-            assert!(s.in_flight.is_empty(), "seed {seed}: node {n}: {:?}", s.in_flight);
-            assert!(s.dialing.is_empty(), "seed {seed}: node {n}: {:?}", s.dialing);
-            assert_eq!((s.forwards.len(), s.shares.waiting()), (0, 0), "seed {seed}: node {n}");
-            // It may go on looking for another tracker, and waits to ask one whether it can be dialled.
-            let register = usize::from(s.timers.at(&Timer::Register).is_some());
-            let alarms = 2 + register + usize::from(s.reach.waits());
-            assert_eq!(
-                s.timers.len(),
-                alarms,
-                "seed {seed}: node {n}: its record, its sweep, trackers: {:?}",
-                s.timers
-            );
+            let seed = self.seed;
+            assert_eq!(node.state.left_over(), None, "seed {seed}: node {n}");
             assert!(node.jobs.is_empty(), "seed {seed}: node {n}: {:?}", node.jobs);
         }
     }

@@ -425,6 +425,7 @@ impl World {
             via: ask.via,
             timeout: ask.timeout,
             local: ask.local,
+            once: false,
             except: None,
         };
         self.with(n, |s, now, out| s.start_call(spec, now, out));

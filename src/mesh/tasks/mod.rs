@@ -266,7 +266,7 @@ impl State {
             let message = "this node is short of memory and takes no new tasks".to_owned();
             return Some(WireError::new(ErrorCode::Overloaded, message).retry_after_s(1).not_run());
         }
-        if let Some(error) = self.policies.forbids(&caller, &task.capability) {
+        if let Some(error) = self.policies.forbids(&self.ids_of(&caller), &task.capability) {
             return Some(error);
         }
         if let Some((message, seconds)) = self.tasks.no_room(&caller, &self.config.limits) {

@@ -56,9 +56,10 @@ async fn two_sockets_that_connect_to_each_other_at_once_are_one_connection() {
 
 #[tokio::test]
 async fn both_punch_and_the_handshake_proves_who_they_are() {
-    for late in [0, 300] {
+    for (late, encrypted) in [(0, false), (300, true)] {
         let ((_a, a, _la), (_b, b, _lb)) = (anchor().await, anchor().await);
-        let (dialler, listener) = (config(1, |_| {}), config(2, |_| {}));
+        let config = |seed| if encrypted { encrypting(seed, |_| {}) } else { config(seed, |_| {}) };
+        let (dialler, listener) = (config(1), config(2));
         // Addresses where nobody is don't stop it.
         let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
         let (one, two) = soon(async {
@@ -81,7 +82,7 @@ async fn both_punch_and_the_handshake_proves_who_they_are() {
         })
         .await;
         assert_eq!((one.proven.node, two.0), (identity(2).id(), identity(1).id()));
-        assert_eq!((one.local, one.inbound), (a, false));
+        assert_eq!((one.local, one.inbound, one.encrypted()), (a, false, encrypted));
     }
 }
 

@@ -107,6 +107,31 @@ pub enum Activity {
         /// How long it took, in milliseconds.
         took_ms: u64,
     },
+    /// A node that this one's owner named (pinned, allowed or denied) has another key: its id is another now. Told once.
+    IdReplaced {
+        /// The id that was named.
+        old: NodeId,
+        /// The id now.
+        new: NodeId,
+    },
+    /// An id was revoked by its owner: one that this node's owner named, that was connected or known, or this node's own.
+    /// Nobody is let in with it any more.
+    IdRevoked {
+        /// The id.
+        node_id: NodeId,
+        /// Why, in its owner's words; may be empty.
+        reason: String,
+    },
+    /// Another node claims the place of one that this node's owner named and that has a successor already: its key may have
+    /// been stolen. The claim is refused. Told once.
+    SuccessorRefused {
+        /// The id that was named.
+        old: NodeId,
+        /// Whom this node takes for it.
+        kept: NodeId,
+        /// Who claims its place as well.
+        refused: NodeId,
+    },
     /// A published event that one of our interests or subscriptions covers.
     Published(Event),
 }

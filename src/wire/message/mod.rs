@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::dialback::{DialBack, DialBackResult};
 use super::json::Object;
+use super::keylife::Revoked;
 use super::record::Record;
 use crate::error::CloseReason;
 use crate::identity::NodeId;
@@ -301,6 +302,8 @@ pub enum Message {
     DialBack(DialBack),
     /// See [`DialBackResult`].
     DialBackResult(DialBackResult),
+    /// See [`Revoked`].
+    Revoked(Revoked),
     /// The other side closes, and why; `None` when it gave no code we know.
     Bye(Option<CloseReason>, String),
     /// A type this version doesn't know.
@@ -330,6 +333,7 @@ impl Message {
             Self::Heartbeat(_) => "heartbeat",
             Self::DialBack(_) => "dial_back",
             Self::DialBackResult(_) => "dial_back_result",
+            Self::Revoked(_) => "revoked",
             Self::Bye(..) => "bye",
             Self::Unknown(kind) => kind,
         }

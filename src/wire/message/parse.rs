@@ -12,6 +12,7 @@ use crate::wire::caps::is_name;
 use crate::wire::dialback::{DialBack, DialBackResult};
 use crate::wire::fields::Fields;
 use crate::wire::json::Object;
+use crate::wire::keylife::Revoked;
 use crate::wire::record::Record;
 
 /// The longest wait that is believed: a day, as long as a task may live.
@@ -81,6 +82,10 @@ impl Message {
             "heartbeat" => Self::Heartbeat(Heartbeat { ask: f.opt_u64("ask")?, answer: f.opt_u64("answer")? }),
             "dial_back" => Self::DialBack(DialBack::read(&f)?),
             "dial_back_result" => Self::DialBackResult(DialBackResult::read(&f, || wire_error(&f))?),
+            "revoked" => {
+                let ttl = f.opt_u64("ttl")?.unwrap_or(DEFAULT_TTL.into()).min(DEFAULT_TTL.into()) as u8;
+                Self::Revoked(Revoked::read(&f, ttl)?)
+            }
             "bye" => Self::Bye(
                 f.opt_text("code")?.as_deref().and_then(CloseReason::from_wire),
                 f.opt_long_text("reason")?.unwrap_or_default(),

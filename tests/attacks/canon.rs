@@ -1,0 +1,102 @@
+//! The attacker's own keys, canonical form and signatures, written from docs/protocol.md section 3 and nothing else.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::{Signer, SigningKey};
+use serde_json::Value;
+
+/// 32 bytes of chance in base64url: what a nonce looks like.
+pub fn nonce() -> String {
+    encode(&rand::random::<[u8; 32]>())
+}
+
+pub fn encode(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// A key of the attacker's, or one that it is good to have in a test.
+#[derive(Clone)]
+pub struct Key {
+    seed: [u8; 32],
+    key: SigningKey,
+}
+
+impl Key {
+    pub fn fresh() -> Self {
+        Self::from_seed(rand::random())
+    }
+
+    pub fn from_seed(seed: [u8; 32]) -> Self {
+        Self { seed, key: SigningKey::from_bytes(&seed) }
+    }
+
+    pub fn id(&self) -> String {
+        encode(self.key.verifying_key().as_bytes())
+    }
+
+    /// The same key for a real node.
+    pub fn identity(&self) -> elo::Identity {
+        elo::Identity::from_seed(self.seed)
+    }
+
+    /// The signature over a text, in base64url.
+    pub fn sign_text(&self, text: &str) -> String {
+        encode(&self.key.sign(text.as_bytes()).to_bytes())
+    }
+
+    /// The message with its signature.
+    pub fn sign(&self, mut message: Value) -> Value {
+        let members = message.as_object_mut().unwrap();
+        members.remove("signature");
+        let flooded = matches!(members["type"].as_str(), Some("query" | "event"));
+        let ttl = if flooded { members.remove("ttl") } else { None };
+        let signature = self.sign_text(&canonical(&message));
+        let members = message.as_object_mut().unwrap();
+        members.insert("signature".into(), signature.into());
+        if let Some(ttl) = ttl {
+            members.insert("ttl".into(), ttl);
+        }
+        message
+    }
+}
+
+/// What Python's `json.dumps(value, sort_keys=True, separators=(",", ":"))` prints.
+pub fn canonical(value: &Value) -> String {
+    match value {
+        Value::Object(members) => {
+            let mut names: Vec<&String> = members.keys().collect();
+            names.sort();
+            let members: Vec<String> =
+                names.into_iter().map(|n| format!("{}:{}", quoted(n), canonical(&members[n]))).collect();
+            format!("{{{}}}", members.join(","))
+        }
+        Value::Array(values) => format!("[{}]", values.iter().map(canonical).collect::<Vec<_>>().join(",")),
+        Value::String(text) => quoted(text),
+        other => other.to_string(),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            ' '..='~' => out.push(c),
+            _ => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}"))),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[test]
+fn the_attackers_canonical_form_is_that_of_the_document() {
+    let message = serde_json::json!({"b": "Grü\u{1F600}\n\u{7f}", "a": [1, null, {"ß": "/", "z": true}]});
+    assert_eq!(canonical(&message), r#"{"a":[1,null,{"z":true,"\u00df":"/"}],"b":"Gr\u00fc\ud83d\ude00\n\u007f"}"#);
+}
