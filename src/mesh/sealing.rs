@@ -93,7 +93,7 @@ impl State {
         };
         if why != NotOpened::Inner {
             error.instance = Some(self.config.instance.clone());
-            error.seal = self.seal_key;
+            error.seal = self.seal_key.map(Box::new);
         }
         // An earlier copy may have been opened.
         if !self.tasks.is_known(&(sealed.source, sealed.id.clone())) {

@@ -320,7 +320,7 @@ impl Checked {
             match opened.and_then(|text| inner(sealed, text).ok_or(NotOpened::Inner)) {
                 Ok(inner) => {
                     relay.opening = Opening::Opened(sealed.key);
-                    relay.frame = Box::new(inner);
+                    *relay.frame = inner;
                 }
                 Err(why) => relay.opening = Opening::Failed(why),
             }

@@ -226,7 +226,7 @@ impl State {
             // for the run there is now.
             if call.instance.is_some() && call.instance != error.instance {
                 call.instance = error.instance;
-                call.seal = call.seal.and(error.seal.or(call.seal));
+                call.seal = call.seal.and(error.seal.as_deref().copied().or(call.seal));
                 call.delivery = Delivery::NotSent;
                 let Phase::Sent { path, .. } = call.phase else { return };
                 call.tried("answer", Some(responder), "it restarted since it was known here; asking its new run", now);
@@ -254,7 +254,7 @@ impl State {
     fn seal_anew(&mut self, id: &str, responder: NodeId, error: &WireError, now: Now, out: &mut Vec<Action>) -> bool {
         let Some(call) = self.calls.entries.get_mut(id) else { return false };
         let (Phase::Sent { path: path @ Path::Relay(_), .. }, Some(used), Some(named)) =
-            (&call.phase, call.seal, error.seal)
+            (&call.phase, call.seal, error.seal.as_deref().copied())
         else {
             return false;
         };

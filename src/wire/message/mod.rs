@@ -108,7 +108,8 @@ pub struct WireError {
     /// The run of the responder, when it refused a task that was meant for an earlier one.
     pub instance: Option<String>,
     /// The responder's seal key, when it could not open what was sealed to another.
-    pub seal: Option<SealKey>,
+    /// Boxed: it is rare, and errors are handed about.
+    pub seal: Option<Box<SealKey>>,
 }
 
 /// The answer to a task.

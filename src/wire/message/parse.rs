@@ -179,7 +179,7 @@ fn wire_error(f: &Fields<'_>) -> Result<WireError, Malformed> {
         not_run: e.opt_bool("ran")? == Some(false),
         instance: e.opt_short("instance")?,
         // One that can't be used is none.
-        seal: e.opt_text("seal")?.and_then(|key| key.parse().ok()),
+        seal: e.opt_text("seal")?.and_then(|key| key.parse().ok().map(Box::new)),
     })
 }
 

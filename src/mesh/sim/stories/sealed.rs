@@ -72,8 +72,8 @@ fn who_seals_nothing_is_served_and_called_unless_sealing_is_required() {
         (Required, Off, false, false),
     ] {
         let mut w = behind_a_tracker(a, b, |_| {});
-        let b_id = w.id(2).to_string();
-        let call = w.call(1, Ask::new("echo").to(&b_id));
+        let b_id = w.id(2);
+        let call = w.call(1, Ask::new("echo").to(b_id));
         if works {
             assert_eq!(w.success(&call).sealed, sealed, "{a:?} {b:?}");
         } else {
@@ -168,7 +168,7 @@ fn without_its_record_nothing_is_sent_to_a_node() {
     let b = w.id(2);
     // Who asks for it gets it, and goes on.
     forget(&mut w, 1, 2);
-    let call = w.call(1, Ask { via: Some("t".into()), ..Ask::new("echo").to(&b.to_string()) });
+    let call = w.call(1, Ask { via: Some("t".into()), ..Ask::new("echo").to(b) });
     assert!(w.success(&call).sealed);
 }
 
