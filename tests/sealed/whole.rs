@@ -155,7 +155,7 @@ async fn keys_are_replaced_while_calls_go_on() {
     let to = provider.id().to_string();
     // Until a key that the caller's record names is past the few that are kept: then it is told the new one.
     let mut calls = 0;
-    while provider.metrics().refused.get("not_opened").is_none() {
+    while !provider.metrics().refused.contains_key("not_opened") {
         let outcome = caller.call("stream", json!(3)).to(&to).await.unwrap();
         assert_eq!((outcome.chunks, outcome.sealed), (3, true));
         calls += 1;
