@@ -304,7 +304,7 @@ async fn payloads_keep_their_unicode_floats_and_big_integers() {
     assert_eq!(outcome.payload["ë"], json!("😀\u{0}"));
     assert!(outcome.payload_json().contains(":123456789012345678901234567890"), "{}", outcome.payload_json());
     assert!(outcome.payload_json().contains("[0.1,1e+22,-0.0,5e-324]"), "{}", outcome.payload_json());
-    let large = "x".repeat(1_000_000);
+    let large = "x".repeat(elo::limits::MAX_PAYLOAD - 2);
     assert_eq!(caller.call("echo", json!(large)).await.unwrap().payload, json!(large));
     let error = caller.call("echo", json!("x".repeat(1 << 20))).await.unwrap_err();
     assert_eq!((error.code, error.delivery), (ErrorCode::TooLarge, Delivery::NotSent));

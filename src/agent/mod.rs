@@ -17,9 +17,9 @@ pub use exec::{ChunkSink, Exec, ExecFailure, ExecTask};
 
 use std::time::Duration;
 
-/// Most bytes of a result, and of one line in stream mode, unless set otherwise: what fits in a message of 1 MiB
-/// with room for its other members.
-pub const MAX_OUTPUT: usize = 1024 * 1024 - 64 * 1024;
+/// Most bytes of a result, and of one line in stream mode, unless set otherwise: what a payload may have. Text that grows when
+/// it is written as JSON may turn out too large then.
+pub const MAX_OUTPUT: usize = crate::limits::MAX_PAYLOAD;
 
 /// Tasks that may wait for a place, unless set otherwise. Enough for a burst; a caller beyond it is better told to go
 /// elsewhere than kept waiting.
