@@ -288,7 +288,7 @@ impl World {
             let name = *u.choose(&MEMBERS)?;
             let value: Vec<u8> = match u.int_in_range(0..=6)? {
                 0 => format!("\"{}\"", id(u.int_in_range(0..=ALL - 1)?)).into_bytes(),
-                1 => self.any_sent(u)?.get(*u.choose(&MEMBERS)?).unwrap_or(b"null").to_vec(),
+                1 => self.any_sent(u)?.get(u.choose(&MEMBERS)?).unwrap_or(b"null").to_vec(),
                 2 => format!("\"{}\"", ["hello", "hello_ack", "auth", "welcome", "bye"][u.int_in_range(0..=4)?]).into(),
                 3 => u.arbitrary::<i64>()?.to_string().into_bytes(),
                 4 => format!("\"{}\"", text(&[u.arbitrary()?; 32])).into_bytes(),

@@ -104,7 +104,7 @@ pub(super) fn play(data: &[u8]) {
 /// Where a node is: some at private addresses, some at public ones.
 fn host(n: usize) -> IpAddr {
     let n8 = n as u8;
-    IpAddr::V4(if n % 2 == 0 { Ipv4Addr::new(10, 0, 0, n8) } else { Ipv4Addr::new(93, 184, 216, n8) })
+    IpAddr::V4(if n.is_multiple_of(2) { Ipv4Addr::new(10, 0, 0, n8) } else { Ipv4Addr::new(93, 184, 216, n8) })
 }
 
 fn addr(n: usize) -> SocketAddr {
