@@ -3,12 +3,14 @@
 //! `cargo bench --bench codec`
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use elo::Identity;
+use elo::seal::{Message, Sealer};
 use elo::wire::codec::encode;
-use elo::wire::{Builder, Codec, Framing, Object, verify_object};
+use elo::wire::{Builder, Codec, Framing, Message as WireMessage, Object, SealedKind, Speaker, check, verify_object};
 use tokio_util::codec::Decoder;
 
 /// A signed task of about `size` bytes.
@@ -91,5 +93,55 @@ fn codec(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, codec);
+/// Sealing and opening: in a context that is known, and with one to be agreed on.
+fn sealing(criterion: &mut Criterion) {
+    let (alice, bob) = (Identity::from_seed([1; 32]), Identity::from_seed([2; 32]));
+    let mut rng = rand::rng();
+    let (me, target) = (alice.id(), bob.id());
+    let sealer = Sealer::new(me, &mut rng);
+    let opener = Sealer::new(target, &mut rng);
+    let (key, now) = (opener.key(), Duration::ZERO);
+    for (name, size) in [("350 B", 350), ("10 kB", 10_000)] {
+        let text = vec![b'x'; size];
+        let message = Message {
+            kind: SealedKind::Accepted,
+            id: "6f9619ff-8b86-4d01-b42d-00cf4fc964ff",
+            target: &target,
+            key: &key,
+            instance: None,
+            ttl_s: None,
+            text: &text,
+        };
+        let frame = sealer.seal(&alice, &message, now, &mut rng).expect("sealed");
+        let relay = Builder::new("relay").str("target", &target.to_string()).str("source", &me.to_string());
+        let relay = relay.u64("hops", 1).object("frame", &frame).build();
+        let parsed = || WireMessage::parse(&relay).expect("a relay");
+        let checked = check(parsed(), Speaker::Proven).expect("signed");
+        let sealed = checked.sealed_for(&target).expect("an envelope");
+        let mut group = criterion.benchmark_group(format!("sealed, {name}"));
+        group.sample_size(30);
+        group.bench_function("sign alone", |b| b.iter(|| alice.sign(black_box(&text))));
+        group.bench_function("seal and sign, warm", |b| {
+            b.iter(|| sealer.seal(&alice, black_box(&message), now, &mut rng).is_ok());
+        });
+        group.bench_function("seal and sign, cold", |b| {
+            let mut rng = rand::rng();
+            b.iter(|| Sealer::new(me, &mut rng).seal(&alice, black_box(&message), now, &mut rand::rng()).is_ok());
+        });
+        group.bench_function("a key pair", |b| b.iter(|| Sealer::new(me, &mut rand::rng())));
+        group.bench_function("verify the envelope", |b| {
+            b.iter(|| check(parsed(), Speaker::Proven).is_ok());
+        });
+        group.bench_function("open, warm", |b| b.iter(|| opener.open(black_box(sealed), now).is_ok()));
+        group.bench_function("open, cold", |b| {
+            b.iter(|| {
+                opener.forget_contexts();
+                opener.open(black_box(sealed), now).is_ok()
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, codec, sealing);
 criterion_main!(benches);

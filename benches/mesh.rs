@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use elo::{Node, Task, TaskResult, Tls};
+use elo::{Node, Sealing, Task, TaskResult, Tls, Tracker};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -144,5 +144,51 @@ impl criterion::async_executor::AsyncExecutor for Wrapper<'_> {
     }
 }
 
-criterion_group!(benches, calls, connecting);
+/// A caller and a provider that reach each other through a tracker alone.
+async fn behind_a_tracker(sealing: Sealing) -> (Node, Node, Node) {
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let limits = elo::Limits::default().with(|l| {
+        l.messages_per_second = u32::MAX;
+        l.message_burst = u32::MAX;
+        l.max_remembered_tasks = usize::MAX;
+    });
+    let builder = || Node::builder().limits(limits.clone()).sealing(sealing);
+    let tracker = builder().listen(loopback).tracker(Tracker::Public).start().await.expect("a free port");
+    let addr = tracker.listen_addrs()[0].to_string();
+    let provider = builder().no_listen().peer(&addr).agent("echo").default_handler(echo).start().await.expect("starts");
+    let caller = builder().no_listen().peer(&addr).start().await.expect("starts");
+    while caller.call("echo", payload()).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    (caller, provider, tracker)
+}
+
+/// The same through a tracker, open and sealed.
+fn relayed(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let mut group = c.benchmark_group("relayed call");
+    group.sample_size(20).measurement_time(Duration::from_secs(4));
+    for (name, sealing) in [("open", Sealing::Off), ("sealed", Sealing::Required)] {
+        let (caller, _provider, _tracker) = runtime.block_on(behind_a_tracker(sealing));
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(format!("{name}, sequential"), |b| {
+            b.to_async(Wrapper(&runtime)).iter(|| async {
+                black_box(caller.call("echo", payload()).await.expect("answered"));
+            });
+        });
+        group.throughput(Throughput::Elements(IN_FLIGHT));
+        group.bench_function(format!("{name}, 64 in flight"), |b| {
+            b.to_async(Wrapper(&runtime)).iter(|| async {
+                let calls: Vec<_> =
+                    (0..IN_FLIGHT).map(|_| tokio::spawn(caller.call("echo", payload()).into_future())).collect();
+                for call in calls {
+                    black_box(call.await.expect("not dropped").expect("answered"));
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, calls, connecting, relayed);
 criterion_main!(benches);

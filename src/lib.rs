@@ -39,6 +39,7 @@
 //! |---|---|
 //! | `wire` | messages, their two framings, canonical JSON, signatures |
 //! | `identity` | keys, node ids, the key file |
+//! | `seal` | sealing what trackers pass on |
 //! | `mesh` | what the protocol decides, without sockets, clocks or runtime |
 //! | `discovery` | ways to learn addresses: the local network, the Kademlia DHT, peers of earlier runs |
 //! | `net` | sockets: listener, dialer, connections |
@@ -63,6 +64,8 @@ mod net;
 mod node;
 mod private_file;
 #[doc(hidden)]
+pub mod seal;
+#[doc(hidden)]
 pub mod wire;
 
 #[cfg(feature = "cli")]
@@ -80,8 +83,9 @@ pub use node::Lan;
 pub use node::{
     AccessFile, AccessFileState, AccessStatus, Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo,
     ChunkError, ConfiguredPeer, Context, Dht, DhtHealth, DiscoveryHealth, DiscoveryState, Event, FoundNode, MemoryInfo,
-    Metrics, Node, Outcome, Payload, PeerInfo, PortMapping, Reachability, Route, Search, Source, Status, Subscription,
-    Task, TaskError, TaskResult, Timings, Tracker, TrackerName, TrackerRole, VerifiedAddr, Way,
+    Metrics, Node, NotSent, Outcome, Payload, PeerInfo, PortMapping, Published, Reachability, Route, Sealing, Search,
+    Source, Status, Subscription, Task, TaskError, TaskResult, Timings, Tracker, TrackerName, TrackerRole,
+    VerifiedAddr, Way,
 };
 pub use wire::{Capability, CapabilityKind};
 

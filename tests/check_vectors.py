@@ -1,7 +1,8 @@
 """Checks tests/vectors/ without elo (standard library and `cryptography` only): python3 tests/check_vectors.py"""
-import base64, binascii, json, math, pathlib, re
+import base64, binascii, hashlib, hmac, json, math, pathlib, re
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id  # cryptography 44 or later
 
@@ -65,13 +66,36 @@ def unlock(text, passphrase):  # the seed of a key file under a passphrase
     header = json.dumps({key: value for key, value in file.items() if key != "box"}, sort_keys=True, separators=(",", ":"))
     return ChaCha20Poly1305(key).decrypt(decode(file["nonce"]), decode(file["box"]), header.encode())
 
+# ---- HPKE, RFC 9180: base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, export-only
+KEM = b"KEM" + (0x0020).to_bytes(2, "big")
+HPKE = b"HPKE" + b"".join(n.to_bytes(2, "big") for n in (0x0020, 0x0001, 0xFFFF))
+def extract(suite, salt, label, ikm):  # LabeledExtract
+    return hmac.digest(salt or bytes(32), b"HPKE-v1" + suite + label + ikm, "sha256")
+def expand(suite, prk, label, info, length):  # LabeledExpand; 32 bytes or fewer are one block
+    info = length.to_bytes(2, "big") + b"HPKE-v1" + suite + label + info
+    return hmac.digest(prk, info + b"\x01", "sha256")[:length]
+def unseal(frame, ikm):  # gives the associated data and what is in the box; raises if it doesn't open
+    f = parse(frame)
+    secret = expand(KEM, extract(KEM, b"", b"dkp_prk", ikm), b"sk", b"", 32)  # DeriveKeyPair
+    secret = X25519PrivateKey.from_private_bytes(secret)
+    public, enc = secret.public_key().public_bytes_raw(), decode(f["enc"])
+    shared = secret.exchange(X25519PublicKey.from_public_bytes(enc))  # Decap
+    shared = expand(KEM, extract(KEM, b"", b"eae_prk", shared), b"shared_secret", enc + public, 32)
+    info = b"elo.v1 sealed" + decode(f["source"]) + decode(f["target"])  # KeySchedule
+    context = b"\x00" + extract(HPKE, b"", b"psk_id_hash", b"") + extract(HPKE, b"", b"info_hash", info)
+    exporter = expand(HPKE, extract(HPKE, shared, b"secret", b""), b"exp", context, 32)
+    key, base_nonce = (expand(HPKE, exporter, b"sec", name, length) for name, length in ((b"key", 32), (b"nonce", 12)))
+    nonce = (int.from_bytes(base_nonce, "big") ^ int(f["n"])).to_bytes(12, "big")
+    associated = canonical({key: value for key, value in f.items() if key not in ("box", "signature")}).encode()
+    return associated, ChaCha20Poly1305(key).decrypt(nonce, decode(f["box"]), associated), public
+
 REASONS = [(Duplicate, "duplicate member"), (KeyError, "signature missing"), (InvalidSignature, "signature invalid"),
            (binascii.Error, "signature malformed"), (ValueError, "not acceptable JSON")]
 
 if __name__ == "__main__":
-    canonicals, signeds, refuseds, statements, lockeds = (
+    canonicals, signeds, refuseds, statements, lockeds, sealeds = (
         json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
-        for name in ("canonical", "signed", "refused", "keylife", "locked"))
+        for name in ("canonical", "signed", "refused", "keylife", "locked", "sealed"))
     for vector in canonicals:
         assert canonical(parse(vector["input"])) == vector["canonical"], vector["name"]
     for vector in signeds:
@@ -90,5 +114,12 @@ if __name__ == "__main__":
         assert check_statement(vector) == vector["valid"], vector["name"]
     for vector in lockeds:
         assert unlock(vector["file"], vector["passphrase"]).hex() == vector["seed_hex"], vector["name"]
+    for vector in sealeds:
+        frame = parse(vector["frame"])
+        check(vector["frame"], frame["source"])
+        associated, inner, public = unseal(vector["frame"], bytes.fromhex(vector["target_ikm_hex"]))
+        assert associated == vector["associated_data"].encode(), vector["name"]
+        assert inner == vector["inner"].encode() and public == decode(vector["target_key"]), vector["name"]
+        check(vector["inner"], frame["source"])
     print(f"{len(canonicals)} canonical, {len(signeds)} signed, {len(refuseds)} refused, {len(statements)} about keys, "
-          f"{len(lockeds)} locked: all as stated")
+          f"{len(lockeds)} locked, {len(sealeds)} sealed: all as stated")

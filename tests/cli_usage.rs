@@ -77,8 +77,8 @@ fn wrong_usage_is_told_with_exit_code_2() {
         (&["serve", "--advertise", "1.2.3.4:0"], "port 0"),
         (&["serve", "--agent", ""], "1 to 128 characters"),
         (&["serve", "--name", &long], "1 to 128 characters"),
-        (&["serve", "--private"], "--private needs --tracker"),
-        (&["serve", "--tracker", "--private"], "admits nobody"),
+        (&["serve", "--private", "--allow", &id, "--deny", &id], "both name"),
+        (&["serve", "--serve-only", "abc"], "43 characters"),
         (&["serve", "--tracker", "--allow", &id], "--allow needs --private"),
         (&["serve", "--tracker", "--private", "--allow", "abc"], "43 characters"),
         (&["serve", "--no-listen", "--port", "1"], "--no-listen"),
@@ -106,7 +106,8 @@ fn wrong_usage_is_told_with_exit_code_2() {
 #[test]
 fn with_json_an_error_is_one_object() {
     let home = Home::new();
-    for args in [&["call", "--json"][..], &["--json", "bogus"], &["serve", "--private", "--json"], &["peers", "--json"]]
+    for args in
+        [&["call", "--json"][..], &["--json", "bogus"], &["serve", "--exec-stream", "--json"], &["peers", "--json"]]
     {
         let ran = home.run(args);
         assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
@@ -158,7 +159,8 @@ fn faults_of_the_settings_file_name_the_line() {
         ("port = 'x'", "elo.toml:1: port"),
         ("name = 'a'\nname = 'b'", "elo.toml:2"),
         ("tracker = 1", "elo.toml:1: tracker"),
-        ("private = true", "--private needs --tracker"),
+        ("exec-stream = true", "need --exec"),
+        ("\n[[policy]]\ncapability = 'a*b'", "elo.toml:3: policy: capability"),
     ] {
         home.write("elo.toml", content);
         home.run(["serve", "--port", "0"]).failed(2, said);
@@ -171,8 +173,8 @@ fn faults_of_the_settings_file_name_the_line() {
 fn settings_from_the_environment_are_checked_as_flags_are() {
     let home = Home::new();
     let mut command = home.command(["serve"]);
-    command.env("ELO_PRIVATE", "yes");
-    common::run(command).failed(2, "--private needs --tracker");
+    command.env("ELO_EXEC_STREAM", "yes");
+    common::run(command).failed(2, "need --exec");
     let mut command = home.command(["serve"]);
     command.env("ELO_PORT", "many");
     common::run(command).failed(2, "many");

@@ -39,6 +39,11 @@ const CHURN: Duration = Duration::from_millis(700);
 /// warm-up (ids of events and queries, for 660 s), and what malloc does not give back.
 const GROWTH: u64 = 12 * 1024;
 
+/// A node has met others, and has its buffers, after some ten calls. A run that is too short for that, or on too slow a machine,
+/// may end while all still fill up: then this much more, in kB for each node.
+const WARM_CALLS: u64 = 10;
+const FILLS: u64 = 300;
+
 async fn echo(task: Task, _: Context) -> TaskResult {
     Ok(task.payload)
 }
@@ -161,10 +166,11 @@ struct Sample {
     nodes_kb: u64,
     nodes_fds: usize,
     tasks: usize,
+    calls: u64,
 }
 
 impl Sample {
-    fn take(at: Duration, tracker: &Serve) -> Self {
+    fn take(at: Duration, tracker: &Serve, counts: &Counts) -> Self {
         let (pid, own) = (tracker.child.0.id(), std::process::id());
         Self {
             at,
@@ -173,13 +179,14 @@ impl Sample {
             nodes_kb: rss(own),
             nodes_fds: descriptors(own),
             tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
+            calls: counts.calls.load(Ordering::Relaxed),
         }
     }
 }
 
 impl std::fmt::Display for Sample {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { at, tracker_kb, tracker_fds, nodes_kb, nodes_fds, tasks } = self;
+        let Self { at, tracker_kb, tracker_fds, nodes_kb, nodes_fds, tasks, .. } = self;
         let at = at.as_secs();
         let tracker = format!("tracker {tracker_kb} kB, {tracker_fds} descriptors");
         write!(f, "soak: {at} s: {tracker}; {NODES} nodes {nodes_kb} kB, {nodes_fds} descriptors, {tasks} tasks")
@@ -254,7 +261,7 @@ async fn two_hundred_nodes_and_their_tracker_do_not_grow() {
     let mut samples: Vec<Sample> = Vec::new();
     for quarter in 1..=8 {
         tokio::time::sleep((lasts / 8 * quarter).saturating_sub(begun.elapsed())).await;
-        samples.push(Sample::take(begun.elapsed(), &tracker));
+        samples.push(Sample::take(begun.elapsed(), &tracker, &mesh.counts));
         println!("{}", samples[samples.len() - 1]);
     }
     while let Some(one) = working.join_next().await {
@@ -272,7 +279,8 @@ async fn two_hundred_nodes_and_their_tracker_do_not_grow() {
     let after: Vec<_> = samples.iter().filter(|s| s.at >= warm).collect();
     let (first, last) = (after[0], after[after.len() - 1]);
     assert!(last.tracker_kb <= first.tracker_kb + GROWTH, "the tracker grew: {first} … {last}");
-    assert!(last.nodes_kb <= first.nodes_kb + GROWTH, "the nodes grew: {first} … {last}");
+    let fills = if first.calls < WARM_CALLS * NODES as u64 { FILLS * NODES as u64 } else { 0 };
+    assert!(last.nodes_kb <= first.nodes_kb + GROWTH + fills, "the nodes grew: {first} … {last}");
     for sample in &after {
         // One for each node, those that come and go, and a few of its own.
         assert!(sample.tracker_fds <= NODES + 64, "{sample}");
@@ -293,5 +301,5 @@ async fn two_hundred_nodes_and_their_tracker_do_not_grow() {
     eventually("no task is left", || runtime.metrics().num_alive_tasks() <= 1).await;
     let pid = tracker.child.0.id();
     eventually("the tracker has closed its connections", || descriptors(pid) <= 32).await;
-    println!("{}", Sample::take(begun.elapsed(), &tracker));
+    println!("{}", Sample::take(begun.elapsed(), &tracker, &mesh.counts));
 }

@@ -6,6 +6,7 @@ mod common;
 mod mesh;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use elo::{Activity, Error, Node, Task, Tls};
 use mesh::{addr_of, eventually, meets, node};
@@ -95,11 +96,14 @@ async fn what_can_not_encrypt_is_refused_where_that_is_required() {
         let provider = echo("provider", listener).await;
         let caller = node("caller").tls(dialer).peer(addr_of(&provider)).start().await.unwrap();
         let mut activity = caller.activity();
-        let said = loop {
-            if let Some(Activity::DialFailed { message, .. }) = activity.recv().await {
-                break message;
+        let refusal = async {
+            loop {
+                if let Some(Activity::DialFailed { message, .. }) = activity.recv().await {
+                    break message;
+                }
             }
         };
+        let said = tokio::time::timeout(Duration::from_secs(30), refusal).await.expect("one of them refuses");
         assert!(said.contains("encrypted connections only"), "{said}");
         assert!(caller.peers().is_empty() && provider.peers().is_empty());
     }

@@ -9,8 +9,13 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use elo::wire::{Builder, JsonError, Object, Revocation, Rotation, SignatureError, canonicalize_json, verify_object};
+use elo::seal::{Message as ToSeal, Sealer};
+use elo::wire::{
+    Builder, JsonError, Message, Object, Revocation, Rotation, SealedKind, SignatureError, Speaker, canonicalize_json,
+    check, verify_object,
+};
 use elo::{Identity, NodeId};
+use rand::rand_core::{TryCryptoRng, TryRng};
 use serde_json::{Value, json};
 
 /// The keys the vectors are signed with. Known to everyone: for tests only.
@@ -296,5 +301,83 @@ fn key_life() {
             Err(_) => Revocation::parse(&object).unwrap().verify(),
         };
         assert_eq!(checked.is_ok(), vector["valid"], "{}", vector["name"]);
+    }
+}
+
+/// Random bytes that are none: 32 times the same one, then 32 times the next.
+struct Counting(u8, usize);
+
+impl TryRng for Counting {
+    type Error = std::convert::Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        let mut bytes = [0; 4];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+        let mut bytes = [0; 8];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
+        for byte in bytes {
+            *byte = self.0 + (self.1 / 32) as u8;
+            self.1 += 1;
+        }
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Counting {}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[test]
+fn sealed_messages() {
+    let (alice, bob) = (alice(), bob());
+    let now = std::time::Duration::ZERO;
+    // A key pair is made of 32 bytes (RFC 9180's DeriveKeyPair): Alice's of 0xa0, Bob's of 0xb0.
+    let (a, b) = (Sealer::new(alice.id(), &mut Counting(0xa0, 0)), Sealer::new(bob.id(), &mut Counting(0xb0, 0)));
+    let mut dice = Counting(0xc0, 0);
+    let task = task().str("instance", "3f2a").sign(&alice, &[]);
+    let id = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff";
+    let cancel = Builder::new("cancel").str("id", id).str("caller", &alice.id().to_string()).sign(&alice, &[]);
+    let result = result().sign(&bob, &[]);
+    let cases = [
+        ("a task", SealedKind::Task, &task, true),
+        ("a cancel, in the same context", SealedKind::Cancel, &cancel, true),
+        ("a result, to the key that came with the task", SealedKind::Result, &result, false),
+    ];
+    let written = cases.map(|(name, kind, inner, is_from_alice)| {
+        let (from, by, to, target) =
+            if is_from_alice { (&alice, &a, &b, bob.id()) } else { (&bob, &b, &a, alice.id()) };
+        let (instance, ttl_s) = if kind == SealedKind::Task { (Some("3f2a"), Some(30)) } else { (None, None) };
+        let key = to.key();
+        let message = ToSeal { kind, id, target: &target, key: &key, instance, ttl_s, text: inner.raw() };
+        let frame = by.seal(from, &message, now, &mut dice).unwrap();
+        json!({
+            "name": name,
+            "target_ikm_hex": hex(&[if is_from_alice { 0xb0 } else { 0xa0 }; 32]),
+            "target_key": key.to_string(),
+            "frame": as_text(frame.raw()),
+            "associated_data": as_text(&frame.signing_bytes(&["box", "signature"])),
+            "inner": as_text(inner.raw()),
+        })
+    });
+    for vector in vectors("sealed.json", Value::from(written.to_vec())) {
+        let frame = Object::parse(text(&vector, "frame").to_owned().into()).unwrap();
+        let target = frame.str("target").unwrap().unwrap();
+        let relay = Builder::new("relay").str("target", &target).str("source", &frame.str("source").unwrap().unwrap());
+        let relay = Message::parse(&relay.u64("hops", 1).object("frame", &frame).build()).unwrap();
+        let checked = check(relay, Speaker::Proven).unwrap();
+        let to = if target == bob.id().to_string() { &b } else { &a };
+        let sealed = checked.sealed_for(&target.parse().unwrap()).unwrap();
+        assert_eq!(as_text(&sealed.associated_data()), text(&vector, "associated_data"));
+        assert_eq!(as_text(&to.open(sealed, now).unwrap()), text(&vector, "inner"), "{}", vector["name"]);
     }
 }

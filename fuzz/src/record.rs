@@ -106,6 +106,7 @@ pub(super) fn written(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
         version: u.arbitrary()?,
         instance: u.arbitrary()?,
         dht: u.arbitrary()?,
+        seal: None,
         seq: u.arbitrary()?,
         ttl_s: u.int_in_range(0..=4000)?,
     };

@@ -37,6 +37,7 @@ const KEYS: &[&str] = &[
     "policy",
     "port-map",
     "legacy",
+    "sealed",
     "tls",
     "no-lan",
     "lan-interface",

@@ -139,6 +139,7 @@ limits!(
     redial_soon_for,
     max_trackers,
     unacked_timeout,
+    seal_key_lifetime,
     caller_timeout,
     drain_timeout,
 );

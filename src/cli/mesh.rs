@@ -195,8 +195,9 @@ async fn short_lived(
     } else {
         unlock::identity_if_any(&app.home)?.unwrap_or_else(Identity::generate)
     };
-    let tls = settings::configured_tls(&app.file()?)?;
-    let mut builder = Node::builder().identity(identity).tls(tls).no_listen();
+    let file = app.file()?;
+    let (tls, sealing) = (settings::configured_tls(&file)?, settings::sealing(&file)?);
+    let mut builder = Node::builder().identity(identity).tls(tls).sealing(sealing).no_listen();
     for peer in peers {
         builder = builder.peer(peer);
     }

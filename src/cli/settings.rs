@@ -7,7 +7,7 @@ use crate::limits::Limits;
 use crate::mesh::access::Access;
 use crate::mesh::handshake::Tls;
 use crate::mesh::policy::Policy;
-use crate::node::{Dht, Tracker};
+use crate::node::{Dht, Sealing, Tracker};
 use crate::wire::Capability;
 
 use super::config::FileSettings;
@@ -52,6 +52,8 @@ pub(super) struct Settings {
     /// Who may ask for what.
     pub(super) policies: Vec<Policy>,
     pub(super) legacy: bool,
+    /// Whether what trackers pass on is sealed.
+    pub(super) sealing: Sealing,
     /// Whether connections are encrypted.
     pub(super) tls: Tls,
     /// Whether the router is asked for a port.
@@ -90,6 +92,14 @@ fn dht_of(file: &FileSettings) -> Result<Option<Dht>, Failure> {
         return Ok(None);
     }
     values::dht(&nodes.join(",")).map(Some).map_err(|e| Failure::usage(format!("dht in the settings file: {e}")))
+}
+
+/// Whether what trackers pass on is sealed: `ELO_SEALED`, else what the settings file says.
+pub(super) fn sealing(file: &FileSettings) -> Result<Sealing, Failure> {
+    match std::env::var("ELO_SEALED") {
+        Ok(text) if !text.is_empty() => values::sealing(&text).map_err(|e| Failure::usage(format!("ELO_SEALED: {e}"))),
+        _ => Ok(file.value("sealed", values::sealing)?.unwrap_or_default()),
+    }
 }
 
 /// Whether connections are encrypted, as the environment says, else the file; for short-lived nodes too.
@@ -226,6 +236,11 @@ impl Settings {
                 (false, _) => Tracker::Off,
                 (true, false) => Tracker::Public,
                 (true, true) => Tracker::Private { allow: Vec::new() },
+            },
+            sealing: match (args.require_sealed, args.no_sealed) {
+                (true, _) => Sealing::Required,
+                (_, true) => Sealing::Off,
+                _ => sealing(file)?,
             },
             legacy,
             tls,

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::identity::NodeId;
 use crate::limits::{MAX_NAME, MAX_PAYLOAD, MAX_TTL_S};
 use crate::mesh::handshake::Tls;
-use crate::node::Dht;
+use crate::node::{Dht, Sealing};
 use crate::wire::is_name;
 
 use super::failure::{Failure, NOT_DELIVERED};
@@ -56,6 +56,16 @@ pub(super) fn peer(text: &str) -> Result<String, String> {
         Some(id) => format!("{id}@{host}:{port}"),
         None => format!("{host}:{port}"),
     })
+}
+
+/// Whether what trackers pass on is sealed.
+pub(super) fn sealing(text: &str) -> Result<Sealing, String> {
+    match text.trim() {
+        "off" => Ok(Sealing::Off),
+        "preferred" => Ok(Sealing::Preferred),
+        "required" => Ok(Sealing::Required),
+        _ => Err(format!("{text:?} is none of preferred, required and off")),
+    }
 }
 
 /// Whether connections are encrypted: `preferred`, `required` or `off`.

@@ -178,4 +178,7 @@ pub(crate) struct PublishArgs {
     pub(crate) event_type: String,
     /// What it carries.
     pub(crate) data: Box<RawValue>,
+    /// For whom alone; empty: for whoever is interested.
+    #[serde(default)]
+    pub(crate) to: Vec<NodeId>,
 }

@@ -347,6 +347,16 @@ async fn publish<W: AsyncWrite + Unpin>(node: &Node, args: &PublishArgs, replies
         Ok(data) => data,
         Err(e) => return replies.error("BAD_REQUEST", &format!("the event's data can't be read: {e}")).await,
     };
+    if !args.to.is_empty() {
+        return match node.publish_to(&args.to, &args.event_type, data).await {
+            Ok(p) => {
+                let (id, event_type) = (&p.id, &args.event_type);
+                let published = json!({ "id": id, "event_type": event_type, "sent": p.sent, "not_sent": p.not_sent });
+                replies.done(&published).await
+            }
+            Err(e) => replies.fault(&e).await,
+        };
+    }
     match node.publish(&args.event_type, data) {
         Ok(id) => replies.done(&json!({ "id": id, "event_type": args.event_type })).await,
         Err(e) => replies.fault(&e).await,

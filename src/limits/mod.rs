@@ -22,9 +22,29 @@ pub const MAX_JSON_DEPTH: usize = 64;
 /// Python could not read them.
 pub const MAX_INTEGER_DIGITS: usize = 4300;
 
-/// The most bytes of a payload or a chunk's data, as canonical JSON: what is left of [`MAX_MESSAGE`]
-/// when the members around it and a relay's wrapping are taken off.
-pub const MAX_PAYLOAD: usize = MAX_MESSAGE - 8 * 1024;
+/// The most bytes of a payload or a chunk's data, as canonical JSON: what fits into [`MAX_MESSAGE`] when it is sealed and
+/// relayed. In base64 everything takes four bytes for three; the members around it, the envelope's and the relay's get
+/// 16 KiB. It is the same whichever way a message goes, since that may change on the way.
+pub const MAX_PAYLOAD: usize = MAX_MESSAGE / 4 * 3 - 16 * 1024;
+
+/// How many messages are sealed in one context before another is agreed on: 2^32, far from what the AEAD bears.
+pub const SEAL_CONTEXT_MESSAGES: u64 = 1 << 32;
+
+/// How long a context is used for sealing: 10 minutes. Agreeing on another costs a tenth of a millisecond, and what it
+/// sealed can't be opened with what is in the sender's memory afterwards.
+pub const SEAL_CONTEXT_FOR: Duration = Duration::from_secs(600);
+
+/// With how many nodes contexts for sealing, and for opening, are kept: 1024 each, of some 200 bytes. With more they are
+/// agreed on again.
+pub const MAX_SEAL_CONTEXTS: usize = 1024;
+
+/// How many contexts for opening are kept of one node: it has one at a time, two when its clock says so, and another for
+/// each key of ours that is valid. Whoever makes more pushes out its own.
+pub const MAX_SEAL_CONTEXTS_OF_ONE: usize = 4;
+
+/// How many seal keys that were replaced still open what is sealed to them. One at a time is valid, unless the limits
+/// have keys replaced faster than records end.
+pub const MAX_SEAL_KEYS: usize = 4;
 
 /// The most bytes of an event's data, as canonical JSON: 64 KiB. Events go to many and wait for slow subscribers; what is
 /// large is better asked for with a call.

@@ -137,6 +137,9 @@ pub struct Limits {
     /// Default 15 s. Without it TCP tries for a quarter of an hour, with pauses of up to two minutes: longer than the cut that
     /// caused it. Linux only (`TCP_USER_TIMEOUT`); elsewhere the system decides.
     pub unacked_timeout: Duration,
+    /// How long a node seals with one key of its own before it makes another. Default 24 h. What was sealed to it can't be
+    /// opened by anybody once records that name it have ended.
+    pub seal_key_lifetime: Duration,
     /// How long a task goes on after the connection that it came over was lost, while its caller has not come back. Default
     /// 30 s: a caller looks for its responder for 10 s. Then the handler is cancelled, and the answer is `PEER_GONE`.
     pub caller_timeout: Duration,
@@ -174,6 +177,7 @@ impl Limits {
             ("redial_soon", self.redial_soon, least),
             ("redial_soon_for", self.redial_soon_for, Duration::ZERO),
             ("unacked_timeout", self.unacked_timeout, least),
+            ("seal_key_lifetime", self.seal_key_lifetime, Duration::from_millis(100)),
             ("caller_timeout", self.caller_timeout, Duration::ZERO),
             ("drain_timeout", self.drain_timeout, Duration::ZERO),
         ];
@@ -247,6 +251,7 @@ impl Default for Limits {
             redial_soon_for: Duration::from_secs(120),
             max_trackers: 4,
             unacked_timeout: Duration::from_secs(15),
+            seal_key_lifetime: Duration::from_secs(24 * 3600),
             caller_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(5),
         }

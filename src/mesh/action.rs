@@ -13,7 +13,7 @@ use super::peers::How;
 use crate::error::{CallError, CloseReason};
 use crate::identity::NodeId;
 use crate::node::{Activity, Event, Route};
-use crate::wire::{Draft, Object, ProbeNonce, Record, RecordDraft, Task};
+use crate::wire::{Draft, Object, ProbeNonce, Record, RecordDraft, SealKey, Task};
 
 /// A task, anywhere in the mesh: who asks, and the id it chose.
 pub type TaskKey = (NodeId, String);
@@ -114,6 +114,11 @@ pub enum Action {
     SaveKeys,
     /// Sign this node's record, and give it to [`super::State::record_signed`].
     SignRecord(Box<RecordDraft>),
+    /// Make another seal key, and give it to [`super::State::set_seal_key`].
+    ReplaceSealKey {
+        /// How long the one before still opens what is sealed to it.
+        keep: Duration,
+    },
     /// Hand a task to its handler.
     RunTask {
         /// Which.
@@ -174,8 +179,8 @@ pub enum What {
     Ready(Object),
     /// To be signed first.
     Sign(Draft),
-    /// To be signed first and wrapped for a tracker to pass on to the target.
-    SignRelay(Draft, NodeId),
+    /// To be signed first, sealed to the target's key if there is one, and wrapped for a tracker to pass on to the target.
+    SignRelay(Draft, NodeId, Option<SealKey>),
     /// To be wrapped for its target once more: a tracker passes it on. It may be as large as a message gets, so nobody
     /// waits for the copy.
     Relay {
@@ -229,6 +234,8 @@ pub struct TaskToRun {
     pub deadline: Duration,
     /// Through which tracker it came.
     pub via: Option<NodeId>,
+    /// Whether that tracker could not read it.
+    pub sealed: bool,
     /// Over which connection it came, for back-pressure; `None` for a local call.
     pub conn: Option<ConnId>,
     /// Whether the caller's connection is bound to its key.
@@ -249,6 +256,7 @@ impl TaskToRun {
             ttl_s: task.ttl_s,
             deadline,
             via,
+            sealed: false,
             conn: Some(conn),
             proven: true,
             gateway: false,
@@ -282,6 +290,8 @@ pub struct CallDone {
     pub hops: u32,
     /// The tracker it came through.
     pub via: Option<NodeId>,
+    /// Whether that tracker could not read it.
+    pub sealed: bool,
     /// How many chunks came.
     pub chunks: u64,
     /// When the task was sent, when the first sign came, when the result was here: since the call's start.

@@ -10,6 +10,7 @@ use super::conn_id::ConnId;
 use super::handshake::{LegacyHello, legacy_hello_ack};
 use super::peers::{Arrival, Legacy};
 use super::queries::Purpose;
+use super::sealing::Seal;
 use super::state::{State, Timer};
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
@@ -57,7 +58,7 @@ impl State {
                     self.refuse("not_the_signer");
                     return self.refuse_task(conn, &task.id, ErrorCode::NotAllowed, why, None, out);
                 }
-                self.on_task(task, claimed, None, conn, now, out);
+                self.on_task(task, claimed, None, Seal::Plain, conn, now, out);
             }
             Message::Result(answer) => {
                 if let Some(legacy) = &mut peer.legacy {
@@ -302,6 +303,7 @@ mod tests {
             bound: None,
             advertise: Vec::new(),
             dht: false,
+            sealing: crate::node::Sealing::Off,
             limits: Limits::default(),
         };
         let mut state = State::new(NodeId::from_bytes([1; 32]), config, [0; 32], at(0));

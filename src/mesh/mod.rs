@@ -38,6 +38,7 @@ mod records;
 pub mod redial;
 mod relay;
 mod relay_rate;
+mod sealing;
 mod seen;
 #[cfg(test)]
 mod sim;

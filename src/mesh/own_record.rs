@@ -211,6 +211,7 @@ impl State {
             version: self.config.version.clone(),
             instance: self.config.instance.clone(),
             dht: self.dht_port,
+            seal: self.seal_key,
             seq,
             ttl_s: self.config.limits.record_ttl.as_secs().clamp(1, crate::wire::MAX_RECORD_TTL_S),
         }

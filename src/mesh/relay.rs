@@ -13,13 +13,14 @@ use super::clock::Now;
 use super::conn_id::ConnId;
 use super::origin::Origin;
 use super::relay_rate::RelayRate;
+use super::sealing::Seal;
 use super::seen::Seen;
 use super::state::State;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
 use crate::limits::{Limits, MAX_RELAY_HOPS};
 use crate::node::TrackerRole;
-use crate::wire::{Message, Record, Relay, RelayError, WireError, draft};
+use crate::wire::{Message, NotOpened, Opening, Record, Relay, RelayError, SealedKind, WireError, draft};
 
 #[derive(Debug)]
 struct Carried {
@@ -66,10 +67,14 @@ impl Relays {
 
     /// Forgets tasks past their deadlines.
     pub fn expire(&mut self, now: Now) {
-        let over = self.carried.extract_if(.., |_, c| c.until <= now.mono);
-        for (_, carried) in over {
-            forget(&mut self.by_origin, carried.origin);
-        }
+        let by_origin = &mut self.by_origin;
+        self.carried.retain(|_, carried| {
+            let stays = carried.until > now.mono;
+            if !stays {
+                forget(by_origin, carried.origin);
+            }
+            stays
+        });
         self.told.expire(now.mono);
     }
 
@@ -111,17 +116,42 @@ fn forget(by_origin: &mut HashMap<Origin, usize>, origin: Origin) {
     }
 }
 
+/// For how long a frame's task lives, if it is a task; sealed or not.
+fn task_ttl_s(frame: &Message) -> Option<u64> {
+    match frame {
+        Message::Task(task) => Some(task.ttl_s),
+        Message::Sealed(sealed) if sealed.kind == SealedKind::Task => sealed.ttl_s,
+        _ => None,
+    }
+}
+
+fn is_result(frame: &Message) -> bool {
+    match frame {
+        Message::Result(_) => true,
+        Message::Sealed(sealed) => sealed.kind == SealedKind::Result,
+        _ => false,
+    }
+}
+
 impl State {
     pub(super) fn on_relay(&mut self, relay: Relay, conn: ConnId, from: NodeId, now: Now, out: &mut Vec<Action>) {
         if relay.target == self.me {
             // For ourselves: as if it had come straight from its signer.
+            let seal = match relay.opening {
+                Opening::Opened(key) => Seal::To(key),
+                Opening::None | Opening::Failed(_) => Seal::Plain,
+            };
+            if let Message::Sealed(sealed) = *relay.frame {
+                let why = if let Opening::Failed(why) = relay.opening { why } else { NotOpened::Off };
+                return self.on_unopened(sealed, why, from, out);
+            }
             if let Message::Result(answer) = &*relay.frame {
                 self.call_relayed_over(&answer.id, relay.source, relay.hops);
             }
             if let Message::Task(_) = &*relay.frame {
                 self.note_contact(relay.source, from, now);
             }
-            return self.on_signed(*relay.frame, relay.source, Some(from), conn, now, out);
+            return self.on_signed(*relay.frame, relay.source, Some(from), seal, conn, now, out);
         }
         let id = relay.frame.task_id().unwrap_or_default().to_owned();
         let refused = self.relay_refusal(&relay, from);
@@ -151,9 +181,10 @@ impl State {
         }
         let origin = self.peers.get(conn).map(|p| Origin::of(p.arrival.addr.ip()));
         let has_room = origin.is_some_and(|origin| self.relays.has_room(&relay.source, &origin));
-        match &*relay.frame {
-            Message::Task(task) if has_room => {
-                let until = now.mono + Duration::from_secs(task.ttl_s);
+        let task = task_ttl_s(&relay.frame);
+        match task {
+            Some(ttl_s) if has_room => {
+                let until = now.mono + Duration::from_secs(ttl_s);
                 let key = (relay.source, id.clone());
                 let copies = match self.relays.carried.get(&key) {
                     Some(carried) if carried.target == relay.target => carried.copies.saturating_add(1),
@@ -163,7 +194,7 @@ impl State {
                     self.relays.insert(key, Carried { target: relay.target, from, origin, to: next, until, copies });
                 }
             }
-            Message::Result(_) => {
+            None if is_result(&relay.frame) => {
                 let key = (relay.target, id.clone());
                 if self.relays.carried.get(&key).is_some_and(|c| c.target == relay.source) {
                     self.relays.remove(&key);
@@ -171,7 +202,7 @@ impl State {
             }
             _ => {}
         }
-        if relay.source == from && matches!(&*relay.frame, Message::Task(_)) {
+        if relay.source == from && task.is_some() {
             self.tell_of_target(conn, from, &relay.target, now, out);
         }
         self.counters.relayed += 1;

@@ -27,6 +27,7 @@ use super::punch::Punches;
 use super::queries::Queries;
 use super::reachability::Reach;
 use super::relay::Relays;
+use super::sealing::Seal;
 use super::seen::Seen;
 use super::table::Table;
 use super::tasks::Tasks;
@@ -34,8 +35,8 @@ use super::trackers::Trackers;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
 use crate::limits::Limits;
-use crate::node::TrackerRole;
-use crate::wire::{Caps, Checked, Draft, Message, Record, WireError};
+use crate::node::{Sealing, TrackerRole};
+use crate::wire::{Caps, Checked, Draft, Message, Record, SealKey, WireError};
 
 /// What a node is told at its start.
 #[derive(Clone, Debug)]
@@ -64,6 +65,8 @@ pub struct Config {
     pub advertise: Vec<SocketAddr>,
     /// Whether there is a DHT to be asked.
     pub dht: bool,
+    /// Whether what trackers pass on is sealed.
+    pub sealing: Sealing,
     /// Its bounds.
     pub limits: Limits,
 }
@@ -95,6 +98,8 @@ pub enum Timer {
     Reach,
     /// This node's record is half its age, or its trackers have changed.
     Record,
+    /// This node's seal key has had its time.
+    SealKey,
     /// Another tracker may be dialled.
     Register,
     /// A tracker may be sent more records.
@@ -121,6 +126,8 @@ pub struct State {
     pub(super) handled: HashSet<String>,
     pub(super) interests: BTreeMap<String, usize>,
     pub(super) record: Option<Arc<Record>>,
+    /// What is relayed to this node is sealed to it.
+    pub(super) seal_key: Option<SealKey>,
     pub(super) trackers: Vec<NodeId>,
     pub(super) local_ips: BTreeSet<IpAddr>,
     pub(super) near: Near,
@@ -191,6 +198,7 @@ impl State {
             handled: HashSet::new(),
             interests: BTreeMap::new(),
             record: None,
+            seal_key: None,
             trackers: Vec::new(),
             local_ips: BTreeSet::new(),
             near: Near::default(),
@@ -279,30 +287,33 @@ impl State {
             Message::Unknown(_) => self.refuse("unknown_type"),
             message => {
                 self.used(&node, now);
-                self.on_signed(message, node, None, conn, now, out);
+                self.on_signed(message, node, None, Seal::ByRecord, conn, now, out);
             }
         }
     }
 
-    /// A message about a task, straight from its signer or through a tracker (`via`).
+    /// A message about a task, straight from its signer or through a tracker (`via`). `seal`: how it came, and is answered.
+    #[allow(clippy::too_many_arguments)] // Where a message came from has these many parts.
     pub(super) fn on_signed(
         &mut self,
         message: Message,
         signer: NodeId,
         via: Option<NodeId>,
+        seal: Seal,
         conn: ConnId,
         now: Now,
         out: &mut Vec<Action>,
     ) {
         match message {
-            Message::Task(task) => self.on_task(task, signer, via, conn, now, out),
+            Message::Task(task) => self.on_task(task, signer, via, seal, conn, now, out),
             Message::Cancel(cancel) if cancel.caller == signer => self.on_cancel(&(signer, cancel.id), now, out),
             Message::ChunkAck(ack) if ack.caller == signer => {
                 self.on_chunk_ack(&(signer, ack.id), ack.next, out);
             }
-            Message::Accepted(m) if m.responder == signer => self.on_accepted(&m.id, signer, via, now, out),
-            Message::Chunk(m) if m.responder == signer => self.on_chunk(m, signer, via, now, out),
-            Message::Result(m) if m.responder == Some(signer) => self.on_result(m, signer, via, now, out),
+            Message::Accepted(m) if m.responder == signer => self.on_accepted(&m.id, signer, via, seal, now, out),
+            Message::Chunk(m) if m.responder == signer => self.on_chunk(m, signer, via, seal, now, out),
+            Message::Result(m) if m.responder == Some(signer) => self.on_result(m, signer, via, seal, now, out),
+            Message::Event(m) if m.origin == Some(signer) => self.on_sealed_event(m, conn, now, out),
             // Signed by another than who brought it: on a direct connection everybody speaks for itself.
             _ => self.refuse("not_the_signer"),
         }
@@ -327,6 +338,7 @@ impl State {
                 Timer::Legacy(conn) => self.legacy_due(conn, now, out),
                 Timer::Reach => self.reach_due(now, out),
                 Timer::Record => self.record_due(now, out),
+                Timer::SealKey => self.seal_key_due(out),
                 Timer::Register => self.register_due(now, out),
                 Timer::Share(conn) => self.share_due(conn, now, out),
                 Timer::Forward(origin, id) => self.forward_due((origin, id), now, out),
@@ -372,11 +384,12 @@ impl State {
         *self.counters.refused.entry(reason).or_default() += n;
     }
 
-    /// Sends what is to be signed to a proven node: over its connection, else through that tracker.
+    /// Sends what is to be signed to a proven node: over its connection, else through that tracker, sealed as `seal` says.
     pub(super) fn send_to(
         &self,
         node: &NodeId,
         via: Option<&NodeId>,
+        seal: Seal,
         draft: Draft,
         on_full: OnFull,
         out: &mut Vec<Action>,
@@ -393,7 +406,13 @@ impl State {
             record.trackers.iter().find_map(relayed)
         };
         let Some((to, is_relay)) = way.or_else(other) else { return false };
-        let what = if is_relay { What::SignRelay(draft, *node) } else { What::Sign(draft) };
+        let what = match is_relay {
+            false => What::Sign(draft),
+            true => match self.seal_for(node, seal) {
+                Ok(key) => What::SignRelay(draft, *node, key),
+                Err(_) => return false,
+            },
+        };
         out.push(Action::Send { to, what, on_full });
         true
     }

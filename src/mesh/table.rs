@@ -329,6 +329,7 @@ mod tests {
             version: String::new(),
             instance: String::new(),
             dht: None,
+            seal: None,
             seq: START_MS.saturating_add_signed(seq_s * 1000),
             ttl_s,
         };
@@ -416,7 +417,8 @@ mod tests {
         }
         let (all, kept) = (t.bytes(), Identity::from_seed([1; 32]).id());
         assert!(all > 10 * RECORD_BYTES, "{all}");
-        assert_eq!((t.forget_bytes(all / 2, |n| *n == kept), t.len()), (5, 5));
+        // They are not all of one length.
+        assert_eq!((t.forget_bytes(all / 2 - 100, |n| *n == kept), t.len()), (5, 5));
         assert_eq!((t.forget_bytes(usize::MAX, |n| *n == kept), t.len()), (4, 1));
         t.expire(at(100));
         assert_eq!((t.bytes(), t.by_heard.len()), (0, 0));

@@ -61,6 +61,12 @@ impl Shared {
                 }
                 None => tracing::error!("this node's record is too large to be published: register less"),
             },
+            Action::ReplaceSealKey { keep } => {
+                if let Some(sealer) = &self.sealer {
+                    let key = sealer.replace_key(keep, self.start.elapsed(), &mut rand::rng());
+                    return self.decide(|s, now, out| s.set_seal_key(key, now, out));
+                }
+            }
             Action::RunTask { key, task } => self.run_task(key, *task),
             Action::StopTask { key } => {
                 if let Some(task) = lock(&self.tasks).get(&key) {
@@ -108,7 +114,10 @@ impl Shared {
             What::Ready(object) => object,
             What::Sign(draft) => draft.sign(&self.identity),
             What::Relay { target, source, hops, frame } => draft::relay(&target, &source, hops, &frame),
-            What::SignRelay(draft, target) => draft::relay(&target, &self.me, 0, &draft.sign(&self.identity)),
+            What::SignRelay(draft, target, key) => match self.sign_relay(&draft, &target, key) {
+                Some(message) => message,
+                None => return self.not_sealed(on_full),
+            },
         };
         match connection.send(&message) {
             // A closed connection is reported on its own.
@@ -119,6 +128,15 @@ impl Shared {
             }
             Err(SendError::Full) => self.not_sent(&connection, on_full),
         }
+    }
+
+    /// A message can't be sealed: it is not sent in any other way.
+    fn not_sealed(&self, on_full: OnFull) -> Vec<Action> {
+        tracing::warn!("a message could not be sealed to its target's key; it is not sent");
+        self.decide(|s, now, out| match on_full {
+            OnFull::FailCall(id) => s.call_not_sealed(&id, now, out),
+            _ => s.refuse("not_sealed"),
+        })
     }
 
     fn not_sent(&self, connection: &Connection, on_full: OnFull) -> Vec<Action> {

@@ -55,6 +55,20 @@ impl Lan {
     }
 }
 
+/// Whether what trackers pass on is sealed, so that they can't read it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Sealing {
+    /// Never: the node seals nothing, and says that it takes nothing sealed.
+    Off,
+    /// Wherever the other end takes it; who takes nothing sealed is called in the open, and served.
+    #[default]
+    Preferred,
+    /// Always: a task that a tracker brings in the open is refused, and none is sent so.
+    Required,
+}
+
 /// Which Kademlia DHT the node takes part in. Over IPv4 only; it needs the cargo feature `dht`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -90,6 +104,7 @@ pub struct Builder {
     pub(crate) handlers_here: bool,
     pub(crate) tracker: Tracker,
     pub(crate) legacy: bool,
+    pub(crate) sealing: Sealing,
     pub(crate) tls: Tls,
     pub(crate) port_map: bool,
     pub(crate) dht: Dht,
@@ -216,6 +231,12 @@ impl Builder {
     /// Admits nodes of the Python package elo-node, as unproven peers. Default: they are refused.
     pub fn legacy(mut self, admit: bool) -> Self {
         self.legacy = admit;
+        self
+    }
+
+    /// Whether what trackers pass on is sealed. Default: [`Sealing::Preferred`].
+    pub fn sealing(mut self, sealing: Sealing) -> Self {
+        self.sealing = sealing;
         self
     }
 

@@ -67,6 +67,9 @@ pub struct Outcome {
     pub hops: u32,
     /// The tracker the answer came through.
     pub via: Option<NodeId>,
+    /// Whether the task and all of its answer went through trackers sealed, so that they could not read it. `false` for
+    /// the other routes, where there is no tracker in between.
+    pub sealed: bool,
     /// Whether the result's signature was checked against the responder's key: `true` for every success, since a
     /// result that isn't signed so is never taken for one. (An answer of this node itself needs none.)
     pub verified: bool,
@@ -373,6 +376,7 @@ fn outcome_of(id: String, done: CallDone) -> Outcome {
         route: done.route,
         hops: done.hops,
         via: done.via,
+        sealed: done.sealed,
         verified: true,
         chunks: done.chunks,
         timings: Timings {

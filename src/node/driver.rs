@@ -31,6 +31,7 @@ use crate::identity::{Identity, NodeId};
 use crate::memory::Memory;
 use crate::mesh::{Action, CallEvent, ConnId, Now, State, TaskKey};
 use crate::net::{self, Connection, NetConfig, Places};
+use crate::seal::Sealer;
 
 /// How many things that happened wait for an owner who doesn't look.
 const ACTIVITY: usize = 1024;
@@ -141,6 +142,8 @@ pub(crate) struct Shared {
     pub(crate) port_map: Mutex<Option<PortMapping>>,
     /// Whom it may find by itself.
     pub(crate) discovery: Discovery,
+    /// Seals and opens what goes through trackers, unless that is switched off.
+    pub(crate) sealer: Option<Sealer>,
     /// The part in the DHT, if the node takes any.
     pub(crate) dht: Option<DhtPart>,
     /// Why it takes none.
@@ -182,6 +185,7 @@ impl Shared {
         state: State,
         handlers: Handlers,
         discovery: Discovery,
+        sealer: Option<Sealer>,
         (dht, dht_note): (Option<DhtPart>, String),
         apart: bool,
         access: AccessPart,
@@ -228,6 +232,7 @@ impl Shared {
             dht,
             dht_note,
             discovery,
+            sealer,
             owner: OnceLock::new(),
             me_weak: weak.clone(),
         })
@@ -308,6 +313,9 @@ impl Shared {
                 () = sleep => {}
             }
             self.with(|state, now, out| state.tick(now, out));
+            if let Some(sealer) = &self.sealer {
+                sealer.sweep(self.start.elapsed());
+            }
         }
     }
 

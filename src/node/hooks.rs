@@ -16,6 +16,7 @@ pub(crate) struct NodeHooks(pub(crate) std::sync::Weak<Shared>);
 impl Hooks for NodeHooks {
     fn message(&self, conn: ConnId, message: Checked, _size: usize) {
         if let Some(shared) = self.0.upgrade() {
+            let message = shared.opened(message);
             shared.with(|state, now, out| state.handle(conn, message, now, out));
         }
     }

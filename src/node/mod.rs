@@ -21,7 +21,9 @@ pub(crate) mod keys;
 mod links;
 mod memory;
 mod payload;
+mod publish;
 mod run;
+mod sealing;
 mod search;
 mod start;
 mod subscriptions;
@@ -38,7 +40,7 @@ use serde_json::Value;
 pub use access::{AccessFile, AccessFileState, AccessStatus};
 #[cfg(feature = "lan")]
 pub use builder::Lan;
-pub use builder::{Builder, Dht, Tracker};
+pub use builder::{Builder, Dht, Sealing, Tracker};
 pub use call::{Call, CallHandle, Outcome, Route, Timings};
 pub use context::{ChunkError, Context};
 pub(crate) use info::millis;
@@ -46,6 +48,7 @@ pub use info::{
     Activity, CapabilityInfo, ConfiguredPeer, DhtHealth, DiscoveryHealth, DiscoveryState, Event, FoundNode, MemoryInfo,
     Metrics, PeerInfo, PortMapping, Reachability, Source, Status, TrackerName, TrackerRole, VerifiedAddr, Way,
 };
+pub use publish::{NotSent, Published};
 pub use search::Search;
 pub use subscriptions::{ActivityStream, Subscription};
 pub use task::{Payload, Task, TaskError, TaskResult};
@@ -344,6 +347,7 @@ impl Node {
             reachability: state.reachability(),
             port_map: driver::lock(&shared.port_map).clone(),
             tracker: state.tracker_role(),
+            sealing: state.sealing(),
             access,
             capabilities: state.capabilities(),
             interests: state.interests(),

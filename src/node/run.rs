@@ -96,6 +96,7 @@ fn into_task(task: TaskToRun) -> Task {
         caller: task.caller,
         proven: task.proven,
         via: task.via,
+        sealed: task.sealed,
         timestamp: task.timestamp,
         ttl: Duration::from_secs(task.ttl_s),
         payload_text: task.payload,

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::access::AccessPart;
-use super::builder::{Builder, Tracker, check_name};
+use super::builder::{Builder, Sealing, Tracker, check_name};
 use super::dht::DhtPart;
 use super::driver::{Handlers, Shared, lock, unix_ms};
 use super::info::{Metrics, TrackerRole};
@@ -26,6 +26,8 @@ use crate::mesh::access::Access;
 use crate::mesh::handshake::Tls;
 use crate::mesh::{Config, Now, State};
 use crate::net::{NetConfig, TlsKeys};
+use crate::seal::Sealer;
+use crate::wire::SEALED;
 
 /// The default port.
 pub(crate) const DEFAULT_PORT: u16 = 7878;
@@ -37,8 +39,11 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Which features this node lists.
-fn features(legacy: bool, role: TrackerRole, tls: Tls) -> Vec<String> {
+fn features(legacy: bool, role: TrackerRole, sealing: Sealing, tls: Tls) -> Vec<String> {
     let mut features = Vec::new();
+    if sealing != Sealing::Off {
+        features.push(SEALED.to_owned());
+    }
     if tls != Tls::Off {
         features.push(crate::mesh::handshake::TLS.to_owned());
     }
@@ -101,7 +106,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         name: name.clone(),
         version: version.clone(),
         instance: instance.clone(),
-        features: features(builder.legacy, role, builder.tls),
+        features: features(builder.legacy, role, builder.sealing, builder.tls),
         tracker: role,
         access: lists.effective(),
         serve_only: builder.serve_only,
@@ -110,6 +115,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         bound: listen.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()),
         advertise: builder.advertise,
         dht: dht.is_some(),
+        sealing: builder.sealing,
         limits: builder.limits.clone(),
     };
     let start = Instant::now();
@@ -124,6 +130,10 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         return Err(Error::Config(format!("{message}: nobody will talk to this node; it needs a new key")));
     }
     let mut discarded = Vec::new();
+    let sealer = (builder.sealing != Sealing::Off).then(|| Sealer::new(me, &mut rand::rng()));
+    if let Some(sealer) = &sealer {
+        state.set_seal_key(sealer.key(), now, &mut discarded);
+    }
     for cap in builder.caps {
         check_name("a capability", &cap.name)?;
         if !state.fits(&cap) {
@@ -162,7 +172,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
         tls_keys: TlsKeys::new(&identity),
         identity: identity.clone(),
         version,
-        features: features(builder.legacy, role, builder.tls),
+        features: features(builder.legacy, role, builder.sealing, builder.tls),
         instance,
         legacy: builder.legacy,
         limits: builder.limits,
@@ -176,7 +186,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let discovery = Discovery::new(me, dice);
     let dht = (dht, dht_note);
     let apart = !builder.handlers_here;
-    let shared = Shared::new(identity, name, net, start, listen, state, handlers, discovery, dht, apart, lists);
+    let shared = Shared::new(identity, name, net, start, listen, state, handlers, discovery, sealer, dht, apart, lists);
     let _ = own.set(Arc::downgrade(&shared));
     // The changes made so far asked for signatures one by one; one is enough.
     shared.with(|state, now, out| state.publish_record(now, out));

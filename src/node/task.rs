@@ -31,6 +31,9 @@ pub struct Task {
     pub proven: bool,
     /// The tracker it came through, if it came through one.
     pub via: Option<NodeId>,
+    /// Whether it came sealed: no tracker could read it, and none can read the answer. `false` for what came over a connection
+    /// of its caller's own, where there is no tracker to read it.
+    pub sealed: bool,
     /// When the caller issued it, in UNIX seconds by the caller's clock.
     pub timestamp: i64,
     /// The caller's time to live for it.

@@ -14,6 +14,10 @@ pub struct Checked {
 }
 
 impl Checked {
+    pub(super) fn from_parts(message: Message, forged_records: usize, signed: bool) -> Self {
+        Self { message, forged_records, signed }
+    }
+
     /// The message.
     pub fn into_message(self) -> Message {
         self.message
@@ -95,6 +99,7 @@ fn author(message: &Message, speaker: Speaker) -> Result<Option<Author<'_>>, Sig
         Message::Chunk(m) => Some((&m.object, m.responder, NONE)),
         Message::ChunkAck(m) => Some((&m.object, m.caller, NONE)),
         Message::Cancel(m) => Some((&m.object, m.caller, NONE)),
+        Message::Sealed(m) => Some((&m.object, m.source, NONE)),
         Message::Result(m) => match (m.responder, speaker) {
             // The package doesn't sign its errors; they are told apart by `Checked::is_signed`.
             (None, Speaker::Legacy(_)) if m.body.is_err() && m.object.get("signature").is_none() => None,

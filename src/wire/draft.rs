@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::json::{Builder, Object, canonicalize_value};
 use super::message::WireError;
+use super::sealed::SealedKind;
 use crate::error::{CloseReason, ErrorCode};
 use crate::identity::{Identity, NodeId};
 
@@ -113,6 +114,7 @@ impl WireError {
             retry_after_s: None,
             not_run: false,
             instance: None,
+            seal: None,
         }
     }
 
@@ -142,6 +144,9 @@ impl WireError {
         if let (Some(instance), Some(object)) = (&self.instance, value.as_object_mut()) {
             object.insert("instance".to_owned(), instance.as_str().into());
         }
+        if let (Some(seal), Some(object)) = (&self.seal, value.as_object_mut()) {
+            object.insert("seal".to_owned(), seal.to_string().into());
+        }
         if let (Some(seconds), Some(object)) = (self.retry_after_s, value.as_object_mut()) {
             // Whole seconds are written as an integer, so that every language prints them the same way.
             let number = if seconds.fract() == 0.0 && (0.0..1e15).contains(&seconds) {
@@ -156,6 +161,20 @@ impl WireError {
 }
 
 impl Draft {
+    /// Which kind of envelope it goes into, and under which id; `None` for what is never sealed.
+    pub fn sealed_kind(&self) -> Option<(SealedKind, &str)> {
+        Some(match self {
+            Self::Task(t) => (SealedKind::Task, &t.id),
+            Self::Accepted { id } => (SealedKind::Accepted, id),
+            Self::Chunk { id, .. } => (SealedKind::Chunk, id),
+            Self::ChunkAck { id, .. } => (SealedKind::ChunkAck, id),
+            Self::Result(r) => (SealedKind::Result, &r.id),
+            Self::Cancel { id } => (SealedKind::Cancel, id),
+            Self::Event { id, .. } => (SealedKind::Event, id),
+            Self::Query { .. } => return None,
+        })
+    }
+
     /// Signs it with the node's key.
     pub fn sign(&self, identity: &Identity) -> Object {
         let me = identity.id().to_string();

@@ -17,6 +17,7 @@ pub(crate) mod keylife;
 mod message;
 mod record;
 mod role;
+mod sealed;
 
 pub use caps::{Capability, CapabilityKind, Caps, is_name, matches_pattern};
 pub use check::{Checked, Speaker, check, check_records};
@@ -34,3 +35,4 @@ pub use message::{
     QueryResp, Relay, RelayError, Task, TaskAnswer, WireError,
 };
 pub use record::{MAX_RECORD_TTL_S, Record, RecordDraft};
+pub use sealed::{Envelope, InvalidSealKey, NotOpened, Opening, SEALED, SealKey, Sealed, SealedKind};

@@ -7,6 +7,7 @@ use super::fields::Fields;
 use super::json::{Builder, Object, canonicalize_value};
 use super::keylife::{Rotation, read_chain, write_chain};
 use super::message::Malformed;
+use super::sealed::{InvalidSealKey, SEALED, SealKey};
 use crate::identity::{Identity, NodeId};
 use crate::limits::{MAX_ADDRS, MAX_RECORD, MAX_TRACKERS};
 use crate::node::TrackerRole;
@@ -39,6 +40,8 @@ pub struct Record {
     pub instance: Option<String>,
     /// The UDP port of its DHT server, on its IPv4 addresses; `None`: it serves none.
     pub dht: Option<u16>,
+    /// The key to which what is relayed to it is sealed.
+    pub seal: Option<SealKey>,
     /// UNIX milliseconds when it was written; the highest wins.
     pub seq: u64,
     /// How long it is valid from then, in seconds.
@@ -79,11 +82,17 @@ impl Record {
             version: f.opt_short("version")?.unwrap_or_default(),
             instance: f.opt_short("instance")?,
             dht: dht(&f)?,
+            seal: seal(&f)?,
             seq: f.u64("seq")?,
             ttl_s,
             former: chain.iter().map(|step| step.old).collect(),
             object: object.clone(),
         })
+    }
+
+    /// Whether what is relayed to it is sealed.
+    pub fn takes_sealed(&self) -> bool {
+        self.features.iter().any(|f| f == SEALED)
     }
 
     /// What it provides, with what it says of it.
@@ -131,6 +140,11 @@ fn dht(f: &Fields<'_>) -> Result<Option<u16>, Malformed> {
         .transpose()
 }
 
+fn seal(f: &Fields<'_>) -> Result<Option<SealKey>, Malformed> {
+    let key = f.opt_text("seal")?;
+    key.map(|key| key.parse().map_err(|e: InvalidSealKey| f.malformed(format!("seal: {e}")))).transpose()
+}
+
 fn caps(f: &Fields<'_>) -> Result<Caps, Malformed> {
     let caps = f.opt_raw("caps").ok_or_else(|| f.malformed("caps: missing"))?;
     let caps = serde_json::from_slice(&caps).map_err(|_| f.malformed("caps: not readable"))?;
@@ -160,6 +174,8 @@ pub struct RecordDraft {
     pub instance: String,
     /// See [`Record::dht`].
     pub dht: Option<u16>,
+    /// See [`Record::seal`].
+    pub seal: Option<SealKey>,
     /// See [`Record::seq`].
     pub seq: u64,
     /// See [`Record::ttl_s`].
@@ -188,6 +204,7 @@ impl RecordDraft {
             Some(port) => builder.u64("dht", port.into()),
             None => builder,
         };
+        let builder = builder.opt_str("seal", self.seal.map(|key| key.to_string()).as_deref());
         // What names who this node was gives way to what it can do, the oldest first.
         let rotations = identity.rotations();
         let with = |from: usize| write_chain(builder.clone(), &rotations[from..]).sign(identity, &[]);

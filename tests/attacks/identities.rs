@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use elo::{Activity, ErrorCode, Node};
+use elo::{Activity, ErrorCode, Node, Tls};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -165,7 +165,8 @@ async fn a_handshake_passed_on_to_a_third_node_proves_nothing_there() {
     let stage = Stage::plain().await;
     let mallory = Key::fresh();
     let (listener, addr) = lair().await;
-    let dialer = dialer(addr).await;
+    // In plain text: with TLS the stream itself is lost to whoever is not the listener.
+    let dialer = node("dialer").tls(Tls::Off).peer(addr).start().await.unwrap();
     // The dialer's own hello goes to the victim, the victim's nonce comes back under the attacker's name.
     let (stream, _) = listener.accept().await.unwrap();
     let mut here = Attacker::over(stream, &mallory);

@@ -8,10 +8,12 @@ mod canon;
 #[path = "../common/mod.rs"]
 mod common;
 mod connections;
+mod encrypted;
 mod identities;
 mod lying;
 #[path = "../mesh/mod.rs"]
 mod mesh;
+mod processes;
 mod records;
 mod relays;
 mod scans;

@@ -260,7 +260,7 @@ async fn a_storm_of_events_drowns_nobody() {
     let stage = Stage::of(|b| b.tracker(Tracker::Public).limits(limits)).await;
     // One who never takes what it subscribed to, and one who does.
     let lazy = stage.caller.subscribe("*").unwrap();
-    let (count, _listening) = listen(&stage.provider).await;
+    let (count, listening) = listen(&stage.provider).await;
     eventually("the tracker knows who wants what", || stage.victim.peers().len() == 2).await;
     let mut attacker = Attacker::connect(&stage.addr()).await;
     let fat = "x".repeat(4000);
@@ -284,6 +284,6 @@ async fn a_storm_of_events_drowns_nobody() {
         count.load(Ordering::SeqCst) > before
     })
     .await;
-    drop((attacker, lazy));
+    drop((attacker, lazy, listening));
     stage.unharmed().await;
 }

@@ -174,18 +174,7 @@ async fn nobody_gets_past_an_allowlist_through_somebody_who_is_on_it() {
     let heard = helper.heard().await;
     assert!(heard.iter().all(|m| m["frame"]["status"] != "success"), "{heard:?}");
     assert_eq!(stage.runs(), 0, "a stranger's task ran on a private node");
-    // Nor is anything passed on to those behind it, or told of them.
-    let to = stage.provider.id().to_string();
-    let frame = key.sign(json!({
-        "type": "task", "id": "behind", "target": to, "caller": key.id(), "capability": "steady", "payload": 1,
-        "protocol": "elo.v1", "timestamp": crate::attacker::unix_s(), "ttl_s": 60
-    }));
-    let ran = || stage.provider.metrics().refused.get("not_allowed").copied().unwrap_or(0);
-    let before = ran();
-    helper.say(&relay(&to, &key.id(), 1, &frame)).await;
-    let told = helper.until("a refusal", |m| m["id"] == "behind" || m["frame"]["id"] == "behind").await;
-    assert_ne!(told["frame"]["status"], "success", "a stranger's task went through a private tracker: {told}");
-    assert!(ran() >= before);
+    stage.answers().await;
     drop((stranger, helper));
     stage.unharmed().await;
 }

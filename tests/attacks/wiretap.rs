@@ -17,12 +17,15 @@ pub enum From {
     Listener,
 }
 
+/// Who said what, in order.
+type Heard = Vec<(From, Vec<u8>)>;
+
 type Change = Arc<dyn Fn(From, Vec<u8>) -> Vec<u8> + Send + Sync>;
 
 pub struct Wiretap {
     pub addr: String,
     /// What went through, line by line (of a stream that is encrypted: piece by piece).
-    heard: Arc<Mutex<Vec<(From, Vec<u8>)>>>,
+    heard: Arc<Mutex<Heard>>,
     _taking: AbortOnDropHandle<()>,
 }
 
@@ -36,7 +39,7 @@ impl Wiretap {
     pub async fn changing(node: &str, change: impl Fn(From, Vec<u8>) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((std::net::Ipv4Addr::from(LAIR), 0)).await.unwrap();
         let addr = listener.local_addr().unwrap().to_string();
-        let heard: Arc<Mutex<Vec<(From, Vec<u8>)>>> = Arc::default();
+        let heard: Arc<Mutex<Heard>> = Arc::default();
         let (record, node, change): (_, _, Change) = (Arc::clone(&heard), node.to_owned(), Arc::new(change));
         let taking = tokio::spawn(async move {
             let mut streams = tokio::task::JoinSet::new();
@@ -56,25 +59,12 @@ impl Wiretap {
         Self { addr, heard, _taking: AbortOnDropHandle::new(taking) }
     }
 
-    pub fn heard(&self) -> Vec<(From, Vec<u8>)> {
+    pub fn heard(&self) -> Heard {
         self.heard.lock().unwrap().clone()
-    }
-
-    /// The first line of a type that one side said.
-    pub fn line(&self, from: From, kind: &str) -> Option<Vec<u8>> {
-        let heard = self.heard();
-        let fits = |line: &[u8]| serde_json::from_slice::<serde_json::Value>(line).is_ok_and(|m| m["type"] == kind);
-        heard.into_iter().find(|(f, line)| *f == from && fits(line)).map(|(_, line)| line)
     }
 }
 
-async fn pass(
-    from: From,
-    read: OwnedReadHalf,
-    mut write: OwnedWriteHalf,
-    heard: &Mutex<Vec<(From, Vec<u8>)>>,
-    change: &Change,
-) {
+async fn pass(from: From, read: OwnedReadHalf, mut write: OwnedWriteHalf, heard: &Mutex<Heard>, change: &Change) {
     let mut read = BufReader::new(read);
     let mut lines = true;
     loop {

@@ -85,5 +85,6 @@ async fn a_second_signal_ends_it_and_its_programs_at_once() {
     assert!([0, 130].contains(&code), "{code}: {errors}");
     until("the program is ended", || !super::programs::lives(&pid)).await;
     let error = call.outcome().await.unwrap_err();
-    assert_eq!(error.code, ErrorCode::PeerGone, "{error}");
+    // Whichever was quicker, the program's end or the connection's.
+    assert!(matches!(error.code, ErrorCode::PeerGone | ErrorCode::Cancelled), "{error}");
 }

@@ -152,7 +152,7 @@ impl World {
         let object = match what {
             What::Ready(object) => object,
             What::Sign(draft) => self.signed(&draft),
-            What::SignRelay(draft, target) => relay(&target, &id(ME), 0, &self.signed(&draft)),
+            What::SignRelay(draft, target, _) => relay(&target, &id(ME), 0, &self.signed(&draft)),
             What::Relay { target, source, hops, frame } => relay(&target, &source, hops, &frame),
         };
         assert!(object.raw().len() <= MAX_MESSAGE, "{} bytes", object.raw().len());

@@ -186,6 +186,7 @@ impl World {
             version: "fuzz".into(),
             instance: format!("run{}", bits & 1),
             dht: (bits & 32 == 0).then_some(6881),
+            seal: None,
             seq: self.now.unix_ms.saturating_add_signed(i64::from(u.arbitrary::<i16>()?) * 20),
             ttl_s: *u.choose(&[1, 300, 3600])?,
         };

@@ -137,6 +137,7 @@ impl World {
             tracker: ROLES[usize::from(kind) % 3],
             access,
             serve_only: None,
+            sealing: elo::Sealing::Off,
             policies: Vec::new(),
             port: bit(2).then_some(7000),
             bound: bit(3).then(|| host(ME)),

@@ -42,7 +42,11 @@ pub(in crate::cli) fn activity(what: &Value) -> (Tone, String) {
             }
         },
         "task_received" => {
-            let via = what["via"].as_str().map(|via| format!(" via {}", short(via))).unwrap_or_default();
+            let via = what["via"].as_str().map(|via| {
+                let sealed = if what["sealed"] == true { ", sealed" } else { ", not sealed" };
+                format!(" via {}{sealed}", short(via))
+            });
+            let via = via.unwrap_or_default();
             (
                 Tone::Plain,
                 format!("task {} from {}{via} ({})", text_of(what, "capability"), id("caller"), text_of(what, "id")),

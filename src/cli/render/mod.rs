@@ -284,7 +284,8 @@ pub(super) fn trace(outcome: &Value) -> String {
     let mut lines = String::new();
     if outcome["route"].is_string() {
         let responder = serde_json::json!({ "name": outcome["responder_name"], "id": outcome["responder"] });
-        let via = outcome["via"].as_str().map(|via| format!(" via {}", short(via))).unwrap_or_default();
+        let sealed = if outcome["sealed"] == true { ", sealed" } else { ", which can read it" };
+        let via = outcome["via"].as_str().map(|via| format!(" via {}{sealed}", short(via))).unwrap_or_default();
         let hops = number(outcome, "hops");
         let signature = if outcome["verified"] == true { "signature verified" } else { "NOT VERIFIED" };
         let t = |member: &str| text::millis(outcome["timings"][member].as_f64().unwrap_or_default());

@@ -143,6 +143,7 @@ pub(in crate::cli) fn status(terminal: bool, status: &Value) -> String {
         ("reachable", reachable(&status["reachability"])),
         ("router", router(&status["port_map"])),
         ("tracker", text_of(status, "tracker").to_owned()),
+        ("sealing", format!("{}, of what goes through trackers", text_of(status, "sealing"))),
         ("access", admission(&status["access"])),
         ("tasks for", rules(&status["access"])),
         (

@@ -119,7 +119,9 @@ async fn perform(shared: &Shared, out: &Output, lines: &Lines, command: &str, re
             let (event_type, data) = first_word(rest);
             let event_type =
                 values::name(event_type).map_err(|e| Failure::usage(format!("publish TYPE [DATA]: {e}")))?;
-            let published = way.ask(op::PUBLISH, &PublishArgs { event_type, data: payload(data)? }, |_| Ok(())).await?;
+            let published = way
+                .ask(op::PUBLISH, &PublishArgs { event_type, data: payload(data)?, to: Vec::new() }, |_| Ok(()))
+                .await?;
             format!("published {}", text::line(mesh::value(&published)?["id"].as_str().unwrap_or_default()))
         }
         "call" => {

@@ -157,6 +157,12 @@ pub(super) struct ServeArgs {
     #[arg(long, env = "ELO_LEGACY", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub(super) legacy: Option<bool>,
+    /// Refuse tasks that a tracker could read, and send none [default: seal for all that can; also ELO_SEALED=required]
+    #[arg(long, conflicts_with = "no_sealed")]
+    pub(super) require_sealed: bool,
+    /// Seal nothing: trackers can read what they relay [also ELO_SEALED=off]
+    #[arg(long)]
+    pub(super) no_sealed: bool,
     /// Refuse peers that can't encrypt, whoever connects [default: encrypt with all that can; also ELO_TLS=required]
     #[arg(long)]
     pub(super) require_tls: bool,
@@ -317,6 +323,7 @@ fn builder(home: &Path, settings: Settings) -> Result<Builder, Failure> {
         .tracker(settings.tracker)
         .legacy(settings.legacy)
         .tls(settings.tls)
+        .sealing(settings.sealing)
         .dht(settings.dht)
         .port_map(settings.port_map)
         .limits(settings.limits);

@@ -7,8 +7,9 @@ use crate::error::{Delivery, ErrorCode};
 use crate::identity::NodeId;
 use crate::mesh::action::{Action, CallEvent, OnFull};
 use crate::mesh::clock::Now;
+use crate::mesh::sealing::Seal;
 use crate::mesh::state::State;
-use crate::wire::{Chunk, Draft, ResultDraft, TaskAnswer};
+use crate::wire::{Chunk, Draft, ResultDraft, TaskAnswer, WireError};
 
 /// Reasons not to run a task that another node may not have.
 const NOT_RUN: &[ErrorCode] = &[
@@ -27,12 +28,21 @@ impl Call {
 }
 
 impl State {
-    /// The call that a responder's message is about; counted when there is none.
-    fn call_of(&mut self, id: &str, responder: NodeId, via: Option<NodeId>, now: Now) -> Option<&mut Call> {
-        let fits = self.calls.entries.get(id).is_some_and(|c| c.responder() == Some(responder));
-        if !fits {
+    /// The call that a responder's message is about; counted when there is none, or when a tracker brings open what was asked
+    /// for sealed.
+    fn call_of(&mut self, id: &str, responder: NodeId, via: Option<NodeId>, seal: Seal, now: Now) -> Option<&mut Call> {
+        let Some(call) = self.calls.entries.get_mut(id).filter(|c| c.responder() == Some(responder)) else {
             self.refuse("unasked_result");
             return None;
+        };
+        match seal {
+            // The key it has now: what follows is sealed to it.
+            Seal::To(key) if call.seal.is_some() => call.seal = Some(key),
+            Seal::Plain if via.is_some() && call.seal.is_some() => {
+                self.refuse("unsealed_answer");
+                return None;
+            }
+            _ => {}
         }
         let may_go_there = self.may_go_through(id, via.as_ref());
         let call = self.calls.entries.get_mut(id)?;
@@ -58,10 +68,11 @@ impl State {
         id: &str,
         responder: NodeId,
         via: Option<NodeId>,
+        seal: Seal,
         now: Now,
         out: &mut Vec<Action>,
     ) {
-        let Some(call) = self.call_of(id, responder, via, now) else { return };
+        let Some(call) = self.call_of(id, responder, via, seal, now) else { return };
         call.working = true;
         if call.delivery != Delivery::Accepted {
             call.delivery = Delivery::Accepted;
@@ -75,11 +86,12 @@ impl State {
         chunk: Chunk,
         responder: NodeId,
         via: Option<NodeId>,
+        seal: Seal,
         now: Now,
         out: &mut Vec<Action>,
     ) {
         let id = chunk.id;
-        let Some(call) = self.call_of(&id, responder, via, now) else { return };
+        let Some(call) = self.call_of(&id, responder, via, seal, now) else { return };
         call.working = true;
         call.delivery = Delivery::Accepted;
         if chunk.seq < call.next_chunk {
@@ -131,7 +143,8 @@ impl State {
                 Path::Relay(tracker) => (Some(tracker), OnFull::Drop),
                 _ => (None, OnFull::Close),
             };
-            self.send_to(&node, via.as_ref(), Draft::ChunkAck { id: id.to_owned(), next }, on_full, out);
+            let seal = call.seal.map_or(Seal::ByRecord, Seal::To);
+            self.send_to(&node, via.as_ref(), seal, Draft::ChunkAck { id: id.to_owned(), next }, on_full, out);
         }
     }
 
@@ -140,11 +153,14 @@ impl State {
         answer: TaskAnswer,
         responder: NodeId,
         via: Option<NodeId>,
+        seal: Seal,
         now: Now,
         out: &mut Vec<Action>,
     ) {
         let id = answer.id.clone();
-        let Some(call) = self.call_of(&id, responder, via, now) else { return };
+        // Who could not open a task says so in the open, and its signature proves that it did.
+        let seal = if answer.body.is_err() && seal == Seal::Plain { Seal::ByRecord } else { seal };
+        let Some(call) = self.call_of(&id, responder, via, seal, now) else { return };
         if answer.body.is_ok() && answer.chunks.unwrap_or(0) > call.next_chunk {
             // Chunks are missing: over a relay they may have been lost. Asked again, the responder sends them again.
             call.working = true;
@@ -173,7 +189,7 @@ impl State {
         if !signed && answer.body.is_ok() {
             return self.refuse("bad_signature");
         }
-        if self.call_of(&answer.id, claimed, None, now).is_some() {
+        if self.call_of(&answer.id, claimed, None, Seal::ByRecord, now).is_some() {
             self.settle(answer, claimed, now, out);
         }
     }
@@ -189,6 +205,10 @@ impl State {
             Err(error) => error,
         };
         let code = ErrorCode::from_wire(&error.code);
+        if code == Some(ErrorCode::PeerGone) && self.seal_anew(&id, responder, &error, now, out) {
+            return;
+        }
+        let Some(call) = self.calls.entries.get_mut(&id) else { return };
         if error.not_run && call.sends > 1 && code == Some(ErrorCode::RateLimited) {
             // A copy was turned away at the door, before anybody looked whether the task is known: the first one may be
             // at work. It is asked for again when there is room.
@@ -206,6 +226,7 @@ impl State {
             // for the run there is now.
             if call.instance.is_some() && call.instance != error.instance {
                 call.instance = error.instance;
+                call.seal = call.seal.and(error.seal.as_deref().copied().or(call.seal));
                 call.delivery = Delivery::NotSent;
                 let Phase::Sent { path, .. } = call.phase else { return };
                 call.tried("answer", Some(responder), "it restarted since it was known here; asking its new run", now);
@@ -226,6 +247,33 @@ impl State {
             None => format!("{}: {}", error.code, error.message),
         };
         self.end(&id, Err((code.unwrap_or(ErrorCode::HandlerError), message, retry)), now, out);
+    }
+
+    /// The responder's run that the task is signed for could not open it, and names its key: it is sealed to that, and sent
+    /// again. That is safe however many copies there are, since that run knows the task by its id.
+    fn seal_anew(&mut self, id: &str, responder: NodeId, error: &WireError, now: Now, out: &mut Vec<Action>) -> bool {
+        let Some(call) = self.calls.entries.get_mut(id) else { return false };
+        let (Phase::Sent { path: path @ Path::Relay(_), .. }, Some(used), Some(named)) =
+            (&call.phase, call.seal, error.seal.as_deref().copied())
+        else {
+            return false;
+        };
+        if call.instance.is_none() || call.instance != error.instance {
+            return false;
+        }
+        if used == named {
+            // Said of a copy from before, or brought again by a tracker: what was sealed since has its own answer.
+            return true;
+        }
+        if call.reseals >= super::MAX_RESEALS {
+            return false;
+        }
+        let path = *path;
+        call.reseals += 1;
+        call.seal = Some(named);
+        call.tried("answer", Some(responder), "its key was replaced since; sealed anew", now);
+        self.dispatch(id, responder, path, now, out);
+        true
     }
 
     // ---- calls of a node to itself ---------------------------------------------------------------------------

@@ -8,6 +8,7 @@ use crate::error::{Delivery, ErrorCode};
 use crate::identity::NodeId;
 use crate::mesh::action::{Action, OnFull, TaskToRun, What};
 use crate::mesh::clock::Now;
+use crate::mesh::sealing::Seal;
 use crate::mesh::state::State;
 use crate::wire::{Draft, TaskDraft, WireError};
 
@@ -27,6 +28,20 @@ impl State {
         if path == Path::Local {
             return self.dispatch_local(id, node, now, out);
         }
+        let seal = call.seal.map_or(Seal::ByRecord, Seal::To);
+        if let Path::Relay(_) = path {
+            match self.seal_for(&node, seal) {
+                Ok(key) => {
+                    if let Some(call) = self.calls.entries.get_mut(id) {
+                        call.seal = key;
+                    }
+                }
+                // Never open for want of a key. There may be another way, or its record may come.
+                Err(why) => return self.cant_seal(id, node, why, now, out),
+            }
+        }
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        let seal = call.seal.map_or(Seal::Plain, Seal::To);
         let draft = Draft::Task(TaskDraft {
             id: id.to_owned(),
             target: node,
@@ -78,7 +93,7 @@ impl State {
             Some(conn) => out.push(Action::Send { to: conn, what: What::Sign(draft), on_full }),
             None => {
                 let via = if let Path::Relay(tracker) = path { Some(tracker) } else { None };
-                if !self.send_to(&node, via.as_ref(), draft, on_full, out) {
+                if !self.send_to(&node, via.as_ref(), seal, draft, on_full, out) {
                     return self.lose_way(id, now, out);
                 }
                 let Some(tracker) = via else { return };
@@ -106,12 +121,34 @@ impl State {
             ttl_s: ttl_s(call.spec.timeout),
             deadline: call.deadline,
             via: None,
+            sealed: false,
             conn: None,
             proven: true,
             gateway: false,
         };
         self.set_call_timer(id);
         self.run_local(task, now, out);
+    }
+
+    /// A copy of a task can't be sealed. The first one was not sent; others may have arrived.
+    fn cant_seal(&mut self, id: &str, node: NodeId, why: &str, now: Now, out: &mut Vec<Action>) {
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        call.tried("relay", Some(node), format!("not sent: {why}"), now);
+        match call.phase {
+            Phase::Sent { .. } => self.lose_way(id, now, out),
+            Phase::Lost { .. } => self.set_call_timer(id),
+            Phase::Searching | Phase::Dialing(_) => {
+                let error = WireError::new(ErrorCode::NoPeer, format!("nothing can be sealed for {node}: {why}"));
+                self.not_run(id, node, error, Delivery::NotSent, now, out);
+            }
+        }
+    }
+
+    /// What was to be sealed could not be, though there was a key: it did not leave.
+    pub fn call_not_sealed(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+        let Some(node) = self.calls.entries.get(id).and_then(|call| call.responder()) else { return };
+        let error = WireError::new(ErrorCode::Internal, "the task could not be sealed to its target's key");
+        self.not_run(id, node, error, Delivery::NotSent, now, out);
     }
 
     /// The first copy of a task did not fit in the peer's outbox: it never left.
@@ -147,6 +184,7 @@ impl State {
         call.phase = Phase::Searching;
         call.delivery = Delivery::NotSent;
         call.sends = 0;
+        (call.seal, call.reseals) = (None, 0);
         call.resend_at = None;
         call.resend_wait = RESEND;
         call.working = false;

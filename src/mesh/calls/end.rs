@@ -9,6 +9,7 @@ use crate::error::{CallError, Delivery, ErrorCode};
 use crate::identity::NodeId;
 use crate::mesh::action::{Action, CallDone, CallEvent, OnFull};
 use crate::mesh::clock::Now;
+use crate::mesh::sealing::Seal;
 use crate::mesh::state::{State, Timer};
 use crate::node::Route;
 use crate::wire::Draft;
@@ -49,7 +50,8 @@ impl State {
             Path::Direct if self.peers.legacy_conn_of(&node).is_some() => {}
             Path::Direct | Path::Relay(_) => {
                 let via = if let Path::Relay(tracker) = path { Some(tracker) } else { None };
-                self.send_to(&node, via.as_ref(), Draft::Cancel { id: id.to_owned() }, OnFull::Drop, out);
+                let seal = call.seal.map_or(Seal::ByRecord, Seal::To);
+                self.send_to(&node, via.as_ref(), seal, Draft::Cancel { id: id.to_owned() }, OnFull::Drop, out);
             }
         }
         self.fail(id, code, message, now, out);
@@ -105,6 +107,7 @@ impl State {
                         None => (Route::Direct, 1, None),
                     },
                 };
+                let sealed = via.is_some() && call.seal.is_some();
                 let known = self.table.get(&responder).map(|r| r.name.clone());
                 let own = (responder == self.me).then(|| self.config.name.clone());
                 Ok(CallDone {
@@ -114,6 +117,7 @@ impl State {
                     route,
                     hops,
                     via,
+                    sealed,
                     chunks: call.next_chunk,
                     timings: [since(call.sent_at), since(call.first_sign), now.mono.saturating_sub(call.started)],
                     tried: call.tried,

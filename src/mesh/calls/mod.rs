@@ -24,7 +24,7 @@ use super::clock::Now;
 use super::state::{State, Timer};
 use crate::error::{Attempt, Delivery, ErrorCode};
 use crate::identity::NodeId;
-use crate::wire::{TaskAnswer, WireError};
+use crate::wire::{SealKey, TaskAnswer, WireError};
 
 /// How many chunks may be on the way to us.
 pub const WINDOW: u64 = 32;
@@ -34,6 +34,10 @@ const RESEND: Duration = Duration::from_secs(2);
 
 /// The longest wait before an unanswered relayed task is sent again, to learn whether its responder still lives.
 const RESEND_MAX: Duration = Duration::from_secs(30);
+
+/// How often a task is sealed to another key that its responder names: one that restarted, or whose key was replaced, names
+/// its new one once.
+const MAX_RESEALS: u32 = 3;
 
 /// How long a caller looks for a responder it lost, before it gives the call up.
 const RECOVER: Duration = Duration::from_secs(10);
@@ -129,6 +133,10 @@ struct Call {
     lost_until: Option<Duration>,
     /// The run of the responder that the task was signed for.
     instance: Option<String>,
+    /// The responder's key, if what goes to it through trackers is sealed.
+    seal: Option<SealKey>,
+    /// How often the task was sealed anew because the responder could not open it.
+    reseals: u32,
     sends: u32,
     /// When it was last sent.
     last_sent: Duration,
@@ -225,6 +233,8 @@ impl State {
             working: false,
             lost_until: None,
             instance: None,
+            seal: None,
+            reseals: 0,
             sends: 0,
             last_sent: Duration::ZERO,
             resend_at: None,

@@ -8,6 +8,7 @@ use crate::error::ErrorCode;
 use crate::identity::NodeId;
 use crate::mesh::action::Action;
 use crate::mesh::clock::Now;
+use crate::mesh::sealing::Seal;
 use crate::mesh::state::{State, Timer};
 
 /// What to do next for a call.
@@ -46,11 +47,13 @@ impl State {
                 if let Some(error) = self.legacy_refusal(id, &node, path, now) {
                     return self.not_run(id, node, error, crate::error::Delivery::NotSent, now, out);
                 }
+                let sealed = self.seal_for(&node, Seal::ByRecord).is_ok_and(|key| key.is_some());
                 if let Some(call) = self.calls.entries.get_mut(id) {
                     let (step, result) = match path {
                         Path::Local => ("local", "this node answers itself"),
                         Path::Direct => ("table", "connected"),
-                        Path::Relay(_) => ("relay", "sent through a tracker"),
+                        Path::Relay(_) if sealed => ("relay", "sent through a tracker, sealed"),
+                        Path::Relay(_) => ("relay", "sent through a tracker, which can read it"),
                     };
                     call.tried(step, Some(node), result, now);
                 }
@@ -202,7 +205,11 @@ impl State {
             1 => "1 peer was asked".to_owned(),
             n => format!("{n} peers were asked"),
         };
-        Step::Fail(ErrorCode::NoPeer, format!("{what} was found and reached ({hint})"))
+        // Who is known by its whole id, and can't be sealed for, is not there for want of that alone.
+        let node = call.spec.target.as_deref().and_then(|target| target.parse().ok());
+        let why = node.and_then(|node| self.sealable(call, &node).err());
+        let why = why.filter(|_| peers > 0).map(|why| format!("; {why}")).unwrap_or_default();
+        Step::Fail(ErrorCode::NoPeer, format!("{what} was found and reached ({hint}{why})"))
     }
 
     /// Who could take the task, the best first: connected ones before others, then the least busy, then the nearest.
@@ -235,10 +242,14 @@ impl State {
             return Reach::Now(Path::Direct);
         }
         let record = self.table.get(node);
+        let sealable = self.sealable(call, node);
         let addrs = record.map(|record| self.dialable(&record.addrs)).unwrap_or_default();
         // Whom it would not let in it reaches through a tracker, if at all.
         if self.admits(node) && call.may_dial(node, &addrs) {
             return Reach::Dial(*node, addrs);
+        }
+        if let Err(why) = sealable {
+            return Reach::Not(why);
         }
         let relays = |t: &&NodeId| self.peers.conn_of(t).is_some() && !call.unrelayable.contains(&(*node, **t));
         let named = record.into_iter().flat_map(|r| &r.trackers);
@@ -267,6 +278,12 @@ impl State {
         })
     }
 
+    /// Whether a call may go to a node through a tracker: as sealed as both want it.
+    fn sealable(&self, call: &Call, node: &NodeId) -> Result<(), &'static str> {
+        let known = call.seal.filter(|_| call.responder() == Some(*node));
+        self.seal_for(node, known.map_or(Seal::ByRecord, Seal::To)).map(drop)
+    }
+
     /// Whether a text names a node that is a peer.
     fn is_named(&self, text: &str, node: &NodeId) -> bool {
         super::super::table::names(text, node, self.table.get(node).map_or("", |r| r.name.as_str()))
@@ -283,7 +300,10 @@ impl State {
         let mut named = self.peers.trackers().map(|(_, p)| p.arrival.node).filter(|n| self.is_named(via, n));
         match named.find(|t| !call.unrelayable.contains(&(*node, *t))) {
             Some(tracker) if tracker == *node => Reach::Now(Path::Direct),
-            Some(tracker) => Reach::Now(Path::Relay(tracker)),
+            Some(tracker) => match self.sealable(call, node) {
+                Ok(()) => Reach::Now(Path::Relay(tracker)),
+                Err(why) => Reach::Not(why),
+            },
             None => Reach::Not("no connected tracker of that name relays to it"),
         }
     }

@@ -50,6 +50,7 @@ fn state(n: u32) -> State {
         advertise: Vec::new(),
         dht: false,
         limits: Limits::default(),
+        sealing: crate::node::Sealing::Off,
     };
     State::new(id(n), config, [0; 32], at(0))
 }
@@ -292,6 +293,7 @@ fn a_record_shows_who_its_node_was() {
             version: String::new(),
             instance: "x".into(),
             dht: None,
+            seal: None,
             seq: T0 + seq,
             ttl_s: 60,
         };

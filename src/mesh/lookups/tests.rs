@@ -45,6 +45,7 @@ impl Node {
             bound: Some([10, 9, 9, 9].into()),
             advertise: Vec::new(),
             dht: true,
+            sealing: crate::node::Sealing::Off,
             limits: Limits::default(),
         };
         let now = Now { mono: Duration::ZERO, unix_ms: START_MS };
@@ -158,6 +159,7 @@ impl Node {
             version: String::new(),
             instance: "run".into(),
             dht: None,
+            seal: None,
             seq: self.at().unix_ms,
             ttl_s: 300,
         };
@@ -173,7 +175,7 @@ impl Node {
     fn sent_to(&self) -> Vec<ConnId> {
         let sent = self.out.iter().filter_map(|a| match a {
             Action::Send { to, what: crate::mesh::What::Sign(crate::wire::Draft::Task(_)), .. } => Some(*to),
-            Action::Send { to, what: crate::mesh::What::SignRelay(crate::wire::Draft::Task(_), _), .. } => Some(*to),
+            Action::Send { to, what: crate::mesh::What::SignRelay(crate::wire::Draft::Task(_), ..), .. } => Some(*to),
             _ => None,
         });
         sent.collect()

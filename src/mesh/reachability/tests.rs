@@ -312,6 +312,7 @@ impl Published {
             bound: None,
             advertise: Vec::new(),
             dht: false,
+            sealing: crate::node::Sealing::Off,
             limits: Limits::default(),
         };
         set(&mut config);

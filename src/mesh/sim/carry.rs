@@ -9,7 +9,8 @@ use super::world::{Ev, N, World, ms};
 use crate::error::CloseReason;
 use crate::mesh::{Action, ConnId, Now, OnFull, State, What};
 use crate::node::Activity;
-use crate::wire::{Checked, Message, Object, Speaker, check, draft};
+use crate::seal::Message;
+use crate::wire::{Checked, Draft, Message as Wire, NotOpened, Object, Speaker, check, draft};
 
 impl World {
     /// Lets a node decide something, and carries out what it wants done.
@@ -65,6 +66,11 @@ impl World {
                 let record = draft.sign(&self.nodes[n].identity).unwrap();
                 self.with(n, |s, _, out| s.record_signed(record, out));
             }
+            Action::ReplaceSealKey { keep } => {
+                let node = &mut self.nodes[n];
+                let key = node.sealer.as_ref().unwrap().replace_key(keep, self.now, &mut node.dice);
+                self.with(n, |s, now, out| s.set_seal_key(key, now, out));
+            }
             Action::RunTask { key, task } => self.start_job(n, key, &task),
             Action::StopTask { key } => self.stop_job(n, &key),
             Action::Credit { key } => self.credit(n, &key),
@@ -94,12 +100,29 @@ impl World {
         if !self.links[link].open[side] {
             return;
         }
-        let node = &self.nodes[n];
+        let now = self.now;
+        let node = &mut self.nodes[n];
         let object = match what {
             What::Ready(object) => object,
             What::Sign(draft) => draft.sign(&node.identity),
             What::Relay { target, source, hops, frame } => draft::relay(&target, &source, hops, &frame),
-            What::SignRelay(draft, target) => draft::relay(&target, &node.id, 0, &draft.sign(&node.identity)),
+            What::SignRelay(draft, target, None) => {
+                self.unsealed += 1;
+                draft::relay(&target, &node.id, 0, &draft.sign(&node.identity))
+            }
+            What::SignRelay(draft, target, Some(key)) => {
+                let inner = draft.sign(&node.identity);
+                let (kind, id) = draft.sealed_kind().unwrap();
+                let (instance, ttl_s) = match &draft {
+                    Draft::Task(task) => (task.instance.as_deref(), Some(task.ttl_s)),
+                    _ => (None, None),
+                };
+                let m = Message { kind, id, target: &target, key: &key, instance, ttl_s, text: inner.raw() };
+                let sealer = node.sealer.as_ref().unwrap();
+                let sealed = sealer.seal(&node.identity, &m, now, &mut node.dice).unwrap();
+                self.sealed += 1;
+                draft::relay(&target, &node.id, 0, &sealed)
+            }
         };
         let bytes = object.raw().clone();
         if let OnFull::Relay { .. } = on_full {
@@ -148,13 +171,23 @@ impl World {
             return checked.clone();
         }
         let object = Object::parse(bytes.clone()).ok();
-        let message = object.and_then(|o| Message::parse(&o).ok());
+        let message = object.and_then(|o| Wire::parse(&o).ok());
         let checked = message.and_then(|m| check(m, Speaker::Proven).ok());
         if self.checked.len() > 16_384 {
             self.checked.clear();
         }
         self.checked.insert(bytes.clone(), checked.clone());
         checked
+    }
+}
+
+impl World {
+    /// What a driver does with an envelope for its node, before the state has it.
+    pub fn opened(&self, n: N, checked: Checked) -> Checked {
+        let node = &self.nodes[n];
+        let Some(sealed) = checked.sealed_for(&node.id) else { return checked };
+        let opened = node.sealer.as_ref().map_or(Err(NotOpened::Off), |s| s.open(sealed, self.now));
+        checked.opened(opened)
     }
 }
 

@@ -372,6 +372,7 @@ fn a_flood_of_everything_stays_within_bounds() {
             version: String::new(),
             instance: "x".into(),
             dht: None,
+            seal: None,
             seq: other.now(w.now).unix_ms,
             ttl_s: 300,
         };

@@ -336,6 +336,7 @@ impl World {
             self.rejected += 1;
             return;
         };
+        let checked = self.opened(n, checked);
         let kind = checked.message().kind().to_owned();
         let flood = matches!(checked.message(), Message::Query(_) | Message::Event(_) | Message::Announce(..));
         if flood && self.links[link].floods[side].take(self.now).is_err() {

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
 use super::work::Job;
 use super::world::{Ended, N};
 use crate::identity::{Identity, NodeId};
@@ -12,7 +15,9 @@ use crate::mesh::access::Access;
 use crate::mesh::policy::Policy;
 use crate::mesh::redial::Redial;
 use crate::mesh::{CallEvent, Config, ConnId, DIALBACK, Now, State, TaskKey};
-use crate::node::TrackerRole;
+use crate::node::{Sealing, TrackerRole};
+use crate::seal::Sealer;
+use crate::wire::SEALED;
 
 /// 2026-01-01, in milliseconds: when the virtual clock starts.
 const EPOCH_MS: u64 = 1_767_225_600_000;
@@ -31,6 +36,8 @@ pub struct Spec {
     pub nated: bool,
     pub limits: Limits,
     pub features: Vec<String>,
+    /// What goes through trackers is sealed. Off unless said, for the sake of speed.
+    pub sealing: Sealing,
     /// How far its clock is off, in milliseconds.
     pub offset_ms: i64,
 }
@@ -48,6 +55,7 @@ impl Spec {
             nated: false,
             limits: Limits::default(),
             features: Vec::new(),
+            sealing: Sealing::Off,
             offset_ms: 0,
         }
     }
@@ -80,7 +88,14 @@ impl Spec {
 
     pub fn features(&self) -> Vec<String> {
         let dialback = (self.tracker != TrackerRole::None).then(|| DIALBACK.to_owned());
-        self.features.iter().cloned().chain(dialback).collect()
+        let sealed = (self.sealing != Sealing::Off).then(|| SEALED.to_owned());
+        self.features.iter().cloned().chain(dialback).chain(sealed).collect()
+    }
+
+    /// It seals what goes through trackers, so far as the other end does.
+    pub fn seals(mut self, sealing: Sealing) -> Self {
+        self.sealing = sealing;
+        self
     }
 
     /// It can't be dialled.
@@ -138,6 +153,8 @@ pub struct Node {
     pub identity: Identity,
     pub id: NodeId,
     pub state: State,
+    pub sealer: Option<Sealer>,
+    pub dice: StdRng,
     pub run: u32,
     pub port: u16,
     pub up: bool,
@@ -157,12 +174,15 @@ impl Node {
         seed[..8].copy_from_slice(&(n as u64 + 1).to_le_bytes());
         let identity = Identity::from_seed(seed);
         let id = identity.id();
-        let state = Self::state(n, &spec, id, 0, 7000, now);
+        let mut dice = StdRng::from_seed(seed);
+        let (state, sealer) = Self::state(n, &spec, id, 0, 7000, now, &mut dice);
         Self {
             spec,
             identity,
             id,
             state,
+            sealer,
+            dice,
             run: 0,
             port: 7000,
             up: true,
@@ -181,7 +201,7 @@ impl Node {
     pub fn restart(&mut self, n: N, port: u16, now: Duration) {
         self.run += 1;
         self.port = port;
-        self.state = Self::state(n, &self.spec, self.id, self.run, port, now);
+        (self.state, self.sealer) = Self::state(n, &self.spec, self.id, self.run, port, now, &mut self.dice);
         self.up = true;
         self.started = now;
         self.armed = None;
@@ -193,7 +213,15 @@ impl Node {
         }
     }
 
-    fn state(n: N, spec: &Spec, id: NodeId, run: u32, port: u16, now: Duration) -> State {
+    fn state(
+        n: N,
+        spec: &Spec,
+        id: NodeId,
+        run: u32,
+        port: u16,
+        now: Duration,
+        dice: &mut StdRng,
+    ) -> (State, Option<Sealer>) {
         let config = Config {
             name: spec.name.clone(),
             version: "sim".into(),
@@ -207,13 +235,21 @@ impl Node {
             bound: Some(ip(n)),
             advertise: Vec::new(),
             dht: false,
+            sealing: spec.sealing,
             limits: spec.limits.clone(),
         };
         let mut seed = [7; 32];
         seed[..8].copy_from_slice(&(n as u64).to_le_bytes());
         seed[8..12].copy_from_slice(&run.to_le_bytes());
         let now = Self::clock(spec, now, now);
-        State::new(id, config, seed, now)
+        let mut state = State::new(id, config, seed, now);
+        let sealer = (spec.sealing != Sealing::Off).then(|| Sealer::new(id, dice));
+        if let Some(sealer) = &sealer {
+            // The record is signed when the node starts.
+            state.set_seal_key(sealer.key(), now, &mut Vec::new());
+            state.record_dirty = true;
+        }
+        (state, sealer)
     }
 
     fn clock(spec: &Spec, started: Duration, now: Duration) -> Now {

@@ -192,6 +192,9 @@ pub struct World {
     pub received_by: Vec<u64>,
     pub rejected: u64,
     pub lost: u64,
+    /// What was sent through trackers sealed, and what was not.
+    pub sealed: u64,
+    pub unsealed: u64,
     pub dials: u64,
     pub dials_back: u64,
     pub refusals: BTreeMap<&'static str, u64>,
@@ -261,6 +264,8 @@ impl World {
             received_by: Vec::new(),
             rejected: 0,
             lost: 0,
+            sealed: 0,
+            unsealed: 0,
             dials: 0,
             dials_back: 0,
             refusals: BTreeMap::new(),

@@ -105,6 +105,11 @@ impl Tasks {
     }
 
     /// Whether a task ran, and its answer is no longer kept.
+    /// Whether a task ran, or runs.
+    pub fn is_known(&self, key: &TaskKey) -> bool {
+        self.entries.contains_key(key) || self.is_bare(key)
+    }
+
     pub(super) fn is_bare(&self, key: &TaskKey) -> bool {
         self.callers.get(&key.0).is_some_and(|c| c.bare.contains_key(&hash(&key.1)))
     }

@@ -17,8 +17,9 @@ use crate::mesh::action::{Action, OnFull, TaskKey, TaskToRun};
 use crate::mesh::clock::Now;
 use crate::mesh::conn_id::ConnId;
 use crate::mesh::policy;
+use crate::mesh::sealing::Seal;
 use crate::mesh::state::{State, Timer};
-use crate::node::{Activity, TrackerRole};
+use crate::node::{Activity, Sealing, TrackerRole};
 use crate::wire::{Draft, ResultDraft, Task, WireError};
 
 pub use memory::Tasks;
@@ -49,6 +50,8 @@ struct Entry {
     until: Duration,
     /// Through which tracker it came last.
     via: Option<NodeId>,
+    /// How it came last, and is answered.
+    seal: Seal,
     /// The Python node's connection, if it came from one.
     legacy: Option<ConnId>,
     local: bool,
@@ -80,6 +83,7 @@ impl Entry {
             payload_bytes: 0,
             until,
             via: None,
+            seal: Seal::ByRecord,
             legacy: None,
             local: false,
             accepted: false,
@@ -121,11 +125,13 @@ fn answer_size(answer: &ResultDraft) -> usize {
 
 impl State {
     /// A task that its caller signed.
+    #[allow(clippy::too_many_arguments)] // Where a task came from has these many parts.
     pub(super) fn on_task(
         &mut self,
         task: Task,
         caller: NodeId,
         via: Option<NodeId>,
+        seal: Seal,
         conn: ConnId,
         now: Now,
         out: &mut Vec<Action>,
@@ -138,10 +144,10 @@ impl State {
             let error = WireError::new(ErrorCode::NotAllowed, why);
             self.count_refused(&task.capability, ErrorCode::NotAllowed);
             let error = if known { error } else { error.not_run() };
-            return self.answer_unheld(task.id, Err(error), caller, via, legacy.then_some(conn), out);
+            return self.answer_unheld(task.id, Err(error), caller, via, seal, legacy.then_some(conn), out);
         }
         if self.tasks.entries.contains_key(&key) {
-            return self.answer_again(&key, via, legacy.then_some(conn), now, out);
+            return self.answer_again(&key, via, seal, legacy.then_some(conn), now, out);
         }
         if self.tasks.is_bare(&key) {
             self.refuse("repeated_task");
@@ -150,11 +156,12 @@ impl State {
                 Err(memory::no_longer_kept()),
                 caller,
                 via,
+                seal,
                 legacy.then_some(conn),
                 out,
             );
         }
-        match self.task_refusal(&task, caller, legacy, via, now) {
+        match self.task_refusal(&task, caller, legacy, via, seal, now) {
             Some(error) => {
                 match ErrorCode::from_wire(&error.code) {
                     Some(code @ (ErrorCode::NotAllowed | ErrorCode::RateLimited)) if task.caller == caller => {
@@ -165,26 +172,28 @@ impl State {
                         self.counters.tasks_failed += 1;
                     }
                 }
-                self.answer_unheld(task.id, Err(error), caller, via, legacy.then_some(conn), out);
+                self.answer_unheld(task.id, Err(error), caller, via, seal, legacy.then_some(conn), out);
             }
-            None => self.run(task, key, via, conn, legacy, now, out),
+            None => self.run(task, key, via, seal, conn, legacy, now, out),
         }
     }
 
     /// The answer to a task of which nothing is kept here.
-    fn answer_unheld(
+    #[allow(clippy::too_many_arguments)] // Where a task came from has these many parts.
+    pub(super) fn answer_unheld(
         &self,
         id: String,
         body: Result<Bytes, WireError>,
         caller: NodeId,
         via: Option<NodeId>,
+        seal: Seal,
         legacy: Option<ConnId>,
         out: &mut Vec<Action>,
     ) {
         let draft = Draft::Result(ResultDraft { id, body, chunks: 0 });
         match legacy {
             Some(conn) => self.sign_for_legacy(conn, draft, out),
-            None => drop(self.send_to(&caller, via.as_ref(), draft, OnFull::Drop, out)),
+            None => drop(self.send_to(&caller, via.as_ref(), seal, draft, OnFull::Drop, out)),
         }
     }
 
@@ -202,6 +211,7 @@ impl State {
         caller: NodeId,
         legacy: bool,
         via: Option<NodeId>,
+        seal: Seal,
         now: Now,
     ) -> Option<WireError> {
         let error = |code, message: String| Some(WireError::new(code, message).not_run());
@@ -215,6 +225,10 @@ impl State {
             // Left open: only from the caller's own mouth, or whoever overhears it could have it run elsewhere too.
             (None, None) if via.is_none() => {}
             _ => return error(ErrorCode::BadRequest, format!("the task is not for this node, {}", self.me)),
+        }
+        if via.is_some() && seal == Seal::Plain && self.config.sealing == Sealing::Required {
+            let message = "this node takes tasks through trackers only when they are sealed: its record has the key";
+            return error(ErrorCode::NotAllowed, message.into());
         }
         let skew = self.config.limits.clock_skew.as_secs();
         // The timestamp is any 64-bit number the caller chose.
@@ -281,6 +295,7 @@ impl State {
         task: Task,
         key: TaskKey,
         via: Option<NodeId>,
+        seal: Seal,
         conn: ConnId,
         legacy: bool,
         now: Now,
@@ -297,7 +312,7 @@ impl State {
         self.enter(&key, &task.capability, until, now, |e| {
             e.payload_bytes = payload_bytes;
             e.rule = rule;
-            e.via = via;
+            (e.via, e.seal) = (via, seal);
             e.legacy = legacy.then_some(conn);
             e.late_s = late_s;
             e.window = if legacy { None } else { task.window.map(|w| w.clamp(1, MAX_WINDOW)) };
@@ -311,9 +326,11 @@ impl State {
             capability: task.capability.clone(),
             caller: key.0,
             via,
+            sealed: matches!(seal, Seal::To(_)),
         }));
         let mut task = TaskToRun::of(task, deadline, via, conn);
         task.proven = !legacy;
+        task.sealed = matches!(seal, Seal::To(_));
         task.gateway = gateway;
         out.push(Action::RunTask { key, task: Box::new(task) });
     }
@@ -339,6 +356,7 @@ impl State {
         &mut self,
         key: &TaskKey,
         via: Option<NodeId>,
+        seal: Seal,
         legacy: Option<ConnId>,
         now: Now,
         out: &mut Vec<Action>,
@@ -347,6 +365,7 @@ impl State {
         self.timers.cancel(&Timer::Accept(key.clone()));
         if let Some(entry) = self.tasks.entries.get_mut(key) {
             (entry.via, entry.legacy, entry.repeated) = (via, legacy, true);
+            entry.seal = seal;
         }
         self.heard_of_caller(key, now);
         let Some(entry) = self.tasks.entries.get_mut(key) else { return };
@@ -370,7 +389,7 @@ impl State {
             match legacy {
                 Some(conn) if matches!(draft, Draft::Result(_)) => self.sign_for_legacy(conn, draft, out),
                 Some(_) => {}
-                None => drop(self.send_to(&key.0, via.as_ref(), draft, OnFull::Close, out)),
+                None => drop(self.send_to(&key.0, via.as_ref(), seal, draft, OnFull::Close, out)),
             }
         }
     }
@@ -389,9 +408,9 @@ impl State {
         let chunk = |(seq, data): &(u64, Bytes)| Draft::Chunk { id: key.1.clone(), seq: *seq, data: data.clone() };
         let chunks = entry.unacked.iter().map(chunk);
         let drafts: Vec<Draft> = chunks.chain(entry.answer.clone().map(Draft::Result)).collect();
-        let via = entry.via;
+        let (via, seal) = (entry.via, entry.seal);
         for draft in drafts {
-            self.send_to(&key.0, via.as_ref(), draft, OnFull::Drop, out);
+            self.send_to(&key.0, via.as_ref(), seal, draft, OnFull::Drop, out);
         }
     }
 
@@ -401,8 +420,8 @@ impl State {
             return;
         }
         entry.accepted = true;
-        let via = entry.via;
-        self.send_to(&key.0, via.as_ref(), Draft::Accepted { id: key.1.clone() }, OnFull::Close, out);
+        let (via, seal) = (entry.via, entry.seal);
+        self.send_to(&key.0, via.as_ref(), seal, Draft::Accepted { id: key.1.clone() }, OnFull::Close, out);
     }
 
     pub(super) fn on_cancel(&mut self, key: &TaskKey, now: Now, out: &mut Vec<Action>) {
@@ -491,7 +510,7 @@ impl State {
         let seq = entry.next_seq;
         entry.next_seq += 1;
         entry.accepted = true;
-        let (via, local, window) = (entry.via, entry.local, entry.window);
+        let (via, seal, local, window) = (entry.via, entry.seal, entry.local, entry.window);
         self.timers.cancel(&Timer::Accept(key.clone()));
         if local {
             return if self.call_local_chunk(&key.1, data, now, out) {
@@ -507,7 +526,7 @@ impl State {
         }
         let unacknowledged = window.is_none();
         let draft = Draft::Chunk { id: key.1.clone(), seq, data };
-        let sent = self.send_to(&key.0, via.as_ref(), draft, OnFull::Close, out);
+        let sent = self.send_to(&key.0, via.as_ref(), seal, draft, OnFull::Close, out);
         if !sent
             && unacknowledged
             && let Some(entry) = self.tasks.entries.get_mut(key)
@@ -544,7 +563,7 @@ impl State {
     fn answer(&mut self, key: &TaskKey, body: Result<Bytes, WireError>, now: Now, out: &mut Vec<Action>) {
         let Some(entry) = self.tasks.entries.get_mut(key) else { return };
         let answer = ResultDraft { id: key.1.clone(), body, chunks: entry.next_seq };
-        let (via, legacy, local) = (entry.via, entry.legacy, entry.local);
+        let (via, seal, legacy, local) = (entry.via, entry.seal, entry.legacy, entry.local);
         out.push(Action::Activity(Activity::TaskFinished {
             id: key.1.clone(),
             capability: entry.capability.clone(),
@@ -570,7 +589,7 @@ impl State {
         } else if let Some(conn) = legacy {
             self.sign_for_legacy(conn, Draft::Result(answer), out);
         } else {
-            self.send_to(&key.0, via.as_ref(), Draft::Result(answer), OnFull::Close, out);
+            self.send_to(&key.0, via.as_ref(), seal, Draft::Result(answer), OnFull::Close, out);
         }
     }
 

@@ -272,6 +272,7 @@ async fn a_welcome_names_others_but_no_forged_ones() {
             version: "1".into(),
             instance: "i".into(),
             dht: None,
+            seal: None,
             seq: 1,
             ttl_s: 300,
         };

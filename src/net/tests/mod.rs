@@ -34,7 +34,7 @@ use crate::wire::{Builder, Checked, Draft, Message, Object, TaskDraft};
 const NOW: i64 = 1_800_000_000;
 
 /// How long a test waits for what must happen.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(PATIENCE, what).await.expect("it must happen soon")

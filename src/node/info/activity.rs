@@ -91,6 +91,8 @@ pub enum Activity {
         caller: NodeId,
         /// Through which tracker it came, if through one.
         via: Option<NodeId>,
+        /// Whether it came sealed, so that no tracker could read it.
+        sealed: bool,
     },
     /// A task was answered.
     TaskFinished {

@@ -257,6 +257,8 @@ pub struct Status {
     pub port_map: Option<PortMapping>,
     /// Its tracker role.
     pub tracker: TrackerRole,
+    /// Whether what goes through trackers is sealed.
+    pub sealing: super::Sealing,
     /// Who is let in, and what was refused to the others.
     pub access: AccessStatus,
     /// What it provides.

@@ -10,6 +10,7 @@ use super::dialback::{DialBack, DialBackResult};
 use super::json::Object;
 use super::keylife::Revoked;
 use super::record::Record;
+use super::sealed::{Opening, SealKey, Sealed};
 use crate::error::CloseReason;
 use crate::identity::NodeId;
 
@@ -106,6 +107,9 @@ pub struct WireError {
     pub not_run: bool,
     /// The run of the responder, when it refused a task that was meant for an earlier one.
     pub instance: Option<String>,
+    /// The responder's seal key, when it could not open what was sealed to another.
+    /// Boxed: it is rare, and errors are handed about.
+    pub seal: Option<Box<SealKey>>,
 }
 
 /// The answer to a task.
@@ -202,6 +206,8 @@ pub struct Relay {
     pub frame: Box<Message>,
     /// The frame as it came.
     pub frame_object: Object,
+    /// Whether the frame came sealed, and was opened.
+    pub opening: Opening,
 }
 
 /// "I could not pass it on."
@@ -286,6 +292,8 @@ pub enum Message {
     Cancel(Cancel),
     /// See [`Event`].
     Event(Event),
+    /// See [`Sealed`]. Only inside a relay.
+    Sealed(Sealed),
     /// See [`Relay`].
     Relay(Relay),
     /// See [`RelayError`].
@@ -325,6 +333,7 @@ impl Message {
             Self::Result(_) => "result",
             Self::Cancel(_) => "cancel",
             Self::Event(_) => "event",
+            Self::Sealed(_) => "sealed",
             Self::Relay(_) => "relay",
             Self::RelayError(_) => "relay_error",
             Self::Punch(_) => "punch",
@@ -348,6 +357,7 @@ impl Message {
             Self::ChunkAck(m) => Some(&m.id),
             Self::Result(m) => Some(&m.id),
             Self::Cancel(m) => Some(&m.id),
+            Self::Sealed(m) => Some(&m.id),
             _ => None,
         }
     }

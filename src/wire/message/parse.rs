@@ -14,6 +14,7 @@ use crate::wire::fields::Fields;
 use crate::wire::json::Object;
 use crate::wire::keylife::Revoked;
 use crate::wire::record::Record;
+use crate::wire::sealed::{Opening, Sealed};
 
 /// The longest wait that is believed: a day, as long as a task may live.
 const MAX_RETRY_AFTER_S: f64 = MAX_TTL_S as f64;
@@ -49,6 +50,7 @@ impl Message {
             }),
             "result" => Self::Result(answer(&f)?),
             "cancel" => Self::Cancel(Cancel { id: f.id()?, caller: f.node("caller")?, object: object.clone() }),
+            "sealed" if inside_relay => Self::Sealed(Sealed::read(&f)?),
             _ if inside_relay => return Err(f.malformed("a frame of this type can't be relayed")),
             "announce" => {
                 let record = Record::parse(&f.child("record")?)?;
@@ -139,6 +141,7 @@ fn answer(f: &Fields<'_>) -> Result<TaskAnswer, Malformed> {
                 retry_after_s: None,
                 not_run: false,
                 instance: None,
+                seal: None,
             },
         }),
         _ => return Err(f.malformed("status: \"success\" or \"error\"")),
@@ -160,6 +163,7 @@ fn told_error(f: &Fields<'_>) -> Result<WireError, Malformed> {
         retry_after_s: None,
         not_run: false,
         instance: None,
+        seal: None,
     })
 }
 
@@ -174,6 +178,8 @@ fn wire_error(f: &Fields<'_>) -> Result<WireError, Malformed> {
         retry_after_s: e.opt_f64("retry_after_s")?.filter(|s| (0.0..=MAX_RETRY_AFTER_S).contains(s)),
         not_run: e.opt_bool("ran")? == Some(false),
         instance: e.opt_short("instance")?,
+        // One that can't be used is none.
+        seal: e.opt_text("seal")?.and_then(|key| key.parse().ok().map(Box::new)),
     })
 }
 
@@ -225,12 +231,19 @@ fn event(f: &Fields<'_>) -> Result<Event, Malformed> {
 fn relay(f: &Fields<'_>) -> Result<Relay, Malformed> {
     let frame_object = f.child("frame")?;
     let frame = Message::parse_at(&frame_object, true)?;
+    let target = f.node("target")?;
+    if let Message::Sealed(sealed) = &frame
+        && sealed.target != target
+    {
+        return Err(f.malformed("target: not that of the sealed frame"));
+    }
     Ok(Relay {
-        target: f.node("target")?,
+        target,
         source: f.node("source")?,
         hops: f.opt_u64("hops")?.unwrap_or(0).min(u8::MAX.into()) as u8,
         frame: Box::new(frame),
         frame_object,
+        opening: Opening::None,
     })
 }
 

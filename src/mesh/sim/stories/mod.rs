@@ -10,6 +10,7 @@ mod links;
 mod punch;
 mod reachability;
 mod relay;
+mod sealed;
 mod spread;
 mod thousand;
 mod trackers;

@@ -89,6 +89,7 @@ fn made_up_trackers_cost_little_and_do_not_crowd_out_real_ones() {
             tracker: TrackerRole::Public,
             features: Vec::new(),
             dht: None,
+            seal: None,
             version: String::new(),
             instance: String::new(),
             seq: unix_ms,
