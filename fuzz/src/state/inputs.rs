@@ -8,7 +8,7 @@ use elo::fuzzing::{Arrival, CallSpec, ChunkRefused, ConnId, How, Purpose, ROLES,
 use elo::wire::{Caps, Compact, Message, Object, Speaker, WireError, check};
 use elo::{Capability, CloseReason, ErrorCode};
 
-use super::super::keys::{KEYS, id};
+use super::super::keys::{KEYS, id, key};
 use super::{CONNS, Call, Conn, ME, World, addr, keep};
 
 /// What is asked for and provided.
@@ -22,7 +22,8 @@ impl World {
         self.seq += 1;
         // Messages are half of what happens, and the message is what there is most to choose of.
         match u.int_in_range(0..=31)? {
-            0..=11 => self.message_comes(u),
+            0..=10 => self.message_comes(u),
+            11 => self.whole_task(u),
             12 | 13 => self.replayed(u),
             14..=16 => self.connect(u),
             17 => self.someone_leaves(u),
@@ -148,6 +149,24 @@ impl World {
             }
         }
         self.brought(conn, &object);
+        Ok(())
+    }
+
+    /// A task comes, is answered (with much, so that the answer is soon forgotten, or little), and comes again.
+    fn whole_task(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
+        let conn = self.a_conn(u)?;
+        let (author, bits) = (self.conns[&conn].peer, u.arbitrary::<u8>()?);
+        let task = self.good_task(["t0", "t1", "t2", "t3"][usize::from(bits & 3)]).sign(key(author));
+        keep(&mut self.wire, (author, task.clone()));
+        self.brought(conn, &task);
+        let name = (id(author), ["t0", "t1", "t2", "t3"][usize::from(bits & 3)].to_owned());
+        if bits & 4 == 0 && self.jobs.remove(&name).is_some() {
+            let body = format!("\"{}\"", "x".repeat(usize::from(bits)));
+            self.decide(|s, now, out| s.finish_task(&name, Ok(body.into()), now, out));
+        }
+        if bits & 8 == 0 {
+            self.brought(conn, &task);
+        }
         Ok(())
     }
 

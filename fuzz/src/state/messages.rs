@@ -102,6 +102,20 @@ impl World {
         }))
     }
 
+    /// A task that the node runs, if it has room.
+    pub(super) fn good_task(&self, name: &str) -> Draft {
+        Draft::Task(TaskDraft {
+            id: name.into(),
+            target: id(0),
+            capability: "echo".into(),
+            payload: "1".into(),
+            timestamp: self.now.unix_s(),
+            ttl_s: 60,
+            window: None,
+            instance: None,
+        })
+    }
+
     /// Their numbers are what they carry: the harness checks the order by them.
     fn chunk_of(&self, u: &mut Unstructured<'_>) -> Result<Draft> {
         let seq = self.a_number(u)?;
