@@ -38,7 +38,7 @@ fn status_in_both_formats() {
         assert!(text.contains(part), "{part} is not in {text}");
     }
     assert_eq!(text.matches(&one.id()).count(), 1, "{text}");
-    assert!(text.contains("1 connection\n") && text.contains("1 record of other nodes"), "{text}");
+    assert!(text.contains("1 connection (") && text.contains("1 record of other nodes"), "{text}");
     assert_eq!(text.lines().filter(|line| line.contains("dht")).count(), 1, "{text}");
 }
 
