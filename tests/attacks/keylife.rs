@@ -29,12 +29,12 @@ async fn a_stolen_key_that_was_revoked_has_nothing_run_also_sealed_and_through_t
     let sent = to_thief.until("the task", is_relay).await;
     assert_eq!(sent["frame"]["type"], "sealed");
     to_victim.say(&relay(&victim, &source, 1, &sent["frame"])).await;
-    eventually("it runs", || stage.victim.metrics().tasks_running == 1).await;
+    eventually("it runs", || stage.runs() == 1).await;
     // Another was sealed before, and comes after.
     let kept = ask("work").await;
     let late = to_thief.until("the other", |m| is_relay(m) && m["frame"]["id"] == kept.id()).await;
     stage.victim.revoke(&stolen.identity().revocation("stolen")).unwrap();
-    eventually("it is stopped", || stage.victim.metrics().tasks_running == 0).await;
+    eventually("it is stopped", || stage.stops() == 1).await;
     to_victim.until("its answer", is_result).await;
     for _ in 0..3 {
         for frame in [&sent["frame"], &late["frame"]] {

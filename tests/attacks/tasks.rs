@@ -258,13 +258,13 @@ async fn nobody_stops_or_hurries_anothers_task() {
     }
     to_victim.heard().await;
     third.heard().await;
-    assert_eq!(stage.victim.metrics().tasks_running, 1, "somebody stopped it");
+    assert_eq!(stage.stops(), 0, "somebody stopped it");
     stage.answers().await;
     // The caller may.
     call.cancel();
     let sent = to_caller.until("the cancel", is_relay).await;
     to_victim.say(&relay(&victim, &source, 1, &sent["frame"])).await;
-    eventually("it is stopped", || stage.victim.metrics().tasks_running == 0).await;
+    eventually("it is stopped", || stage.stops() == 1).await;
     assert_eq!(call.outcome().await.unwrap_err().code, ErrorCode::Cancelled);
     caller.shutdown().await;
     drop((to_caller, to_victim, third, tracker));
