@@ -396,6 +396,45 @@ async fn tasks_of_a_revoked_id_are_refused_on_every_way() {
 }
 
 #[tokio::test]
+async fn what_runs_for_a_revoked_id_or_at_it_ends_at_once() {
+    let (bad, server_key) = (Identity::generate(), Identity::generate());
+    let tracker = quick(node("tracker").tracker(Tracker::Public)).start().await.unwrap();
+    let endless = |builder: Builder| {
+        builder.agent("endless").handler("endless", |_, context| async move {
+            context.cancelled().await;
+            Ok(json!("stopped"))
+        })
+    };
+    let server = endless(node("server").identity(server_key.clone()).peer(addr_of(&tracker)));
+    let server = quick(server).start().await.unwrap();
+    let behind = |name, key: &Identity| quick(node(name).identity(key.clone()).no_listen().peer(addr_of(&tracker)));
+    let caller = behind("caller", &bad).start().await.unwrap();
+    let other = behind("other", &Identity::generate()).peer(addr_of(&server)).start().await.unwrap();
+    eventually("they are registered", || tracker.peers().iter().filter(|p| !p.name.is_empty()).count() == 3).await;
+    // Over the tracker and over a connection of their own: only the revoked one's are stopped.
+    let (to, via) = (server.id().to_string(), tracker.id().to_string());
+    let relayed = caller.call("endless", json!(1)).to(&to).via(&via).start().await.unwrap();
+    let direct = caller.call("endless", json!(2)).to(&to).start().await.unwrap();
+    let mut others = other.call("endless", json!(3)).to(&to).start().await.unwrap();
+    eventually("all three run", || server.metrics().tasks_running == 3).await;
+    assert!(others.accepted().await);
+    server.revoke(&bad.revocation("stolen")).unwrap();
+    eventually("two were stopped", || server.metrics().tasks_running == 1).await;
+    for call in [relayed, direct] {
+        let error = call.outcome().await.unwrap_err();
+        assert!(matches!(error.code, elo::ErrorCode::NotAllowed | elo::ErrorCode::PeerGone), "{error}");
+    }
+    // The server's own id: who waits for its answer waits no more.
+    other.revoke(&server_key.revocation("also stolen")).unwrap();
+    let error = others.outcome().await.unwrap_err();
+    assert_eq!(error.code, elo::ErrorCode::NotAllowed, "{error}");
+    assert!(error.message.contains("revoked") && error.message.contains("not known"), "{error}");
+    for node in [tracker, server, caller, other] {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test]
 async fn ten_thousand_made_up_revocations_stay_within_their_bounds() {
     let known = Identity::generate();
     let home = tempfile::tempdir().unwrap();

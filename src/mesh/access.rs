@@ -211,12 +211,8 @@ impl State {
         &self.config.access
     }
 
-    /// Other lists from now on: who is no longer let in is told so and closed, its running tasks are answered and
-    /// stopped, and what is known of those denied is forgotten.
-    pub fn set_access(&mut self, access: Access, now: Now, out: &mut Vec<Action>) {
-        self.name_ids(access.allowed().chain(access.denied()).copied());
-        self.config.access = access;
-        // The answers first: they still find their way.
+    /// Running tasks of callers that are no longer let in are answered so and stopped.
+    pub(super) fn stop_barred_tasks(&mut self, now: Now, out: &mut Vec<Action>) {
         let mut keys: Vec<(TaskKey, String)> = Vec::new();
         for key in self.tasks.unanswered() {
             if key.0 != self.me
@@ -229,6 +225,15 @@ impl State {
         for (key, why) in keys {
             self.stop_task(&key, WireError::new(ErrorCode::NotAllowed, why), now, out);
         }
+    }
+
+    /// Other lists from now on: who is no longer let in is told so and closed, its running tasks are answered and
+    /// stopped, and what is known of those denied is forgotten.
+    pub fn set_access(&mut self, access: Access, now: Now, out: &mut Vec<Action>) {
+        self.name_ids(access.allowed().chain(access.denied()).copied());
+        self.config.access = access;
+        // The answers first: they still find their way.
+        self.stop_barred_tasks(now, out);
         self.calls_on_denied(now, out);
         let barred: Vec<(ConnId, String)> = self
             .peers

@@ -304,6 +304,9 @@ impl State {
         now: Now,
         out: &mut Vec<Action>,
     ) {
+        if !self.is_answer_to_me(&message, via.is_some() && seal == Seal::Plain) {
+            return self.refuse("anothers_answer");
+        }
         match message {
             Message::Task(task) => self.on_task(task, signer, via, seal, conn, now, out),
             Message::Cancel(cancel) if cancel.caller == signer => self.on_cancel(&(signer, cancel.id), now, out),
@@ -317,6 +320,19 @@ impl State {
             // Signed by another than who brought it: on a direct connection everybody speaks for itself.
             _ => self.refuse("not_the_signer"),
         }
+    }
+
+    /// Whether what is said about a task is said to this node. An id alone is no proof of that: who passes a task on knows it,
+    /// and can ask the responder something else under the same id. Where it isn't said, the connection or the envelope must
+    /// tell; `overheard`: neither does.
+    fn is_answer_to_me(&self, message: &Message, overheard: bool) -> bool {
+        let caller = match message {
+            Message::Accepted(m) => m.caller,
+            Message::Chunk(m) => m.caller,
+            Message::Result(m) => m.caller,
+            _ => return true,
+        };
+        caller.map_or(!overheard, |caller| caller == self.me)
     }
 
     /// An alarm may be due.
@@ -454,7 +470,9 @@ impl State {
     ) {
         let error = WireError::new(code, message).not_run();
         let error = retry_after_s.into_iter().fold(error, WireError::retry_after_s);
-        let draft = Draft::Result(crate::wire::ResultDraft { id: id.to_owned(), body: Err(error), chunks: 0 });
+        // For who brought it and nobody else: whose task it would be is not proven.
+        let Some(caller) = self.peers.get(conn).map(|p| p.arrival.node) else { return };
+        let draft = Draft::Result(crate::wire::ResultDraft { id: id.to_owned(), caller, body: Err(error), chunks: 0 });
         if self.peers.get(conn).is_some_and(|p| p.legacy.is_some()) {
             return out.push(Action::SignLegacy { conn, draft });
         }

@@ -142,10 +142,11 @@ impl Call {
     /// Rather fails than may run twice: what a tracker says, or could have arranged, is no proof that the task did not run.
     ///
     /// Without it a call whose task went through a tracker goes to another provider, or to the next run of the same node,
-    /// when the tracker reports that it did not pass the task on, or brings the refusal of a run that came later. A
-    /// tracker that lies has the work done twice that way. With it the same task is tried on other ways to the same
-    /// node for 10 s; then the call ends with `PEER_GONE`, and whether it ran is not known. Calls that need no tracker
-    /// are not affected. Default: off.
+    /// when the tracker reports that it did not pass the task on, or brings the node's refusal (of which a later run may
+    /// be the author, or after which it may bring the task once more). A tracker that lies has the work done twice that
+    /// way. With it the same task is tried on other ways to the same node for 10 s; then the call ends with
+    /// `PEER_GONE`, or with the refusal, and whether it ran is not known. Calls that need no tracker are not affected.
+    /// Default: off.
     pub fn once(mut self) -> Self {
         self.once = true;
         self

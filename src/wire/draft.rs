@@ -19,11 +19,15 @@ pub enum Draft {
     Accepted {
         /// The task.
         id: String,
+        /// Who asked.
+        caller: NodeId,
     },
     /// A part of an answer.
     Chunk {
         /// The task.
         id: String,
+        /// Who asked.
+        caller: NodeId,
         /// Which part, from 0.
         seq: u64,
         /// Canonical JSON.
@@ -99,6 +103,8 @@ pub struct TaskDraft {
 pub struct ResultDraft {
     /// The task's id.
     pub id: String,
+    /// Who asked.
+    pub caller: NodeId,
     /// Canonical JSON, or the error.
     pub body: Result<Bytes, WireError>,
     /// How many chunks belong to it.
@@ -165,7 +171,7 @@ impl Draft {
     pub fn sealed_kind(&self) -> Option<(SealedKind, &str)> {
         Some(match self {
             Self::Task(t) => (SealedKind::Task, &t.id),
-            Self::Accepted { id } => (SealedKind::Accepted, id),
+            Self::Accepted { id, .. } => (SealedKind::Accepted, id),
             Self::Chunk { id, .. } => (SealedKind::Chunk, id),
             Self::ChunkAck { id, .. } => (SealedKind::ChunkAck, id),
             Self::Result(r) => (SealedKind::Result, &r.id),
@@ -195,9 +201,14 @@ impl Draft {
                 };
                 b.opt_str("instance", t.instance.as_deref()).sign(identity, &[])
             }
-            Self::Accepted { id } => Builder::new("accepted").str("id", id).str("responder", &me).sign(identity, &[]),
-            Self::Chunk { id, seq, data } => Builder::new("chunk")
+            Self::Accepted { id, caller } => Builder::new("accepted")
                 .str("id", id)
+                .str("caller", &caller.to_string())
+                .str("responder", &me)
+                .sign(identity, &[]),
+            Self::Chunk { id, caller, seq, data } => Builder::new("chunk")
+                .str("id", id)
+                .str("caller", &caller.to_string())
                 .u64("seq", *seq)
                 .raw("data", data)
                 .str("responder", &me)
@@ -206,7 +217,8 @@ impl Draft {
                 Builder::new("chunk_ack").str("id", id).u64("next", *next).str("caller", &me).sign(identity, &[])
             }
             Self::Result(r) => {
-                let b = Builder::new("result").str("id", &r.id).str("protocol", "elo.v1").str("responder", &me);
+                let b = Builder::new("result").str("id", &r.id).str("caller", &r.caller.to_string());
+                let b = b.str("protocol", "elo.v1").str("responder", &me);
                 let b = match &r.body {
                     Ok(payload) => b.str("status", "success").raw("payload", payload),
                     Err(error) => b.str("status", "error").raw("error", &error.to_json()),

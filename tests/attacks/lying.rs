@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use elo::{CallError, Delivery, ErrorCode, Node, Outcome};
+use elo::{CallError, Delivery, ErrorCode, Limits, Node, Outcome};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -33,11 +33,16 @@ fn provider(ran: &Counter, key: &Key) -> elo::Builder {
 
 impl Scene {
     async fn set() -> Self {
+        Self::set_with(Limits::default()).await
+    }
+
+    /// With these limits of the providers'.
+    async fn set_with(limits: Limits) -> Self {
         let (stage, tracker, ran) = (Stage::plain().await, Tracker::new().await, Counter::default());
         let (mut providers, mut records) = (Vec::new(), Vec::new());
         for _ in 0..2 {
             let key = Key::fresh();
-            let (node, link, record) = tracker.hidden(provider(&ran, &key)).await;
+            let (node, link, record) = tracker.hidden(provider(&ran, &key).limits(limits.clone())).await;
             records.push(record);
             providers.push(Provider { key, node, link });
         }
@@ -182,4 +187,101 @@ async fn a_refusal_by_a_later_run_is_no_licence_for_a_caller_that_wants_it_once(
         }
         scene.over().await;
     }
+}
+
+/// The node refuses the task truly, and would run it later. The tracker brings it once more, then.
+#[tokio::test]
+async fn a_refusal_is_no_licence_while_the_tracker_can_bring_the_task_again() {
+    let mut scene = Scene::set().await;
+    let deny = |scene: &Scene, place: usize| {
+        let access = elo::Access::public().deny(scene.caller.id());
+        scene.providers[place].node.set_access(access).unwrap();
+    };
+    for once in [true, false] {
+        let before = scene.ran.now();
+        let call = scene.pay(once);
+        let (frame, first) = scene.given().await;
+        deny(&scene, first);
+        let refusal = scene.bring(&frame, first).await;
+        assert_eq!(scene.ran.now(), before);
+        scene.providers[first].node.set_access(elo::Access::public()).unwrap();
+        scene.answer(&refusal, first).await;
+        if once {
+            let error = call.await.unwrap().unwrap_err();
+            assert_eq!((error.code, error.delivery), (ErrorCode::NotAllowed, Delivery::Unconfirmed), "{error}");
+            scene.bring(&frame, first).await;
+            assert_eq!(scene.ran.now(), before + 1);
+        } else {
+            let (second_frame, second) = scene.given().await;
+            assert_ne!(first, second);
+            scene.bring(&frame, first).await;
+            let answer = scene.bring(&second_frame, second).await;
+            scene.answer(&answer, second).await;
+            call.await.unwrap().unwrap();
+            assert_eq!(scene.ran.now(), before + 2, "what remains");
+        }
+    }
+    scene.over().await;
+}
+
+/// It asks the node for something else under the same id, and brings that refusal to the caller.
+#[tokio::test]
+async fn a_refusal_of_a_task_of_the_trackers_own_is_none_of_the_callers() {
+    let mut scene = Scene::set().await;
+    for once in [true, false] {
+        let before = scene.ran.now();
+        let call = scene.pay(once);
+        let (frame, first) = scene.given().await;
+        let answer = scene.bring(&frame, first).await;
+        let (id, link) = (frame["id"].as_str().unwrap().to_owned(), &mut scene.providers[first].link);
+        let mut task = link.task(&id);
+        task["capability"] = json!("nothing");
+        link.sign_and_say(task).await;
+        let refusal = link.result(&id).await;
+        assert_eq!(refusal["error"]["ran"], false);
+        scene.answer(&refusal, first).await;
+        scene.link.heard().await;
+        assert_eq!(scene.caller.metrics().refused["anothers_answer"], if once { 1 } else { 2 });
+        scene.answer(&answer, first).await;
+        assert_eq!(call.await.unwrap().unwrap().responder.to_string(), scene.providers[first].key.id());
+        assert_eq!(scene.ran.now(), before + 1);
+    }
+    scene.over().await;
+}
+
+/// The caller's record is an old one: the node has another key for what is sealed, and says so. It is the same run, which knows
+/// what it ran; so it is asked again, and nobody else, whether the task is to run once or not.
+#[tokio::test]
+async fn a_refusal_for_an_old_seal_key_leads_to_the_same_run_and_to_nobody_else() {
+    let mut scene = Scene::set_with(Limits::default().with(|l| l.seal_key_lifetime = Duration::from_millis(500))).await;
+    for provider in &mut scene.providers {
+        for _ in 0..elo::limits::MAX_SEAL_KEYS + 2 {
+            provider.link.until("another key", |m| m["type"] == "announce").await;
+        }
+    }
+    for once in [true, false] {
+        let before = scene.ran.now();
+        let call = scene.pay(once);
+        let (mut frame, first) = scene.given().await;
+        let mut answer = scene.bring(&frame, first).await;
+        assert_eq!((&answer["error"]["code"], &answer["error"]["ran"]), (&json!("PEER_GONE"), &json!(false)));
+        while answer["type"] == "result" {
+            // Brought twice: the second says nothing new.
+            scene.answer(&answer, first).await;
+            scene.answer(&answer, first).await;
+            let key = frame["enc"].clone();
+            while frame["enc"] == key {
+                let (copy, place) = scene.given().await;
+                assert_eq!(place, first, "another node was asked");
+                frame = copy;
+            }
+            assert_eq!(frame["type"], "sealed");
+            answer = scene.bring(&frame, first).await;
+        }
+        scene.answer(&answer, first).await;
+        let outcome = call.await.unwrap().unwrap();
+        assert_eq!((outcome.responder.to_string(), outcome.sealed), (scene.providers[first].key.id(), true));
+        assert_eq!(scene.ran.now(), before + 1);
+    }
+    scene.over().await;
 }

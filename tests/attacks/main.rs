@@ -8,8 +8,10 @@ mod canon;
 #[path = "../common/mod.rs"]
 mod common;
 mod connections;
+mod document;
 mod encrypted;
 mod identities;
+mod keylife;
 mod lying;
 #[path = "../mesh/mod.rs"]
 mod mesh;
@@ -17,6 +19,7 @@ mod processes;
 mod records;
 mod relays;
 mod scans;
+mod sealing;
 mod stage;
 mod tasks;
 mod texts;

@@ -131,6 +131,7 @@ pub struct Stage {
     pub caller: Node,
     pub steady: Steady,
     runs: Arc<AtomicUsize>,
+    stops: Arc<AtomicUsize>,
     before: Held,
     alive: usize,
 }
@@ -163,7 +164,8 @@ impl Stage {
 
     async fn build(set: impl FnOnce(Builder) -> Builder, [provider, caller]: [Key; 2]) -> Self {
         let runs = Arc::new(AtomicUsize::new(0));
-        let (works, waits) = (Arc::clone(&runs), Arc::clone(&runs));
+        let (works, waits, stops) = (Arc::clone(&runs), Arc::clone(&runs), Arc::new(AtomicUsize::new(0)));
+        let stopped = Arc::clone(&stops);
         let builder = node("victim").agent("work").handler("steady", echo);
         let builder = builder
             .handler("work", move |task: Task, _: Context| {
@@ -172,8 +174,10 @@ impl Stage {
             })
             .handler("wait", move |_: Task, context: Context| {
                 waits.fetch_add(1, Ordering::SeqCst);
+                let stopped = Arc::clone(&stopped);
                 async move {
                     context.cancelled().await;
+                    stopped.fetch_add(1, Ordering::SeqCst);
                     Ok(json!("stopped"))
                 }
             });
@@ -184,10 +188,10 @@ impl Stage {
         let builder = node("caller").identity(caller.identity()).peer(addr_of(&victim)).peer(addr_of(&provider));
         let caller = builder.start().await.unwrap();
         meets(&caller, &[&victim, &provider]).await;
-        Self::begin(victim, provider, caller, runs).await
+        Self::begin(victim, provider, caller, [runs, stops]).await
     }
 
-    async fn begin(victim: Node, provider: Node, caller: Node, runs: Arc<AtomicUsize>) -> Self {
+    async fn begin(victim: Node, provider: Node, caller: Node, [runs, stops]: [Arc<AtomicUsize>; 2]) -> Self {
         let name = |node: &Node| node.id().to_string();
         let mut ways = vec![(name(&victim), None), (name(&provider), None)];
         if victim.status().tracker != elo::TrackerRole::None {
@@ -202,7 +206,7 @@ impl Stage {
         .await;
         let (before, alive) = before.unwrap();
         let steady = Steady::begin(&caller, ways);
-        let stage = Self { victim, provider, caller, steady, runs, before, alive };
+        let stage = Self { victim, provider, caller, steady, runs, stops, before, alive };
         stage.steady.goes_on().await;
         stage
     }
@@ -219,6 +223,11 @@ impl Stage {
     /// How often the victim's handlers ran for attackers.
     pub fn runs(&self) -> usize {
         self.runs.load(Ordering::SeqCst)
+    }
+
+    /// How many of them were stopped.
+    pub fn stops(&self) -> usize {
+        self.stops.load(Ordering::SeqCst)
     }
 
     pub fn refused(&self, reason: &str) -> u64 {

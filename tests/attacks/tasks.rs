@@ -1,7 +1,7 @@
 //! Work that is to run twice, or elsewhere, or be answered or stopped by somebody else. The attacker is the tracker that
 //! carries it, and so has all there is to have.
 
-use elo::{ErrorCode, Node};
+use elo::{ErrorCode, Node, Sealing};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -35,7 +35,12 @@ impl Tracker {
 
     /// The same by a tracker with features.
     pub async fn caller_with(&self, records: &[&Value], features: &[&str]) -> (Node, Attacker) {
-        let caller = Node::builder().name("behind").no_listen().peer(&self.addr).start().await.unwrap();
+        self.caller_of(Node::builder(), records, features).await
+    }
+
+    /// The same, set as is wanted.
+    pub async fn caller_of(&self, builder: elo::Builder, records: &[&Value], features: &[&str]) -> (Node, Attacker) {
+        let caller = builder.name("behind").no_listen().peer(&self.addr).start().await.unwrap();
         let mut link = Attacker::admit(&self.listener, &self.key, features).await;
         for record in records {
             link.say(&announce(record, 1)).await;
@@ -71,7 +76,7 @@ pub fn is_result(message: &Value) -> bool {
     is_relay(message) && [&message["frame"]["type"], &message["frame"]["kind"]].contains(&&json!("result"))
 }
 
-fn refused(node: &Node, reasons: &[&str]) -> u64 {
+pub fn refused(node: &Node, reasons: &[&str]) -> u64 {
     let refused = node.metrics().refused;
     reasons.iter().map(|r| refused.get(*r).copied().unwrap_or(0)).sum()
 }
@@ -99,7 +104,10 @@ async fn a_task_runs_once_whoever_brings_it_again_and_to_whom() {
     third.say(frame).await;
     let heard = third.heard().await;
     assert!(heard.iter().all(|m| m["status"] != "success" && m["frame"]["status"] != "success"), "{heard:?}");
-    assert_eq!(refused(&stage.provider, &["bad_task", "bad_signature", "malformed", "unknown_type", "bad_seal"]), 3);
+    assert_eq!(
+        refused(&stage.provider, &["bad_task", "bad_signature", "malformed", "unknown_type", "not_as_sealed"]),
+        3
+    );
     drop(third);
     // By a third, to the right node.
     let mut third = Attacker::connect(&stage.addr()).await;
@@ -189,7 +197,8 @@ async fn nobody_answers_in_a_responders_place() {
         }
     }
     to_caller.heard().await;
-    let counted = ["bad_signature", "unasked_result", "not_the_signer", "malformed", "plain_answer", "not_sealed"];
+    let counted =
+        ["bad_signature", "unasked_result", "not_the_signer", "malformed", "unsealed_answer", "anothers_answer"];
     assert_eq!(refused(&caller, &counted), forged, "{:?}", caller.metrics().refused);
     // A peer of the caller's own choosing that was never asked has no better luck with a steady call of somebody else.
     let mut peer = Attacker::connect(&addr_of(&stage.caller)).await;
@@ -249,15 +258,66 @@ async fn nobody_stops_or_hurries_anothers_task() {
     }
     to_victim.heard().await;
     third.heard().await;
-    assert_eq!(stage.victim.metrics().tasks_running, 1, "somebody stopped it");
+    assert_eq!(stage.stops(), 0, "somebody stopped it");
     stage.answers().await;
     // The caller may.
     call.cancel();
     let sent = to_caller.until("the cancel", is_relay).await;
     to_victim.say(&relay(&victim, &source, 1, &sent["frame"])).await;
-    eventually("it is stopped", || stage.victim.metrics().tasks_running == 0).await;
+    eventually("it is stopped", || stage.stops() == 1).await;
     assert_eq!(call.outcome().await.unwrap_err().code, ErrorCode::Cancelled);
     caller.shutdown().await;
     drop((to_caller, to_victim, third, tracker));
     stage.unharmed().await;
+}
+
+/// Who passes a task on knows its id. It asks the responder something of its own under the same id, and has an answer that
+/// is truly the responder's.
+#[tokio::test]
+async fn an_answer_to_one_caller_is_none_for_another() {
+    for sealing in [Sealing::Off, Sealing::Preferred] {
+        let stage = Stage::plain().await;
+        let tracker = Tracker::new().await;
+        let (mut to_victim, record) = tracker.connect(&stage.addr()).await;
+        let builder = Node::builder().sealing(sealing);
+        let (caller, mut to_caller) = tracker.caller_of(builder, &[&record], &[]).await;
+        let call = caller.call("work", json!("mine")).to(stage.id()).via(tracker.id()).timeout(PATIENCE);
+        let call = call.start().await.unwrap();
+        let sent = to_caller.until("the task", is_relay).await;
+        let (source, victim, id) = (caller.id().to_string(), stage.id(), call.id().to_owned());
+        assert_eq!(sent["frame"]["type"], if sealing == Sealing::Off { "task" } else { "sealed" });
+        // A refusal, one of its signature, a sign of life, and an answer: each signed by the responder, for that id.
+        let mut task = to_victim.task(&id);
+        task["capability"] = json!("nothing");
+        to_victim.sign_and_say(task.clone()).await;
+        let refusal = to_victim.result(&id).await;
+        assert_eq!((&refusal["error"]["ran"], &refusal["responder"]), (&json!(false), &json!(victim)));
+        task["capability"] = json!("work");
+        to_victim.say(&task).await;
+        let unsigned = to_victim.result(&id).await;
+        task["payload"] = json!("theirs");
+        to_victim.sign_and_say(task).await;
+        let answer = to_victim.result(&id).await;
+        assert_eq!((&answer["payload"], stage.runs()), (&json!("theirs"), 1));
+        let mut third = Attacker::connect(&stage.addr()).await;
+        let mut task = third.task(&id);
+        task["capability"] = json!("wait");
+        third.sign_and_say(task).await;
+        let accepted = third.until("a sign of life", |m| m["type"] == "accepted" && m["id"] == id).await;
+        let frames = [refusal, unsigned, answer, accepted];
+        for frame in &frames {
+            to_caller.say(&relay(&source, &victim, 1, frame)).await;
+        }
+        to_caller.heard().await;
+        assert_eq!(refused(&caller, &["anothers_answer"]), frames.len() as u64, "{:?}", caller.metrics().refused);
+        assert_eq!(caller.metrics().calls_running, 1);
+        to_victim.say(&relay(&victim, &source, 1, &sent["frame"])).await;
+        let answer = to_victim.until("the answer", is_result).await;
+        to_caller.say(&relay(&source, &victim, 1, &answer["frame"])).await;
+        assert_eq!(call.outcome().await.unwrap().payload, json!("mine"));
+        third.sign_and_say(json!({"type": "cancel", "id": id, "caller": third.id()})).await;
+        caller.shutdown().await;
+        drop((to_caller, to_victim, third, tracker));
+        stage.unharmed().await;
+    }
 }

@@ -10,14 +10,14 @@ use elo::fuzzing::{
 use elo::wire::{Builder, Capability, Caps, Draft, Object, Record, RecordDraft, WireError};
 
 use super::super::keys::{KEYS, id, key};
-use super::World;
 use super::inputs::{NAMES, an_addr};
+use super::{ME, World};
 
 impl World {
     pub(super) fn message(&mut self, author: usize, u: &mut Unstructured<'_>) -> Result<Object> {
         Ok(match u.int_in_range(0..=23)? {
             0..=2 => self.task(u)?.sign(key(author)),
-            3 => Draft::Accepted { id: self.an_id(u)? }.sign(key(author)),
+            3 => Draft::Accepted { id: self.an_id(u)?, caller: id(ME) }.sign(key(author)),
             4 | 5 => self.chunk_of(u)?.sign(key(author)),
             6 => Draft::ChunkAck { id: self.an_id(u)?, next: self.a_number(u)? }.sign(key(author)),
             7 | 8 => self.result(u)?.sign(key(author)),
@@ -119,7 +119,7 @@ impl World {
     /// Their numbers are what they carry: the harness checks the order by them.
     fn chunk_of(&self, u: &mut Unstructured<'_>) -> Result<Draft> {
         let seq = self.a_number(u)?;
-        Ok(Draft::Chunk { id: self.an_id(u)?, seq, data: seq.to_string().into() })
+        Ok(Draft::Chunk { id: self.an_id(u)?, caller: id(ME), seq, data: seq.to_string().into() })
     }
 
     fn result(&self, u: &mut Unstructured<'_>) -> Result<Draft> {
@@ -140,7 +140,7 @@ impl World {
             Err(if bits & 4 == 0 { error.retry_after_s(1) } else { error })
         };
         let chunks = if bits & 8 == 0 { 0 } else { self.a_number(u)? };
-        Ok(Draft::Result(ResultDraft { id: self.an_id(u)?, body, chunks }))
+        Ok(Draft::Result(ResultDraft { id: self.an_id(u)?, caller: id(ME), body, chunks }))
     }
 
     fn query(&self, u: &mut Unstructured<'_>) -> Result<Draft> {

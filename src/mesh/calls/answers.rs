@@ -216,8 +216,10 @@ impl State {
             call.resend_at = Some(now.mono + wait);
             return self.set_call_timer(&id);
         }
-        // "Too late", said of a copy, tells nothing of the first one: that may have run.
-        let late = matches!(code, Some(ErrorCode::Expired | ErrorCode::PeerGone)) && call.doubts_the_way();
+        // "Too late", said of a copy, tells nothing of the first one: that may have run. And one that was refused is not
+        // remembered: a copy that is kept back may be run as soon as there is room for it.
+        let late =
+            (error.not_run || matches!(code, Some(ErrorCode::Expired | ErrorCode::PeerGone))) && call.doubts_the_way();
         if (code != Some(ErrorCode::Expired) || call.sends == 1) && !late {
             call.delivery = Delivery::Answered;
         }

@@ -28,6 +28,14 @@ impl State {
         }
     }
 
+    /// Ends the calls that a node was given whose id is nobody's any more: its answers are not to be believed.
+    pub(in crate::mesh) fn calls_on_ended(&mut self, node: &NodeId, why: &str, now: Now, out: &mut Vec<Action>) {
+        for id in self.calls_where(|c| c.responder() == Some(*node)) {
+            let message = format!("{why}; whether the task ran is not known");
+            self.stop_call(&id, ErrorCode::NotAllowed, message, now, out);
+        }
+    }
+
     /// Gives every call up: the node is going down.
     pub fn abandon_calls(&mut self, now: Now, out: &mut Vec<Action>) {
         let ids: Vec<_> = self.calls.entries.keys().cloned().collect();

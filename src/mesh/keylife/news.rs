@@ -321,12 +321,18 @@ impl State {
         }
     }
 
-    /// An id is no longer anybody's: its connection ends, its record is forgotten, who waits for it looks again.
+    /// An id is no longer anybody's: its running tasks are answered so and stopped, calls to it end, its connection ends, its
+    /// record is forgotten, who waits for it looks again.
     fn end_id(&mut self, id: &NodeId, now: Now, out: &mut Vec<Action>) {
         if *id == self.me {
             return;
         }
         let why = self.ended(id).unwrap_or_default();
+        // The answers first: they still find their way.
+        if self.tasks.running_for(id) > 0 {
+            self.stop_barred_tasks(now, out);
+        }
+        self.calls_on_ended(id, &why, now, out);
         if let Some(conn) = self.peers.conn_of(id) {
             self.drop_peer(conn, CloseReason::NotAllowed, &why, now, out);
         }

@@ -129,11 +129,14 @@ fn an_answer_from_another_than_was_asked_is_not_taken() {
     let call = w.call(CALLER, Ask::new("echo").to(to).plan(|p| p.ms = 3000));
     w.run(ms(200));
     let (id, eve) = (call.1.clone(), w.key(EVE));
-    let answer = ResultDraft { id: id.clone(), body: Ok(Bytes::from_static(b"\"mine\"")), chunks: 0 };
+    let answer =
+        ResultDraft { id: id.clone(), caller: w.id(CALLER), body: Ok(Bytes::from_static(b"\"mine\"")), chunks: 0 };
     let refusal = WireError::new(ErrorCode::Overloaded, "no");
-    let refusal = ResultDraft { id: id.clone(), body: Err(refusal), chunks: 0 };
-    let chunk = Draft::Chunk { id: id.clone(), seq: 0, data: Bytes::from_static(b"\"0\"") };
-    for draft in [Draft::Result(answer), Draft::Result(refusal), chunk, Draft::Accepted { id: id.clone() }] {
+    let refusal = ResultDraft { id: id.clone(), caller: w.id(CALLER), body: Err(refusal), chunks: 0 };
+    let chunk = Draft::Chunk { id: id.clone(), caller: w.id(CALLER), seq: 0, data: Bytes::from_static(b"\"0\"") };
+    for draft in
+        [Draft::Result(answer), Draft::Result(refusal), chunk, Draft::Accepted { id: id.clone(), caller: w.id(CALLER) }]
+    {
         w.inject(EVE, CALLER, &draft.sign(&eve));
     }
     assert_eq!(w.refused(CALLER, "unasked_result"), 4);
@@ -155,7 +158,11 @@ fn a_responder_that_overruns_its_window_is_stopped() {
     let provider = w.key(PROVIDER);
     for seq in 0..33 {
         let data = Bytes::from(format!("\"{seq}\""));
-        w.inject(PROVIDER, CALLER, &Draft::Chunk { id: call.1.clone(), seq, data }.sign(&provider));
+        w.inject(
+            PROVIDER,
+            CALLER,
+            &Draft::Chunk { id: call.1.clone(), caller: w.id(CALLER), seq, data }.sign(&provider),
+        );
     }
     assert_eq!(w.error(&call).code, ErrorCode::Internal);
     assert_eq!(w.own(&call).chunks.len(), 32);
@@ -399,7 +406,7 @@ fn a_copy_turned_away_for_its_rate_does_not_end_the_call() {
     // It was sent again after two seconds, and the responder's door refuses the copy.
     w.run(ms(2500));
     let refusal = WireError::new(ErrorCode::RateLimited, "slowly").retry_after_s(1).not_run();
-    let refusal = Draft::Result(ResultDraft { id: call.1.clone(), body: Err(refusal), chunks: 0 });
+    let refusal = Draft::Result(ResultDraft { id: call.1.clone(), caller, body: Err(refusal), chunks: 0 });
     let refusal = refusal.sign(&w.key(PROVIDER));
     w.inject(PROVIDER, EVE, &draft::relay(&caller, &to, 0, &refusal));
     assert_eq!(w.success(&call).responder, to);

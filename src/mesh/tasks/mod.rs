@@ -190,7 +190,7 @@ impl State {
         legacy: Option<ConnId>,
         out: &mut Vec<Action>,
     ) {
-        let draft = Draft::Result(ResultDraft { id, body, chunks: 0 });
+        let draft = Draft::Result(ResultDraft { id, caller, body, chunks: 0 });
         match legacy {
             Some(conn) => self.sign_for_legacy(conn, draft, out),
             None => drop(self.send_to(&caller, via.as_ref(), seal, draft, OnFull::Drop, out)),
@@ -376,13 +376,13 @@ impl State {
         let id = key.1.clone();
         let mut drafts: Vec<Draft> = Vec::new();
         for (seq, data) in &entry.unacked {
-            drafts.push(Draft::Chunk { id: id.clone(), seq: *seq, data: data.clone() });
+            drafts.push(Draft::Chunk { id: id.clone(), caller: key.0, seq: *seq, data: data.clone() });
         }
         match &entry.answer {
             Some(answer) => drafts.push(Draft::Result(answer.clone())),
             None => {
                 entry.accepted = true;
-                drafts.insert(0, Draft::Accepted { id });
+                drafts.insert(0, Draft::Accepted { id, caller: key.0 });
             }
         }
         for draft in drafts {
@@ -405,7 +405,13 @@ impl State {
     /// The chunks that are not acknowledged go again, and the answer if there is one.
     pub(super) fn again_due(&mut self, key: &TaskKey, out: &mut Vec<Action>) {
         let Some(entry) = self.tasks.entries.get(key) else { return };
-        let chunk = |(seq, data): &(u64, Bytes)| Draft::Chunk { id: key.1.clone(), seq: *seq, data: data.clone() };
+        let (caller, id) = key;
+        let chunk = |(seq, data): &(u64, Bytes)| Draft::Chunk {
+            id: id.clone(),
+            caller: *caller,
+            seq: *seq,
+            data: data.clone(),
+        };
         let chunks = entry.unacked.iter().map(chunk);
         let drafts: Vec<Draft> = chunks.chain(entry.answer.clone().map(Draft::Result)).collect();
         let (via, seal) = (entry.via, entry.seal);
@@ -421,7 +427,14 @@ impl State {
         }
         entry.accepted = true;
         let (via, seal) = (entry.via, entry.seal);
-        self.send_to(&key.0, via.as_ref(), seal, Draft::Accepted { id: key.1.clone() }, OnFull::Close, out);
+        self.send_to(
+            &key.0,
+            via.as_ref(),
+            seal,
+            Draft::Accepted { id: key.1.clone(), caller: key.0 },
+            OnFull::Close,
+            out,
+        );
     }
 
     pub(super) fn on_cancel(&mut self, key: &TaskKey, now: Now, out: &mut Vec<Action>) {
@@ -525,7 +538,7 @@ impl State {
             };
         }
         let unacknowledged = window.is_none();
-        let draft = Draft::Chunk { id: key.1.clone(), seq, data };
+        let draft = Draft::Chunk { id: key.1.clone(), caller: key.0, seq, data };
         let sent = self.send_to(&key.0, via.as_ref(), seal, draft, OnFull::Close, out);
         if !sent
             && unacknowledged
@@ -562,7 +575,7 @@ impl State {
     /// The answer is there: it goes to the caller and into the memory.
     fn answer(&mut self, key: &TaskKey, body: Result<Bytes, WireError>, now: Now, out: &mut Vec<Action>) {
         let Some(entry) = self.tasks.entries.get_mut(key) else { return };
-        let answer = ResultDraft { id: key.1.clone(), body, chunks: entry.next_seq };
+        let answer = ResultDraft { id: key.1.clone(), caller: key.0, body, chunks: entry.next_seq };
         let (via, seal, legacy, local) = (entry.via, entry.seal, entry.legacy, entry.local);
         out.push(Action::Activity(Activity::TaskFinished {
             id: key.1.clone(),

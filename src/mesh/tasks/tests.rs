@@ -15,7 +15,7 @@ fn runs(tasks: &mut Tasks, key: &TaskKey, bytes: usize, limits: &Limits) -> bool
         return false;
     }
     tasks.enter(key.clone(), Entry::new("x", Duration::ZERO, Duration::from_secs(60)));
-    let answer = ResultDraft { id: key.1.clone(), body: Ok(vec![b'1'; bytes].into()), chunks: 0 };
+    let answer = ResultDraft { id: key.1.clone(), caller: key.0, body: Ok(vec![b'1'; bytes].into()), chunks: 0 };
     tasks.entries.get_mut(key).unwrap().answer = Some(answer);
     tasks.done(key, limits);
     tasks.done(key, limits);

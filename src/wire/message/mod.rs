@@ -60,6 +60,8 @@ pub struct Accepted {
     pub id: String,
     /// Who has it, and signs.
     pub responder: NodeId,
+    /// Whose task it is; other programs may leave it out.
+    pub caller: Option<NodeId>,
     /// As it came.
     pub object: Object,
 }
@@ -75,6 +77,8 @@ pub struct Chunk {
     pub data: Bytes,
     /// Who answers, and signs.
     pub responder: NodeId,
+    /// Whose task it is; other programs may leave it out.
+    pub caller: Option<NodeId>,
     /// As it came.
     pub object: Object,
 }
@@ -123,6 +127,8 @@ pub struct TaskAnswer {
     pub chunks: Option<u64>,
     /// Who answers, and signs; `None` from the Python package.
     pub responder: Option<NodeId>,
+    /// Whose task it is; other programs may leave it out.
+    pub caller: Option<NodeId>,
     /// As it came.
     pub object: Object,
 }

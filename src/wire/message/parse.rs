@@ -32,14 +32,18 @@ impl Message {
         let f = Fields::new(object)?;
         let message = match f.kind() {
             "task" => Self::Task(task(&f)?),
-            "accepted" => {
-                Self::Accepted(Accepted { id: f.id()?, responder: f.node("responder")?, object: object.clone() })
-            }
+            "accepted" => Self::Accepted(Accepted {
+                id: f.id()?,
+                responder: f.node("responder")?,
+                caller: f.opt_node("caller")?,
+                object: object.clone(),
+            }),
             "chunk" => Self::Chunk(Chunk {
                 id: f.id()?,
                 seq: f.u64("seq")?,
                 data: f.raw("data")?,
                 responder: f.node("responder")?,
+                caller: f.opt_node("caller")?,
                 object: object.clone(),
             }),
             "chunk_ack" => Self::ChunkAck(ChunkAck {
@@ -151,6 +155,7 @@ fn answer(f: &Fields<'_>) -> Result<TaskAnswer, Malformed> {
         body,
         chunks: f.opt_u64("chunks")?,
         responder: f.opt_node("responder")?,
+        caller: f.opt_node("caller")?,
         object: f.object().clone(),
     })
 }
