@@ -21,7 +21,8 @@ async fn a_stolen_key_that_was_revoked_has_nothing_run_also_sealed_and_through_t
     let (thief, mut to_thief) = tracker.caller_of(builder, &[&record], &[]).await;
     let (source, victim) = (stolen.id(), stage.id());
     let ask = async |capability: &str| {
-        let call = thief.call(capability, json!(1)).to(&victim).via(tracker.id()).timeout(PATIENCE);
+        // Longer than anything here is waited for: no deadline is to stop it.
+        let call = thief.call(capability, json!(1)).to(&victim).via(tracker.id()).timeout(PATIENCE * 10);
         call.start().await.unwrap()
     };
     // One is at work when the revocation comes, and is stopped.
