@@ -1,6 +1,7 @@
 //! `elo allow`, `elo deny`, `elo revoke ID`, `elo access`: who is let in.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 use crate::access_file::{self, Edit, Fault, Verb};
 use crate::control::{AccessArgs, op};
 use crate::identity::NodeId;
+use crate::node::keys;
 
 use super::App;
 use super::failure::{Failure, OK};
@@ -38,9 +40,14 @@ const AFTER_ACCESS: &str = "\
 Examples:
   elo access
   elo access --json | jq -r 'select(.access == \"deny\").node_id'
+  elo access --json | jq 'select(.access == \"replaced\")'
 
 HOME/access may be edited by hand: a line is `allow ID  # note` or `deny ID  # note`. A running node takes a change within \
 seconds; a file that can't be used changes nothing, and `elo status` says so.
+
+Below the lists stand the nodes that were followed to a new id (`elo rotate`; what names the old id means the new one), and \
+those whose ids their owners revoked. In JSON their \"access\" is \"replaced\", with \"new\", or \"revoked\". Those that mean \
+nothing to this node (\"share\": \"other\") are only counted.
 
 Exit codes: 0 success, 1 the file can't be used.";
 
@@ -68,7 +75,7 @@ pub(super) struct DenyArgs {
     note: Option<String>,
 }
 
-/// List who is allowed and who is denied
+/// List who is allowed, denied, followed to a new id, and revoked
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_ACCESS)]
 pub(super) struct AccessListArgs {}
@@ -119,49 +126,107 @@ pub(super) fn take_back(app: &App, ids: &[NodeId]) -> Result<u8, Failure> {
     change(app, ids, Edit::Remove)
 }
 
+/// What an edit came to.
+struct Changed {
+    before: Vec<(NodeId, Option<Verb>)>,
+    now: Option<Verb>,
+    /// What the running node says, if there is one.
+    node: Option<Value>,
+}
+
 /// Edits the file, and has the running node read it.
-fn change(app: &App, ids: &[NodeId], edit: Edit<'_>) -> Result<u8, Failure> {
-    let path = app.home.join(access_file::NAME);
-    let before = access_file::edit(&path, ids, edit)?;
-    let after = match edit {
+async fn edit(path: &Path, ids: &[NodeId], edit: Edit<'_>, way: Option<&mut mesh::Way>) -> Result<Changed, Failure> {
+    let before = access_file::edit(path, ids, edit)?;
+    let now = match edit {
         Edit::Set(verb, _) => Some(verb),
         Edit::Remove => None,
     };
-    app.block_on(async {
-        let node = match mesh::running_or_none(app).await? {
-            Some(mut way) => {
-                let asked = AccessArgs { reload: true, list: false, ids: ids.to_vec() };
-                let taken = way.ask(op::ACCESS, &asked, |_| Ok(())).await.map_err(|failure| Failure {
-                    message: format!("it stands in {}, but the running node did not take it: {}", path.display(), failure.message),
-                    ..failure
-                })?;
-                Some(mesh::value(&taken)?)
+    let node = match way {
+        Some(way) => {
+            let asked = AccessArgs { reload: true, list: false, ids: ids.to_vec() };
+            let taken = way.ask(op::ACCESS, &asked, |_| Ok(())).await.map_err(|failure| Failure {
+                message: format!(
+                    "it stands in {}, but the running node did not take it: {}",
+                    path.display(),
+                    failure.message
+                ),
+                ..failure
+            })?;
+            Some(mesh::value(&taken)?)
+        }
+        None => None,
+    };
+    Ok(Changed { before, now, node })
+}
+
+impl Changed {
+    /// For people.
+    fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.before.iter().map(|(id, was)| said(id, *was, self.now)).collect();
+        match &self.node {
+            None => lines.push("no node is running here: it counts from the next start".to_owned()),
+            Some(node) => {
+                lines.push("the running node has taken it".to_owned());
+                lines.extend(surprises(node, self.now));
             }
-            None => None,
-        };
+        }
+        lines
+    }
+}
+
+fn change(app: &App, ids: &[NodeId], what: Edit<'_>) -> Result<u8, Failure> {
+    let path = app.home.join(access_file::NAME);
+    app.block_on(async {
+        let mut way = mesh::running_or_none(app).await?;
+        let done = edit(&path, ids, what, way.as_mut()).await?;
         if app.out.json {
-            let changes: Vec<Value> = before
+            let (now, node) = (done.now.map(Verb::as_str), &done.node);
+            let changes: Vec<Value> = done
+                .before
                 .iter()
-                .map(|(id, was)| json!({ "node_id": id, "before": was.map(Verb::as_str), "now": after.map(Verb::as_str) }))
+                .map(|(id, was)| json!({ "node_id": id, "before": was.map(Verb::as_str), "now": now }))
                 .collect();
-            app.out.json(&json!({ "file": path.display().to_string(), "changes": changes, "running": node.is_some(),
+            app.out
+                .json(&json!({ "file": path.display().to_string(), "changes": changes, "running": node.is_some(),
                 "access": node.as_ref().map(|n| &n["access"]), "decisions": node.as_ref().map(|n| &n["decisions"]) }))?;
             return Ok(OK);
         }
-        for (id, was) in &before {
-            app.out.line(&said(id, *was, after))?;
-        }
-        match &node {
-            None => app.out.line("no node is running here: it counts from the next start")?,
-            Some(node) => {
-                app.out.line("the running node has taken it")?;
-                for line in surprises(node, after) {
-                    app.out.line(&line)?;
-                }
-            }
-        }
+        done.lines().iter().try_for_each(|line| app.out.line(line))?;
         Ok(OK)
     })
+}
+
+/// `allow`, `deny` and `revoke` at the prompt of the node itself: `COMMAND ID.. [# NOTE]`.
+pub(super) async fn at_prompt(way: &mut mesh::Way, path: &Path, command: &str, rest: &str) -> Result<String, Failure> {
+    let usage = |why: String| Failure::usage(format!("{command} ID [# NOTE]: {why}"));
+    let (ids, text) = match rest.split_once('#') {
+        Some((ids, text)) => (ids, Some(note(text.trim()).map_err(usage)?)),
+        None => (rest, None),
+    };
+    let ids: Result<Vec<NodeId>, _> = ids.split_whitespace().map(values::node_id).collect();
+    let ids = ids.map_err(usage)?;
+    if ids.is_empty() {
+        return Err(usage("which node? `elo id` there prints its id".to_owned()));
+    }
+    let what = match command {
+        "allow" => Edit::Set(Verb::Allow, text.as_deref()),
+        "deny" => Edit::Set(Verb::Deny, text.as_deref()),
+        _ => Edit::Remove,
+    };
+    Ok(edit(path, &ids, what, Some(way)).await?.lines().join("\n"))
+}
+
+/// The lists at the prompt.
+pub(super) async fn list_at_prompt(way: &mut mesh::Way, path: &Path) -> Result<String, Failure> {
+    let mut entries = in_file(path)?;
+    let asked = AccessArgs { list: true, ..AccessArgs::default() };
+    let done = way
+        .ask(op::ACCESS, &asked, |item| {
+            entries.push(mesh::value(&item)?);
+            Ok(())
+        })
+        .await?;
+    Ok(format!("{}\n{}", text::line(&render::admission(&mesh::value(&done)?["access"])), render::access(&entries)))
 }
 
 /// What became of one id's line.
@@ -198,15 +263,16 @@ fn surprises(node: &Value, now: Option<Verb>) -> Vec<String> {
     lines
 }
 
+/// The lines of the file.
+fn in_file(path: &Path) -> Result<Vec<Value>, Failure> {
+    let source = access_file::read(path)?.map(|(text, _)| text).unwrap_or_default();
+    let entry = |e: access_file::Entry| json!({ "access": e.verb.as_str(), "node_id": e.node, "source": "file", "line": e.line, "note": e.note });
+    Ok(access_file::parse(&source, path)?.into_iter().map(entry).collect())
+}
+
 pub(super) fn list(app: &App, _args: AccessListArgs) -> Result<u8, Failure> {
     let path = app.home.join(access_file::NAME);
-    let source = access_file::read(&path)?.map(|(text, _)| text).unwrap_or_default();
-    let mut entries: Vec<Value> = Vec::new();
-    for e in access_file::parse(&source, &path)? {
-        entries.push(
-            json!({ "access": e.verb.as_str(), "node_id": e.node, "source": "file", "line": e.line, "note": e.note }),
-        );
-    }
+    let mut entries = in_file(&path)?;
     app.block_on(async {
         let mut node = None;
         if let Some(mut way) = mesh::running_or_none(app).await? {
@@ -218,21 +284,20 @@ pub(super) fn list(app: &App, _args: AccessListArgs) -> Result<u8, Failure> {
                 })
                 .await?;
             node = Some(mesh::value(&done)?);
+        } else {
+            let known = app.home.join(keys::NAME);
+            match keys::listed_in(&known) {
+                Ok(statements) => entries.extend(statements),
+                Err(e) => tracing::warn!("who was followed or revoked can't be read from {}: {e}", known.display()),
+            }
         }
         if app.out.json {
             entries.iter().try_for_each(|entry| app.out.json(entry))?;
             return Ok(OK);
         }
-        match &node {
-            Some(node) => app.out.line(&text::line(&render::admission(&node["access"])))?,
-            None => app.out.line("no node is running here")?,
-        }
-        if entries.is_empty() {
-            app.out.line("nobody is allowed or denied by name")?;
-        }
-        for entry in &entries {
-            app.out.line(&text::line(&render::access_entry(entry)))?;
-        }
+        let head = node.as_ref().map(|node| render::admission(&node["access"]));
+        app.out.line(&head.unwrap_or_else(|| "no node is running here".to_owned()))?;
+        app.out.block(&render::access(&entries))?;
         Ok(OK)
     })
 }

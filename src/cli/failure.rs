@@ -100,7 +100,13 @@ impl Failure {
             None if code == "BAD_REQUEST" => USAGE,
             None => FAILED,
         };
-        let hint = Self::advice(&code, &detail);
+        let hint = if message.contains("no peer is connected") {
+            Some("`elo peers` shows why, and when they are dialled next; `elo status` how others are found".to_owned())
+        } else if code == "NOT_ALLOWED" && message.contains("only when they are sealed") {
+            Some("leave --no-sealed (ELO_SEALED, `sealed` in elo.toml) out where you call from".to_owned())
+        } else {
+            Self::advice(&code, &detail)
+        };
         Self { exit, message: format!("{code}: {message}"), hint, detail, silent: false }
     }
 
@@ -150,7 +156,11 @@ impl From<Error> for Failure {
             Error::Config(_) | Error::Invalid(_) => USAGE,
             _ => FAILED,
         };
-        Self::new(error.to_string()).exit(exit)
+        let failure = Self::new(error.to_string()).exit(exit);
+        match failure.message.ends_with("it needs a new key") {
+            true => failure.hint("`elo init --force` makes one and keeps a backup; others must be told the new id"),
+            false => failure,
+        }
     }
 }
 
@@ -181,6 +191,19 @@ mod tests {
         assert_eq!(Failure::from_reply(json!({"code": "BAD_REQUEST", "message": "no"})).exit, USAGE);
         assert_eq!(Failure::from_reply(json!({"code": "INTERNAL", "message": "no"})).exit, FAILED);
         assert_eq!(Failure::from_reply(json!(7)).exit, FAILED);
+    }
+
+    #[test]
+    fn who_is_refused_is_told_where_to_look() {
+        let hint = |message| {
+            let error = json!({"code": "NOT_ALLOWED", "message": message, "delivery": "not_sent"});
+            Failure::from_reply(error).hint.unwrap_or_default()
+        };
+        assert!(hint("nobody was found (no peer is connected: wait)").contains("elo peers"));
+        assert!(hint("this node takes tasks through trackers only when they are sealed").contains("--no-sealed"));
+        assert!(hint("something else").is_empty());
+        let revoked = Error::Config("x was revoked: nobody will talk to this node; it needs a new key".to_owned());
+        assert!(Failure::from(revoked).hint.unwrap().contains("elo init --force"));
     }
 
     #[test]

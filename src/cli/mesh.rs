@@ -107,7 +107,15 @@ pub(super) async fn any(app: &App, peers: &[String], within: Duration) -> Result
     };
     let met = if peers.is_empty() { remembered_peers(app)? } else { Vec::new() };
     let node = match (peers.is_empty(), met.is_empty()) {
-        (false, _) => short_lived(app, peers, running, peers.len(), within).await?,
+        (false, _) => short_lived(app, peers, running, peers.len(), within).await.map_err(|failure| {
+            match running && failure.message.contains("NOT_ALLOWED") {
+                true => failure.hint(
+                    "a node runs in this home, so the command went with a key of its own, which nobody allowed: without \
+                     --peer it goes through that node",
+                ),
+                false => failure,
+            }
+        })?,
         (true, true) => {
             return Err(Failure::not_running(&app.home)
                 .exit(NOT_DELIVERED)

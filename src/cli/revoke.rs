@@ -51,7 +51,7 @@ pub(super) struct RevokeArgs {
         conflicts_with_all = ["own", "statement", "yes", "peer"])]
     ids: Vec<NodeId>,
     /// Revoke this home's key
-    #[arg(long = "self", required_unless_present_any = ["statement", "ids"], conflicts_with = "statement")]
+    #[arg(long = "self", conflicts_with = "statement")]
     own: bool,
     /// Publish a statement that was made before
     #[arg(long, value_name = "FILE")]
@@ -76,6 +76,12 @@ pub(super) struct RevokeArgs {
 pub(super) fn run(app: &App, args: RevokeArgs) -> Result<u8, Failure> {
     if !args.ids.is_empty() {
         return access::take_back(app, &args.ids);
+    }
+    if !args.own && args.statement.is_none() {
+        return Err(Failure::usage("revoke what?").hint(
+            "`elo revoke ID` takes back allow or deny; `elo revoke --self` ends this home's key for good; `elo revoke \
+             --statement FILE` publishes a statement made before",
+        ));
     }
     let text = match &args.statement {
         Some(path) => read(path)?,
@@ -103,8 +109,13 @@ fn read(path: &std::path::Path) -> Result<String, Failure> {
 }
 
 fn keep(app: &App, path: &std::path::Path, text: &str, revocation: &Revocation) -> Result<u8, Failure> {
-    write_new(path, format!("{text}\n").as_bytes())
-        .map_err(|e| Failure::new(format!("can't write {}: {e}", path.display())))?;
+    write_new(path, format!("{text}\n").as_bytes()).map_err(|e| {
+        let failure = Failure::new(format!("can't write {}: {e}", path.display()));
+        match e.kind() {
+            io::ErrorKind::AlreadyExists => failure.hint("no file is overwritten: name a new one"),
+            _ => failure,
+        }
+    })?;
     if app.out.json {
         app.out.json(&json!({ "node_id": revocation.node_id, "file": path.display().to_string() }))?;
     } else {

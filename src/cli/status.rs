@@ -8,6 +8,8 @@ use serde_json::json;
 use crate::control::{NoArgs, op};
 use crate::identity::{Identity, IdentityError};
 
+use crate::node::keys;
+
 use super::App;
 use super::failure::{FAILED, Failure, OK};
 use super::{mesh, render};
@@ -49,10 +51,21 @@ pub(super) fn run(app: &App, _args: StatusArgs) -> Result<u8, Failure> {
             app.out.json(&object)?;
         } else {
             let home = app.home.display();
+            let void = || {
+                let known = keys::listed_in(&app.home.join(keys::NAME)).unwrap_or_default();
+                let id = identity.as_deref();
+                known.into_iter().any(|s| s["access"] == "revoked" && s["node_id"].as_str() == id)
+            };
             match &identity {
                 // The node tells its id itself.
                 Some(_) if running => {}
-                Some(id) => app.out.line(&format!("identity   {id}"))?,
+                Some(id) => {
+                    app.out.line(&format!("identity   {id}"))?;
+                    if void() {
+                        app.out
+                            .line("           revoked: nobody will talk to it (`elo init --force` makes another)")?;
+                    }
+                }
                 None => app.out.line("identity   none yet (`elo init` makes one, and so does `elo serve`)")?,
             }
             app.out.line(&format!("home       {home}"))?;

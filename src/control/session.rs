@@ -333,7 +333,12 @@ async fn access<W: AsyncWrite + Unpin>(node: &Node, args: &AccessArgs, replies: 
         let set = node.set_by_program();
         let allowed = set.allowed().map(|node| ("allow", node));
         for (access, node_id) in allowed.chain(set.denied().map(|node| ("deny", node))) {
-            replies.item(&json!({ "access": access, "node_id": node_id, "source": "settings" })).await?;
+            replies
+                .item(&json!({ "access": access, "node_id": node_id, "source": "settings", "line": null, "note": "" }))
+                .await?;
+        }
+        for statement in node.statements() {
+            replies.item(&statement).await?;
         }
     }
     let access = node.access();

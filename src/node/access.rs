@@ -299,6 +299,12 @@ impl Node {
         self.inner.shared.access.effective()
     }
 
+    /// Who was followed to a new id, and who was revoked, as far as it knows.
+    #[cfg(feature = "cli")]
+    pub(crate) fn statements(&self) -> Vec<serde_json::Value> {
+        super::keys::listed(&self.inner.shared.read(|state, _| state.statements()))
+    }
+
     /// What the program set, without the file.
     #[cfg(feature = "cli")]
     pub(crate) fn set_by_program(&self) -> Access {

@@ -114,6 +114,34 @@ pub(crate) fn read_revocation(text: &str) -> Result<Revocation, Error> {
     Ok(revocation)
 }
 
+/// The statements for people and programs: who was followed to a new id, and who was revoked.
+#[cfg(feature = "cli")]
+pub(crate) fn listed(statements: &[(Share, Object)]) -> Vec<serde_json::Value> {
+    let one = |(share, statement): &(Share, Object)| {
+        let (share, source) = (share.as_str(), "statement");
+        if let Ok(step) = Rotation::parse(statement) {
+            let (old, new, at) = (step.old, step.new, step.timestamp);
+            return Some(serde_json::json!({ "access": "replaced", "node_id": old, "new": new, "timestamp": at,
+                "source": source, "share": share }));
+        }
+        let void = Revocation::parse(statement).ok()?;
+        Some(serde_json::json!({ "access": "revoked", "node_id": void.node_id, "reason": void.reason,
+            "timestamp": void.timestamp, "source": source, "share": share }))
+    };
+    statements.iter().filter_map(one).collect()
+}
+
+/// The same of a home in which no node runs. A file that can't be read is left as it is.
+#[cfg(feature = "cli")]
+pub(crate) fn listed_in(path: &Path) -> Result<Vec<serde_json::Value>, String> {
+    let Some(bytes) = read_bounded(path, MAX_STATEMENT_FILE).map_err(|e| e.to_string())? else { return Ok(Vec::new()) };
+    let saved = parse(&bytes)?;
+    let rotations = saved.rotations.into_iter().map(|(share, step)| (share, step.object));
+    let all: Vec<_> =
+        rotations.chain(saved.revocations.into_iter().map(|(share, void)| (share, void.object))).collect();
+    Ok(listed(&all))
+}
+
 /// Adds a revocation to the file of a home in which no node runs.
 #[cfg(feature = "cli")]
 pub(crate) fn note(path: &Path, revocation: &Revocation) -> std::io::Result<()> {

@@ -193,8 +193,45 @@ fn connected(terminal: bool, peers: &[&Value]) -> String {
     table(terminal, &["NAME", "ID", "FOUND", "WAY", "RTT", "SINCE", "PROVIDES"], rows)
 }
 
+/// Who is allowed and denied, and below who was followed to a new id and who was revoked. An id is never broken: it is to
+/// be copied.
+pub(super) fn access(entries: &[Value]) -> String {
+    let of = |what: &str| -> Vec<&Value> { entries.iter().filter(|e| text_of(e, "access") == what).collect() };
+    let is_other = |entry: &&Value| text_of(entry, "share") == "other";
+    let (other_new, new): (Vec<_>, Vec<_>) = of("replaced").into_iter().partition(is_other);
+    let (other_void, void): (Vec<_>, Vec<_>) = of("revoked").into_iter().partition(is_other);
+    let listed: Vec<_> = entries.iter().filter(|e| matches!(text_of(e, "access"), "allow" | "deny")).collect();
+    let mut lines: Vec<String> = listed.iter().map(|entry| access_entry(entry)).collect();
+    if listed.is_empty() {
+        lines.push("nobody is allowed or denied by name".to_owned());
+    }
+    if !new.is_empty() {
+        lines.push("followed to a new id; what names the old one means the new one:".to_owned());
+        for step in new {
+            lines.push(format!("  {} is now", text_of(step, "node_id")));
+            lines.push(format!("  {}", text_of(step, "new")));
+        }
+    }
+    if !void.is_empty() {
+        lines.push("revoked by their owners, refused for good:".to_owned());
+    }
+    for one in void {
+        let reason = match text_of(one, "reason") {
+            "" => String::new(),
+            reason => format!("  # {reason}"),
+        };
+        lines.push(format!("  {}{reason}", text_of(one, "node_id")));
+    }
+    let others = other_new.len() + other_void.len();
+    if others > 0 {
+        let what = if others == 1 { "statement is" } else { "statements are" };
+        lines.push(format!("{others} {what} kept of ids that mean nothing to this node (--json lists them)"));
+    }
+    lines.iter().map(|line| text::line(line) + "\n").collect()
+}
+
 /// One line of who is allowed or denied.
-pub(super) fn access_entry(entry: &Value) -> String {
+fn access_entry(entry: &Value) -> String {
     let place = match entry["line"].as_u64() {
         Some(line) => format!("line {line}"),
         None => text_of(entry, "source").to_owned(),

@@ -1,5 +1,6 @@
 //! The commands of the prompt: each runs beside the others, its answer scrolls above the prompt.
 
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use crate::control::{CallArgs, FindArgs, NoArgs, Progress, PublishArgs, Shared, 
 
 use crate::cli::failure::Failure;
 use crate::cli::output::{Lines, Output};
-use crate::cli::{call, mesh, render, text, values};
+use crate::cli::{access, call, mesh, render, text, values};
 
 /// How many commands may run at once: a person doesn't wait for more.
 const MAX_JOBS: usize = 16;
@@ -26,7 +27,8 @@ const QUIET: Duration = Duration::from_secs(1);
 const FIND_WAIT: Duration = Duration::from_secs(2);
 
 /// The commands there are.
-pub(super) const COMMANDS: &[&str] = &["call", "caps", "find", "help", "id", "peers", "publish", "quit", "status"];
+pub(super) const COMMANDS: &[&str] =
+    &["access", "allow", "call", "caps", "deny", "find", "help", "id", "peers", "publish", "quit", "revoke", "status"];
 
 const HELP: &str = "\
 peers                  who is connected
@@ -34,6 +36,8 @@ find [CAPABILITY]      who provides it
 call CAPABILITY [--to NODE] [PAYLOAD]
                        hand over a task; PAYLOAD is the rest of the line, JSON or text
 publish TYPE [DATA]    tell those who are interested; DATA is the rest of the line, JSON or text
+allow ID [# NOTE]      let a node in; deny ID [# NOTE] shuts it out, revoke ID takes either back
+access                 who is allowed and denied
 caps                   what this node provides
 status                 this node's state
 id                     this node's id
@@ -91,6 +95,12 @@ fn first_word(line: &str) -> (&str, &str) {
     (word, rest.trim())
 }
 
+/// Where the node's lists stand.
+fn access_file(shared: &Shared) -> Result<PathBuf, Failure> {
+    let file = shared.node.get().status().access.file;
+    file.map(|file| PathBuf::from(file.path)).ok_or_else(|| Failure::new("this node has no access file"))
+}
+
 async fn perform(shared: &Shared, out: &Output, lines: &Lines, command: &str, rest: &str) -> Result<String, Failure> {
     let terminal = out.terminal;
     let mut way = mesh::inside(shared);
@@ -115,6 +125,8 @@ async fn perform(shared: &Shared, out: &Output, lines: &Lines, command: &str, re
                 render::nodes(terminal, &found)
             }
         }
+        "access" => access::list_at_prompt(&mut way, &access_file(shared)?).await?,
+        "allow" | "deny" | "revoke" => access::at_prompt(&mut way, &access_file(shared)?, command, rest).await?,
         "publish" => {
             let (event_type, data) = first_word(rest);
             let event_type =

@@ -53,6 +53,7 @@ anything else and the end of stderr is the error. The program is killed when the
 
 `elo allow ID` and `elo deny ID` change who is let in while the node runs. Who may ask for what, and how often, stands in \
 the settings file, the first rule that covers a capability decides:
+
   [[policy]]
   capability = \"deploy*\"     # * at the end covers every ending
   allow = [\"ID\"]             # and deny = [..]
@@ -60,7 +61,8 @@ the settings file, the first rule that covers a capability decides:
   max_in_flight = 2
 
 Every option also stands in the settings file under the flag's name (`peer = [\"10.0.0.5\"]`), and in an \
-environment variable (ELO_PEER=a,b).
+environment variable (ELO_PEER=a,b). Four are two settings there: `tls` (ELO_TLS) and `sealed` (ELO_SEALED), each required, \
+preferred or off.
 
 Exit codes: 0 stopped, 1 could not start, 2 wrong usage, 130 stopped at once by a second signal.";
 
