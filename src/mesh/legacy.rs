@@ -12,6 +12,7 @@ use super::peers::{Arrival, Legacy};
 use super::queries::Purpose;
 use super::sealing::Seal;
 use super::state::{State, Timer};
+use super::trail::Trail;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
 use crate::limits::MAX_CAPS;
@@ -58,7 +59,7 @@ impl State {
                     self.refuse("not_the_signer");
                     return self.refuse_task(conn, &task.id, ErrorCode::NotAllowed, why, None, out);
                 }
-                self.on_task(task, claimed, None, Seal::Plain, conn, now, out);
+                self.on_task(task, claimed, Trail { via: None, seal: Seal::Plain }, conn, now, out);
             }
             Message::Result(answer) => {
                 if let Some(legacy) = &mut peer.legacy {

@@ -11,6 +11,7 @@ use crate::mesh::action::{Action, CallDone, CallEvent, OnFull};
 use crate::mesh::clock::Now;
 use crate::mesh::sealing::Seal;
 use crate::mesh::state::{State, Timer};
+use crate::mesh::trail::Trail;
 use crate::node::Route;
 use crate::wire::Draft;
 
@@ -51,7 +52,7 @@ impl State {
             Path::Direct | Path::Relay(_) => {
                 let via = if let Path::Relay(tracker) = path { Some(tracker) } else { None };
                 let seal = call.seal.map_or(Seal::ByRecord, Seal::To);
-                self.send_to(&node, via.as_ref(), seal, Draft::Cancel { id: id.to_owned() }, OnFull::Drop, out);
+                self.send_to(&node, Trail { via, seal }, Draft::Cancel { id: id.to_owned() }, OnFull::Drop, out);
             }
         }
         self.fail(id, code, message, now, out);
