@@ -16,8 +16,7 @@ use super::trail::Trail;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
 use crate::limits::MAX_CAPS;
-use crate::node::TrackerRole;
-use crate::wire::{Builder, Capability, Caps, Message, Object, Query};
+use crate::wire::{Builder, Capability, Caps, Message, Object, Query, TrackerRole};
 
 /// The most nodes named to a Python node in `hello_ack`: it dials every one of them.
 const MAX_KNOWN: usize = 8;
@@ -304,7 +303,7 @@ mod tests {
             bound: None,
             advertise: Vec::new(),
             dht: false,
-            sealing: crate::node::Sealing::Off,
+            sealing: crate::info::Sealing::Off,
             limits: Limits::default(),
         };
         let mut state = State::new(NodeId::from_bytes([1; 32]), config, [0; 32], at(0));

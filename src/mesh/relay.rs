@@ -20,8 +20,7 @@ use super::trail::Trail;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
 use crate::limits::{Limits, MAX_RELAY_HOPS};
-use crate::node::TrackerRole;
-use crate::wire::{Message, NotOpened, Opening, Record, Relay, RelayError, SealedKind, WireError, draft};
+use crate::wire::{Message, NotOpened, Opening, Record, Relay, RelayError, SealedKind, TrackerRole, WireError, draft};
 
 #[derive(Debug)]
 struct Carried {

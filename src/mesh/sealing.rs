@@ -10,7 +10,7 @@ use super::state::{State, Timer};
 use super::trail::Trail;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
-use crate::node::Sealing;
+use crate::info::Sealing;
 use crate::wire::{Draft, Event, NotOpened, SealKey, Sealed, SealedKind, WireError};
 
 /// How a message is to be sealed, should a tracker pass it on.

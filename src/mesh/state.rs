@@ -34,9 +34,9 @@ use super::trackers::Trackers;
 use super::trail::Trail;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
+use crate::info::Sealing;
 use crate::limits::Limits;
-use crate::node::{Sealing, TrackerRole};
-use crate::wire::{Caps, Checked, Draft, Message, Record, SealKey, WireError};
+use crate::wire::{Caps, Checked, Draft, Message, Record, SealKey, TrackerRole, WireError};
 
 /// What a node is told at its start.
 #[derive(Clone, Debug)]

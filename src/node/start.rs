@@ -11,23 +11,23 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::access::AccessPart;
-use super::builder::{Builder, Sealing, Tracker, check_name};
+use super::builder::{Builder, Tracker, check_name};
 use super::dht::DhtPart;
 use super::driver::{Handlers, Parts, Shared, lock, unix_ms};
-use super::info::{Metrics, TrackerRole};
 use super::keeper::{self, Discovery};
 use super::keys::Saved;
 use super::links::PeerAddr;
 use super::{Inner, Node};
 use crate::error::{CloseReason, Error};
 use crate::identity::Identity;
+use crate::info::{Metrics, Sealing};
 use crate::limits::{MAX_ADDRS, MAX_RECORD};
 use crate::mesh::access::Access;
 use crate::mesh::handshake::Tls;
 use crate::mesh::{Config, Now, State};
 use crate::net::{NetConfig, TlsKeys};
 use crate::seal::Sealer;
-use crate::wire::SEALED;
+use crate::wire::{SEALED, TrackerRole};
 
 /// The default port.
 pub(crate) const DEFAULT_PORT: u16 = 7878;

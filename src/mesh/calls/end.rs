@@ -7,12 +7,12 @@ use bytes::Bytes;
 use super::{Path, Phase};
 use crate::error::{CallError, Delivery, ErrorCode};
 use crate::identity::NodeId;
+use crate::info::Route;
 use crate::mesh::action::{Action, CallDone, CallEvent, OnFull};
 use crate::mesh::clock::Now;
 use crate::mesh::sealing::Seal;
 use crate::mesh::state::{State, Timer};
 use crate::mesh::trail::Trail;
-use crate::node::Route;
 use crate::wire::Draft;
 
 impl State {

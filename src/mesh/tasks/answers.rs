@@ -6,12 +6,12 @@ use bytes::Bytes;
 
 use super::Entry;
 use crate::identity::NodeId;
+use crate::info::Activity;
 use crate::mesh::action::{Action, OnFull, TaskKey};
 use crate::mesh::clock::Now;
 use crate::mesh::conn_id::ConnId;
 use crate::mesh::state::{State, Timer};
 use crate::mesh::trail::Trail;
-use crate::node::Activity;
 use crate::wire::{Draft, ResultDraft, WireError};
 
 /// The least wait before a part of an answer is sent again that a tracker had no room for.

@@ -15,13 +15,13 @@ use bytes::Bytes;
 
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
+use crate::info::Activity;
 use crate::mesh::action::{Action, TaskKey, TaskToRun};
 use crate::mesh::clock::Now;
 use crate::mesh::conn_id::ConnId;
 use crate::mesh::sealing::Seal;
 use crate::mesh::state::{State, Timer};
 use crate::mesh::trail::Trail;
-use crate::node::Activity;
 use crate::wire::{ResultDraft, Task, WireError};
 
 pub use chunks::ChunkRefused;

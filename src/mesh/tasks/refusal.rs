@@ -2,14 +2,14 @@
 
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
+use crate::info::Sealing;
 use crate::memory::Level;
 use crate::mesh::clock::Now;
 use crate::mesh::policy;
 use crate::mesh::sealing::Seal;
 use crate::mesh::state::State;
 use crate::mesh::trail::Trail;
-use crate::node::{Sealing, TrackerRole};
-use crate::wire::{Task, WireError};
+use crate::wire::{Task, TrackerRole, WireError};
 
 impl State {
     /// Counts a task that the owner's lists or rules keep out.
