@@ -1,11 +1,12 @@
 //! Doors for the fuzz targets and the replay of what they found: in no other build, and not part of the API.
 
+pub use crate::info::Source;
 pub use crate::mesh::handshake;
 pub use crate::mesh::{
     Action, Arrival, CallEvent, CallSpec, ChunkRefused, Config, ConnId, How, LookupId, Now, OnFull, Purpose, Scope,
     State, TaskKey, Wanted, What,
 };
-pub use crate::node::{Source, TrackerRole};
+pub use crate::wire::TrackerRole;
 pub use crate::wire::dialback::{ProbeNonce, dial_back, dial_back_result};
 pub use crate::wire::draft::{
     announce, bye, heartbeat, punch, punch_error, punch_start, query_resp, relay, relay_error,

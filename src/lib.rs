@@ -40,6 +40,7 @@
 //! | `wire` | messages, their two framings, canonical JSON, signatures |
 //! | `identity` | keys, node ids, the key file |
 //! | `seal` | sealing what trackers pass on |
+//! | `info` | what a node tells its owner |
 //! | `mesh` | what the protocol decides, without sockets, clocks or runtime |
 //! | `discovery` | ways to learn addresses: the local network, the Kademlia DHT, peers of earlier runs |
 //! | `net` | sockets: listener, dialer, connections |
@@ -57,6 +58,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod identity;
+mod info;
 pub mod limits;
 mod memory;
 mod mesh;
@@ -74,20 +76,22 @@ pub mod cli;
 
 pub use error::{Attempt, CallError, CloseReason, Delivery, Error, ErrorCode};
 pub use identity::{Identity, IdentityError, InvalidNodeId, NodeId, Rotated, verify};
+pub use info::{
+    AccessFile, AccessFileState, AccessStatus, Activity, CapabilityInfo, ConfiguredPeer, DhtHealth, DiscoveryHealth,
+    DiscoveryState, Event, FoundNode, MemoryInfo, Metrics, PeerInfo, PortMapping, Reachability, Route, Sealing, Source,
+    Status, TaskRefusals, TrackerName, VerifiedAddr, Way,
+};
 pub use limits::Limits;
 pub use mesh::access::{Access, Decision};
 pub use mesh::handshake::Tls;
-pub use mesh::policy::{Policy, Rate, TaskRefusals};
+pub use mesh::policy::{Policy, Rate};
 #[cfg(feature = "lan")]
 pub use node::Lan;
 pub use node::{
-    AccessFile, AccessFileState, AccessStatus, Activity, ActivityStream, Builder, Call, CallHandle, CapabilityInfo,
-    ChunkError, ConfiguredPeer, Context, Dht, DhtHealth, DiscoveryHealth, DiscoveryState, Event, FoundNode, MemoryInfo,
-    Metrics, Node, NotSent, Outcome, Payload, PeerInfo, PortMapping, Published, Reachability, Route, Sealing, Search,
-    Source, Status, Subscription, Task, TaskError, TaskResult, Timings, Tracker, TrackerName, TrackerRole,
-    VerifiedAddr, Way,
+    ActivityStream, Builder, Call, CallHandle, ChunkError, Context, Dht, Node, NotSent, Outcome, Payload, Published,
+    Search, Subscription, Task, TaskError, TaskResult, Timings, Tracker,
 };
-pub use wire::{Capability, CapabilityKind};
+pub use wire::{Capability, CapabilityKind, TrackerRole};
 
 /// The fuzz targets call this crate by its name.
 #[cfg(test)]

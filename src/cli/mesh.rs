@@ -14,7 +14,8 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::control::{Client, ControlError, Current, DoorError, Progress, Reply, Shared, attach, connect};
 use crate::discovery::remembered::{self, Remembered};
 use crate::identity::Identity;
-use crate::node::{Activity, ActivityStream, Node};
+use crate::info::Activity;
+use crate::node::{ActivityStream, Node};
 
 use super::App;
 use super::failure::{Failure, NOT_DELIVERED};

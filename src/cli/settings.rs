@@ -3,11 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::identity::NodeId;
+use crate::info::Sealing;
 use crate::limits::Limits;
 use crate::mesh::access::Access;
 use crate::mesh::handshake::Tls;
 use crate::mesh::policy::Policy;
-use crate::node::{Dht, Sealing, Tracker};
+use crate::node::{Dht, Tracker};
 use crate::wire::Capability;
 
 use super::config::FileSettings;

@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use crate::identity::NodeId;
+use crate::info::Sealing;
 use crate::limits::{MAX_NAME, MAX_PAYLOAD, MAX_TTL_S};
 use crate::mesh::handshake::Tls;
-use crate::node::{Dht, Sealing};
+use crate::node::Dht;
 use crate::wire::is_name;
 
 use super::failure::{Failure, NOT_DELIVERED};

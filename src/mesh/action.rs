@@ -12,7 +12,7 @@ use super::lookups::{LookupId, Wanted};
 use super::peers::How;
 use crate::error::{CallError, CloseReason};
 use crate::identity::NodeId;
-use crate::node::{Activity, Event, Route};
+use crate::info::{Activity, Event, Route};
 use crate::wire::{Draft, Object, ProbeNonce, Record, RecordDraft, SealKey, Task};
 
 /// A task, anywhere in the mesh: who asks, and the id it chose.

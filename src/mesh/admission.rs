@@ -9,8 +9,8 @@ use super::peers::{Arrival, How, Peer};
 use super::state::{State, Timer};
 use crate::error::CloseReason;
 use crate::identity::NodeId;
-use crate::node::{Activity, Source, TrackerRole};
-use crate::wire::{Object, Speaker, draft};
+use crate::info::{Activity, Source};
+use crate::wire::{Object, Speaker, TrackerRole, draft};
 
 /// How long a connection may take to answer when another one from the same node makes it doubtful.
 const PROBE: Duration = Duration::from_secs(5);

@@ -19,9 +19,8 @@ use crate::limits::{
     DIAL_BACK_BURST, DIAL_BACK_EVERY_S, DIAL_BACK_IP_BURST, DIAL_BACK_IP_EVERY_S, DIAL_BACK_TOTAL_BURST,
     DIAL_BACKS_PER_SECOND, MAX_DIAL_BACK_BUCKETS, MAX_DIAL_BACKS, MAX_DIAL_BACKS_PER_IP,
 };
-use crate::node::TrackerRole;
 use crate::wire::dialback::dial_back_result;
-use crate::wire::{DialBack, WireError};
+use crate::wire::{DialBack, TrackerRole, WireError};
 
 /// The feature of trackers that dial back.
 pub const FEATURE: &str = "dialback";

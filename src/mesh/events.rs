@@ -66,6 +66,6 @@ impl State {
         }
         let data = serde_json::from_slice(data).unwrap_or_default();
         let (id, event_type) = (id.to_owned(), event_type.to_owned());
-        out.push(Action::Event(crate::node::Event { id, event_type, data, origin, timestamp, proven }));
+        out.push(Action::Event(crate::info::Event { id, event_type, data, origin, timestamp, proven }));
     }
 }

@@ -14,8 +14,7 @@ use super::throttle::Bucket;
 use crate::identity::NodeId;
 use crate::limits::{MAX_RECORD_BYTES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE, MAX_TRACKERS, MAX_WELCOME_SAMPLE};
 use crate::limits::{MAX_WELCOME_TRACKERS, SHARE_BURST, SHARE_PER_SECOND};
-use crate::node::TrackerRole;
-use crate::wire::{Object, Record, draft};
+use crate::wire::{Object, Record, TrackerRole, draft};
 
 /// Records go out together: a queue that is over its rate is looked at again after this time.
 const PAUSE: Duration = Duration::from_millis(200);

@@ -12,11 +12,11 @@ use super::peers::{Arrival, Legacy};
 use super::queries::Purpose;
 use super::sealing::Seal;
 use super::state::{State, Timer};
+use super::trail::Trail;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
 use crate::limits::MAX_CAPS;
-use crate::node::TrackerRole;
-use crate::wire::{Builder, Capability, Caps, Message, Object, Query};
+use crate::wire::{Builder, Capability, Caps, Message, Object, Query, TrackerRole};
 
 /// The most nodes named to a Python node in `hello_ack`: it dials every one of them.
 const MAX_KNOWN: usize = 8;
@@ -58,7 +58,7 @@ impl State {
                     self.refuse("not_the_signer");
                     return self.refuse_task(conn, &task.id, ErrorCode::NotAllowed, why, None, out);
                 }
-                self.on_task(task, claimed, None, Seal::Plain, conn, now, out);
+                self.on_task(task, claimed, Trail { via: None, seal: Seal::Plain }, conn, now, out);
             }
             Message::Result(answer) => {
                 if let Some(legacy) = &mut peer.legacy {
@@ -303,7 +303,7 @@ mod tests {
             bound: None,
             advertise: Vec::new(),
             dht: false,
-            sealing: crate::node::Sealing::Off,
+            sealing: crate::info::Sealing::Off,
             limits: Limits::default(),
         };
         let mut state = State::new(NodeId::from_bytes([1; 32]), config, [0; 32], at(0));

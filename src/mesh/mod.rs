@@ -47,6 +47,7 @@ mod table;
 mod tasks;
 pub mod throttle;
 mod trackers;
+mod trail;
 mod view;
 #[cfg(test)]
 pub mod weight;

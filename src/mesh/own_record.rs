@@ -10,9 +10,9 @@ use super::peers::Arrival;
 use super::state::{State, Timer};
 use super::throttle::Bucket;
 use crate::identity::NodeId;
+use crate::info::Source;
 use crate::limits::{FLOOD_TTL, MAX_ADDRS, MAX_CAPS, MAX_RECORD, MAX_TRACKERS};
-use crate::node::{Source, TrackerRole};
-use crate::wire::{Capability, Record, RecordDraft, draft};
+use crate::wire::{Capability, Record, RecordDraft, TrackerRole, draft};
 
 /// How often the record is written anew at most because of its trackers alone: they come several at a time.
 const TRACKERS_SETTLE: Duration = Duration::from_secs(1);

@@ -11,8 +11,8 @@ use super::conn_id::ConnId;
 use super::state::State;
 use crate::error::CloseReason;
 use crate::identity::NodeId;
-use crate::node::{Source, TrackerRole};
-use crate::wire::{Caps, Heartbeat, Object, Speaker, draft};
+use crate::info::Source;
+use crate::wire::{Caps, Heartbeat, Object, Speaker, TrackerRole, draft};
 
 /// How this side came to have a connection.
 #[derive(Clone, Copy, Debug, Default)]

@@ -5,11 +5,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::throttle::Bucket;
 use crate::error::{Error, ErrorCode};
 use crate::identity::NodeId;
+use crate::info::TaskRefusals;
 use crate::limits::{MAX_ACCESS_ENTRIES, MAX_POLICIES, MAX_POLICY_CALLERS};
 use crate::wire::{WireError, is_name, matches_pattern};
 
@@ -188,18 +187,6 @@ impl FromStr for Rate {
             Err(_) => Err(Error::Invalid(format!("{text:?}: a rate is at most {}", u32::MAX))),
         }
     }
-}
-
-/// Tasks refused for one capability, by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct TaskRefusals {
-    /// Told `NOT_ALLOWED`: the caller is not let in, or a rule keeps it out.
-    #[serde(rename = "NOT_ALLOWED")]
-    pub not_allowed: u64,
-    /// Told `RATE_LIMITED`: a rule's rate or number of tasks at once was reached.
-    #[serde(rename = "RATE_LIMITED")]
-    pub rate_limited: u64,
 }
 
 /// All rules, and what they remember.

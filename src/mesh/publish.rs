@@ -8,8 +8,7 @@ use super::clock::Now;
 use super::state::State;
 use crate::identity::NodeId;
 use crate::limits::{DHT_ITEM_TTL_S, MAX_DHT_CAPS, MAX_DHT_CONTACTS, MAX_DHT_TRACKED_CAPS};
-use crate::node::TrackerRole;
-use crate::wire::Compact;
+use crate::wire::{Compact, TrackerRole};
 
 /// What a node wants in the DHT.
 #[derive(Clone, Debug, PartialEq, Eq)]

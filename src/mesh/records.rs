@@ -7,10 +7,10 @@ use super::peers::Peer;
 use super::state::State;
 use super::table::Learned;
 use crate::identity::NodeId;
+use crate::info::Source;
 use crate::limits::MAX_RECORDS_PER_MESSAGE;
 use crate::memory::Level;
-use crate::node::{Source, TrackerRole};
-use crate::wire::{Record, draft};
+use crate::wire::{Record, TrackerRole, draft};
 
 impl State {
     pub(super) fn on_record(

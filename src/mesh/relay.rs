@@ -16,11 +16,11 @@ use super::relay_rate::RelayRate;
 use super::sealing::Seal;
 use super::seen::Seen;
 use super::state::State;
+use super::trail::Trail;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
 use crate::limits::{Limits, MAX_RELAY_HOPS};
-use crate::node::TrackerRole;
-use crate::wire::{Message, NotOpened, Opening, Record, Relay, RelayError, SealedKind, WireError, draft};
+use crate::wire::{Message, NotOpened, Opening, Record, Relay, RelayError, SealedKind, TrackerRole, WireError, draft};
 
 #[derive(Debug)]
 struct Carried {
@@ -151,13 +151,13 @@ impl State {
             if let Message::Task(_) = &*relay.frame {
                 self.note_contact(relay.source, from, now);
             }
-            return self.on_signed(*relay.frame, relay.source, Some(from), seal, conn, now, out);
+            return self.on_signed(*relay.frame, relay.source, Trail { via: Some(from), seal }, conn, now, out);
         }
         let id = relay.frame.task_id().unwrap_or_default().to_owned();
         let refused = self.relay_refusal(&relay, from);
         if let Some((code, message)) = refused {
             self.refuse("relay_refused");
-            return self.relay_failed(conn, &relay.target, &relay.source, &id, code, &message, out);
+            return self.relay_failed(conn, &relay.target, &relay.source, &id, &WireError::new(code, message), out);
         }
         let Some((to, next)) = self.relay_way(&relay, &id, &from) else {
             let message =
@@ -166,7 +166,7 @@ impl State {
             let carried =
                 self.relays.carried.get(&(relay.source, id.clone())).is_some_and(|c| c.target == relay.target);
             let code = if carried { ErrorCode::PeerGone } else { ErrorCode::NoPeer };
-            return self.relay_failed(conn, &relay.target, &relay.source, &id, code, &message, out);
+            return self.relay_failed(conn, &relay.target, &relay.source, &id, &WireError::new(code, message), out);
         };
         if let Err(wait) = self.relays.rate.take(&relay.source, &relay.target, relay.frame_object.raw().len(), now.mono)
         {
@@ -291,19 +291,17 @@ impl State {
         direct.or_else(|| self.way_over_trackers(source, not, MAX_RELAY_HOPS - 1).map(|(conn, _)| conn))
     }
 
-    #[allow(clippy::too_many_arguments)] // The members of one message.
     fn relay_failed(
         &mut self,
         conn: ConnId,
         target: &NodeId,
         source: &NodeId,
         id: &str,
-        code: ErrorCode,
-        message: &str,
+        error: &WireError,
         out: &mut Vec<Action>,
     ) {
         let id = if id.is_empty() { "-" } else { id };
-        let error = draft::relay_error(target, source, id, &WireError::new(code, message));
+        let error = draft::relay_error(target, source, id, error);
         out.push(Action::Send { to: conn, what: What::Ready(error), on_full: OnFull::Drop });
     }
 
@@ -320,7 +318,7 @@ impl State {
         let code = if only_copy { ErrorCode::Overloaded } else { ErrorCode::PeerGone };
         if let Some(conn) = self.way_back(source, came_from, target) {
             let message = "the target does not read fast enough";
-            self.relay_failed(conn, target, source, id, code, message, out);
+            self.relay_failed(conn, target, source, id, &WireError::new(code, message), out);
         }
     }
 
@@ -342,7 +340,7 @@ impl State {
                     true => "the target's connection to the tracker ended",
                     false => "the connection to the next tracker ended",
                 };
-                self.relay_failed(conn, &target, &source, &id, ErrorCode::PeerGone, message, out);
+                self.relay_failed(conn, &target, &source, &id, &WireError::new(ErrorCode::PeerGone, message), out);
             }
         }
     }

@@ -7,9 +7,10 @@ use super::action::{Action, OnFull, What};
 use super::clock::Now;
 use super::conn_id::ConnId;
 use super::state::{State, Timer};
+use super::trail::Trail;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
-use crate::node::Sealing;
+use crate::info::Sealing;
 use crate::wire::{Draft, Event, NotOpened, SealKey, Sealed, SealedKind, WireError};
 
 /// How a message is to be sealed, should a tracker pass it on.
@@ -81,7 +82,7 @@ impl State {
         }
         if let Some(why) = self.barred(&sealed.source) {
             let error = WireError::new(ErrorCode::NotAllowed, why).not_run();
-            return self.answer_unheld(sealed.id, Err(error), sealed.source, Some(from), Seal::Plain, None, out);
+            return self.answer_unheld(sealed.id, Err(error), sealed.source, Trail::open(from), None, out);
         }
         let mut error = match (why, &sealed.instance) {
             (NotOpened::Inner, _) => WireError::new(ErrorCode::BadRequest, format!("the task: {why}")),
@@ -99,7 +100,7 @@ impl State {
         if !self.tasks.is_known(&(sealed.source, sealed.id.clone())) {
             error = error.not_run();
         }
-        self.answer_unheld(sealed.id, Err(error), sealed.source, Some(from), Seal::Plain, None, out);
+        self.answer_unheld(sealed.id, Err(error), sealed.source, Trail::open(from), None, out);
     }
 
     /// An event that its origin sealed for this node alone: it goes no further.

@@ -27,16 +27,16 @@ use super::punch::Punches;
 use super::queries::Queries;
 use super::reachability::Reach;
 use super::relay::Relays;
-use super::sealing::Seal;
 use super::seen::Seen;
 use super::table::Table;
 use super::tasks::Tasks;
 use super::trackers::Trackers;
+use super::trail::Trail;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
+use crate::info::Sealing;
 use crate::limits::Limits;
-use crate::node::{Sealing, TrackerRole};
-use crate::wire::{Caps, Checked, Draft, Message, Record, SealKey, WireError};
+use crate::wire::{Caps, Checked, Draft, Message, Record, SealKey, TrackerRole, WireError};
 
 /// What a node is told at its start.
 #[derive(Clone, Debug)]
@@ -287,35 +287,33 @@ impl State {
             Message::Unknown(_) => self.refuse("unknown_type"),
             message => {
                 self.used(&node, now);
-                self.on_signed(message, node, None, Seal::ByRecord, conn, now, out);
+                self.on_signed(message, node, Trail::DIRECT, conn, now, out);
             }
         }
     }
 
-    /// A message about a task, straight from its signer or through a tracker (`via`). `seal`: how it came, and is answered.
-    #[allow(clippy::too_many_arguments)] // Where a message came from has these many parts.
+    /// A message about a task, straight from its signer or through a tracker.
     pub(super) fn on_signed(
         &mut self,
         message: Message,
         signer: NodeId,
-        via: Option<NodeId>,
-        seal: Seal,
+        trail: Trail,
         conn: ConnId,
         now: Now,
         out: &mut Vec<Action>,
     ) {
-        if !self.is_answer_to_me(&message, via.is_some() && seal == Seal::Plain) {
+        if !self.is_answer_to_me(&message, trail.via.is_some() && trail.seal == super::sealing::Seal::Plain) {
             return self.refuse("anothers_answer");
         }
         match message {
-            Message::Task(task) => self.on_task(task, signer, via, seal, conn, now, out),
+            Message::Task(task) => self.on_task(task, signer, trail, conn, now, out),
             Message::Cancel(cancel) if cancel.caller == signer => self.on_cancel(&(signer, cancel.id), now, out),
             Message::ChunkAck(ack) if ack.caller == signer => {
                 self.on_chunk_ack(&(signer, ack.id), ack.next, out);
             }
-            Message::Accepted(m) if m.responder == signer => self.on_accepted(&m.id, signer, via, seal, now, out),
-            Message::Chunk(m) if m.responder == signer => self.on_chunk(m, signer, via, seal, now, out),
-            Message::Result(m) if m.responder == Some(signer) => self.on_result(m, signer, via, seal, now, out),
+            Message::Accepted(m) if m.responder == signer => self.on_accepted(&m.id, signer, trail, now, out),
+            Message::Chunk(m) if m.responder == signer => self.on_chunk(m, signer, trail, now, out),
+            Message::Result(m) if m.responder == Some(signer) => self.on_result(m, signer, trail, now, out),
             Message::Event(m) if m.origin == Some(signer) => self.on_sealed_event(m, conn, now, out),
             // Signed by another than who brought it: on a direct connection everybody speaks for itself.
             _ => self.refuse("not_the_signer"),
@@ -400,12 +398,11 @@ impl State {
         *self.counters.refused.entry(reason).or_default() += n;
     }
 
-    /// Sends what is to be signed to a proven node: over its connection, else through that tracker, sealed as `seal` says.
+    /// Sends what is to be signed to a proven node: over its connection, else through the tracker that `way` names, sealed as that says.
     pub(super) fn send_to(
         &self,
         node: &NodeId,
-        via: Option<&NodeId>,
-        seal: Seal,
+        way: Trail,
         draft: Draft,
         on_full: OnFull,
         out: &mut Vec<Action>,
@@ -413,18 +410,18 @@ impl State {
         let direct = || self.peers.conn_of(node).map(|c| (c, false));
         let relayed = |t: &NodeId| self.peers.conn_of(t).map(|c| (c, true));
         // The way it came is the way back; when that is gone, any other.
-        let way = match via {
-            Some(tracker) => relayed(tracker).or_else(direct),
+        let back = match way.via {
+            Some(tracker) => relayed(&tracker).or_else(direct),
             None => direct(),
         };
         let other = || {
             let record = self.table.get(node)?;
             record.trackers.iter().find_map(relayed)
         };
-        let Some((to, is_relay)) = way.or_else(other) else { return false };
+        let Some((to, is_relay)) = back.or_else(other) else { return false };
         let what = match is_relay {
             false => What::Sign(draft),
-            true => match self.seal_for(node, seal) {
+            true => match self.seal_for(node, way.seal) {
                 Ok(key) => What::SignRelay(draft, *node, key),
                 Err(_) => return false,
             },
@@ -473,7 +470,7 @@ impl State {
         // For who brought it and nobody else: whose task it would be is not proven.
         let Some(caller) = self.peers.get(conn).map(|p| p.arrival.node) else { return };
         let draft = Draft::Result(crate::wire::ResultDraft { id: id.to_owned(), caller, body: Err(error), chunks: 0 });
-        if self.peers.get(conn).is_some_and(|p| p.legacy.is_some()) {
+        if self.is_legacy(conn) {
             return out.push(Action::SignLegacy { conn, draft });
         }
         out.push(Action::Send { to: conn, what: What::Sign(draft), on_full: OnFull::Drop });

@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::clock::Now;
 use super::seen::Seen;
 use crate::identity::NodeId;
+use crate::info::Source;
 use crate::limits::{Limits, RECORD_BYTES};
-use crate::node::{Source, TrackerRole};
-use crate::wire::Record;
+use crate::wire::{Record, TrackerRole};
 
 /// The first of all ids in their order.
 const FIRST: NodeId = NodeId::from_bytes([0; 32]);

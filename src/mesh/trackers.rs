@@ -18,9 +18,9 @@ use super::redial::Redial;
 use super::state::{State, Timer};
 use super::throttle::Bucket;
 use crate::identity::NodeId;
+use crate::info::Source;
 use crate::limits::{Limits, MAX_FEDERATED, MAX_TRACKER_CANDIDATES, MAX_TRACKER_CANDIDATES_OF_ONE};
-use crate::node::{Source, TrackerRole};
-use crate::wire::Record;
+use crate::wire::{Record, TrackerRole};
 
 /// Within what time a node without any tracker dials the next one: it can't be reached meanwhile.
 const SPREAD_ALONE: Duration = Duration::from_millis(1000);

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use super::clock::Now;
 use super::conn_id::ConnId;
 use super::peers::Peer;
-use super::policy::TaskRefusals;
 use super::state::{Counters, State};
 use crate::identity::NodeId;
-use crate::node::{CapabilityInfo, FoundNode, PeerInfo, Source, TrackerRole, Way};
-use crate::wire::{Capability, CapabilityKind, Record};
+use crate::info::{CapabilityInfo, FoundNode, PeerInfo, Source, TaskRefusals, Way};
+use crate::wire::{Capability, CapabilityKind, Record, TrackerRole};
 
 /// Gauges and counters of the state.
 #[derive(Clone, Debug, Default)]
@@ -77,7 +76,7 @@ impl State {
             },
             tracker: a.tracker,
             capabilities,
-            rtt_ms: peer.rtt.map(crate::node::millis),
+            rtt_ms: peer.rtt.map(crate::info::millis),
             connected_s: now.mono.saturating_sub(peer.since).as_secs(),
             in_flight: self.in_flight.get(&a.node).copied().unwrap_or(0),
             version: a.version.clone(),

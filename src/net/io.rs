@@ -13,6 +13,7 @@ use rustls::Connection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::task::coop::consume_budget;
 
 /// The most that goes through the encryption at once, each way: four of TLS' largest records.
 const TAKE: usize = 64 * 1024;
@@ -114,6 +115,8 @@ impl Io {
                     return Ok(read);
                 }
                 self.tcp.readable().await?;
+                // Unlike other reads `try_read` never makes room for other tasks, nor for the handshake's time to be up.
+                consume_budget().await;
                 if let Some(input) = Input::read(|scratch| self.tcp.try_read(scratch))? {
                     let read = input.decrypt(tls, buffer)?;
                     if let Some(read) = read {
@@ -179,6 +182,15 @@ impl Session {
     }
 }
 
+/// What reading brought.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Read {
+    /// How much of it is for the buffer; `None`: the other side has ended the stream.
+    pub(super) text: Option<usize>,
+    /// How much came from the socket. With TLS that is more: of a byte in a record of its own, 23.
+    pub(super) wire: usize,
+}
+
 /// What the reading task has.
 #[derive(Debug)]
 pub(super) struct ReadHalf {
@@ -188,19 +200,30 @@ pub(super) struct ReadHalf {
 }
 
 impl ReadHalf {
-    /// Reads what is there, or waits for it; 0 is the end that the other side meant. Giving it up loses nothing.
-    pub(super) async fn read_buf(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
-        let Some(session) = &self.session else { return self.tcp.read_buf(buffer).await };
+    /// Reads what is there, or waits for it. Giving it up loses nothing.
+    ///
+    /// It comes back with nothing for the buffer, too: when a record is not complete, and after records that say nothing
+    /// (they may be empty, or ask for new keys), which a peer can send for ever.
+    pub(super) async fn read_buf(&mut self, buffer: &mut BytesMut) -> io::Result<Read> {
+        let Some(session) = &self.session else {
+            let read = self.tcp.read_buf(buffer).await?;
+            return Ok(Read { text: (read > 0).then_some(read), wire: read });
+        };
+        // From the handshake something may be left.
+        if let Some(read) = decrypted(&mut session.lock(), buffer)? {
+            return Ok(Read { text: (read > 0).then_some(read), wire: 0 });
+        }
         loop {
-            // From the handshake something may be left.
-            if let Some(read) = decrypted(&mut session.lock(), buffer)? {
-                return Ok(read);
-            }
             self.tcp.readable().await?;
-            if let Some(input) = Input::read(|scratch| self.tcp.try_read(scratch))?
-                && let Some(read) = input.decrypt(&mut session.lock(), buffer)?
-            {
-                return Ok(read);
+            // Unlike other reads `try_read` never makes room for other tasks.
+            consume_budget().await;
+            if let Some(input) = Input::read(|scratch| self.tcp.try_read(scratch))? {
+                let text = match input.decrypt(&mut session.lock(), buffer)? {
+                    None => Some(0),
+                    Some(0) => None,
+                    text => text,
+                };
+                return Ok(Read { text, wire: input.length });
             }
         }
     }
@@ -225,7 +248,7 @@ pub(super) struct WriteHalf {
 
 impl WriteHalf {
     /// Writes as much as the socket takes now, 1 byte at least, and takes from `batch` what it needs for that. A part may
-    /// be kept here: it is written when `batch` is empty and this is [`flushed`](Self::flushed).
+    /// be kept here: it is written when `batch` is empty and nothing is [`kept`](Self::kept).
     pub(super) async fn write_part(&mut self, batch: &mut BytesMut) -> io::Result<()> {
         let Some(session) = &self.session else {
             let written = self.tcp.write(batch).await?;
@@ -250,16 +273,16 @@ impl WriteHalf {
         Ok(())
     }
 
-    /// Whether nothing is kept here.
-    pub(super) fn flushed(&self) -> bool {
-        self.waiting.is_empty()
+    /// How many bytes are kept here.
+    pub(super) fn kept(&self) -> usize {
+        self.waiting.len() - self.written
     }
 
     /// Ends this half of the stream, so that the other side knows that it has everything.
     pub(super) async fn shutdown(&mut self) -> io::Result<()> {
         if let Some(session) = &self.session {
             farewell(&mut session.lock(), &mut self.waiting)?;
-            while !self.flushed() {
+            while self.kept() > 0 {
                 self.write_waiting().await?;
             }
         }

@@ -12,7 +12,7 @@ use tokio_util::codec::Decoder;
 use super::NetConfig;
 use super::connection::{Ending, FOREVER, LINGER, Shared};
 use super::hooks::Refused;
-use super::io::ReadHalf;
+use super::io::{Read, ReadHalf};
 use super::stream::READ;
 use crate::error::{CloseReason, ErrorCode};
 use crate::limits::{CONNECTION_BYTES, MAX_MESSAGE};
@@ -176,10 +176,13 @@ impl Reader {
             let late_at = begun.map(|begun| begun + self.message_timeout);
             let until = late_at.map_or(idle_at, |late_at| late_at.min(idle_at));
             match timeout_at(until, self.half.read_buf(&mut self.buffer)).await {
-                Ok(Ok(0)) => return Stop::Ended,
-                Ok(Ok(read)) => {
-                    shared.hears(read);
-                    self.pace_bytes(read, shared).await;
+                Ok(Ok(Read { text: None, .. })) => return Stop::Ended,
+                Ok(Ok(Read { text: Some(text), wire })) => {
+                    // What says nothing doesn't keep a connection up.
+                    if text > 0 {
+                        shared.hears(text);
+                    }
+                    self.pace_bytes(wire, shared).await;
                 }
                 Ok(Err(error)) => return Stop::Broken(error),
                 Err(_) if late_at == Some(until) => {

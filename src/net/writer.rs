@@ -94,14 +94,14 @@ impl Writer {
     async fn write_batch(&mut self, shared: &Shared) -> Result<(), Stuck> {
         let patience: Duration = self.cfg.limits.write_timeout;
         let length = self.batch.len();
-        while self.batch.has_remaining() || !self.half.flushed() {
+        while self.batch.has_remaining() || self.half.kept() > 0 {
             let before = self.batch.len();
             // Any progress starts the time anew: a slow line is not a peer that doesn't read.
             match timeout(patience, self.half.write_part(&mut self.batch)).await {
                 Ok(Ok(())) => {
                     let written = before - self.batch.len();
                     shared.bytes_out.fetch_add(written as u64, Ordering::Relaxed);
-                    shared.outbox.written(self.batch.len());
+                    shared.outbox.written(self.batch.len() + self.half.kept());
                 }
                 Ok(Err(error)) => return Err(Stuck::Lost(error)),
                 Err(_) => return Err(Stuck::TooSlow),

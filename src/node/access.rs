@@ -4,67 +4,20 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Node;
 use super::driver::{Shared, lock};
-use super::info::Activity;
 use crate::access_file::{self, Fault, Stamp};
 use crate::error::Error;
+use crate::info::{AccessFile, AccessFileState, AccessStatus, Activity};
 use crate::mesh::access::Access;
-use crate::mesh::policy::TaskRefusals;
 
 /// How often it is looked whether the file has changed.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How many may wait at once for the file to be read.
 const MAX_WAITING: usize = 32;
-
-/// Who is let in, and what became of those who were not: part of [`Status`](crate::Status).
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct AccessStatus {
-    /// Whether only those allowed are let in.
-    pub private: bool,
-    /// How many are allowed.
-    pub allowed: usize,
-    /// How many are denied.
-    pub denied: usize,
-    /// Whether everything is served only for some, and for how many.
-    pub serve_only: Option<usize>,
-    /// How many rules there are for capabilities.
-    pub policies: usize,
-    /// The access file, if the node has one.
-    pub file: Option<AccessFile>,
-    /// Tasks refused by these lists and rules since the start, by capability. What the node doesn't provide is `(other)`.
-    pub refused: std::collections::BTreeMap<String, TaskRefusals>,
-}
-
-/// How the access file is doing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct AccessFile {
-    /// Where it is.
-    pub path: String,
-    /// How it is doing.
-    pub state: AccessFileState,
-    /// What is wrong with it, and what counts meanwhile; empty if nothing is.
-    pub detail: String,
-}
-
-/// How the access file is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum AccessFileState {
-    /// What it says is what counts.
-    Taken,
-    /// There is none, and has been none in this run.
-    Missing,
-    /// It can't be used, or is gone: what it said before counts.
-    Broken,
-}
 
 /// A file to be watched.
 #[derive(Debug)]

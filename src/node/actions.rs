@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use tokio::sync::mpsc;
 
 use super::driver::{Shared, lock};
-use super::info::Activity;
 use super::search::SearchNews;
 use crate::error::CloseReason;
+use crate::info::Activity;
 use crate::mesh::{Action, CallEvent, ConnId, Now, OnFull, State, What};
 use crate::net::{Connection, Punch, SendError};
 use crate::wire::draft;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::error::Error;
 use crate::identity::{Identity, NodeId};
+use crate::info::Sealing;
 use crate::limits::Limits;
 use crate::mesh::access::Access;
 use crate::mesh::handshake::Tls;
@@ -53,20 +54,6 @@ impl Lan {
         self.interfaces.push(name_or_ip.into());
         self
     }
-}
-
-/// Whether what trackers pass on is sealed, so that they can't read it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Sealing {
-    /// Never: the node seals nothing, and says that it takes nothing sealed.
-    Off,
-    /// Wherever the other end takes it; who takes nothing sealed is called in the open, and served.
-    #[default]
-    Preferred,
-    /// Always: a task that a tracker brings in the open is refused, and none is sent so.
-    Required,
 }
 
 /// Which Kademlia DHT the node takes part in. Over IPv4 only; it needs the cargo feature `dht`.

@@ -12,29 +12,14 @@ use tokio::sync::mpsc;
 
 use super::Node;
 use super::driver::{Shared, lock};
-use super::info::millis;
 use super::payload::PayloadError;
 use crate::error::{Attempt, CallError, Delivery, ErrorCode};
 use crate::identity::NodeId;
+use crate::info::{Route, millis};
 use crate::limits::MAX_TTL_S;
 use crate::mesh::calls::WINDOW;
 use crate::mesh::{CallDone, CallEvent, CallSpec};
 use crate::wire::is_name;
-
-/// Which way an answer came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Route {
-    /// This node answered itself.
-    Local,
-    /// Over a direct connection to a provider that was known.
-    Direct,
-    /// Over a direct connection to a provider that a query flood found.
-    Flood,
-    /// Through a tracker.
-    Relay,
-}
 
 /// How long a call took, from its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]

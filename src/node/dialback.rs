@@ -7,7 +7,7 @@ use super::driver::Shared;
 #[cfg(feature = "port-map")]
 use super::driver::lock;
 #[cfg(feature = "port-map")]
-use super::info::PortMapping;
+use crate::info::PortMapping;
 use crate::mesh::ConnId;
 use crate::wire::ProbeNonce;
 

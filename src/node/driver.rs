@@ -20,7 +20,6 @@ use super::Inner;
 use super::access::AccessPart;
 use super::dht::DhtPart;
 use super::dials::Dials;
-use super::info::{Activity, PortMapping};
 use super::keeper::Discovery;
 use super::kept::Kept;
 use super::run::RunningTask;
@@ -28,6 +27,7 @@ use super::search::SearchNews;
 use super::subscriptions::Subscribers;
 use super::task::BoxHandler;
 use crate::identity::{Identity, NodeId};
+use crate::info::{Activity, PortMapping};
 use crate::memory::Memory;
 use crate::mesh::{Action, CallEvent, ConnId, Now, State, TaskKey};
 use crate::net::{self, Connection, NetConfig, Places};
@@ -153,6 +153,23 @@ pub(crate) struct Shared {
     me_weak: Weak<Shared>,
 }
 
+/// What a node is put together from.
+pub(crate) struct Parts {
+    pub(crate) identity: Identity,
+    pub(crate) name: String,
+    pub(crate) net: Arc<NetConfig>,
+    pub(crate) start: Instant,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) state: State,
+    pub(crate) handlers: Handlers,
+    pub(crate) discovery: Discovery,
+    pub(crate) sealer: Option<Sealer>,
+    pub(crate) dht: Option<DhtPart>,
+    pub(crate) dht_note: String,
+    pub(crate) apart: bool,
+    pub(crate) access: AccessPart,
+}
+
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Node").field("id", &self.me).field("name", &self.name).finish_non_exhaustive()
@@ -175,21 +192,22 @@ pub(crate) fn unix_ms() -> u64 {
 }
 
 impl Shared {
-    #[allow(clippy::too_many_arguments)] // Called once, by the builder.
-    pub(crate) fn new(
-        identity: Identity,
-        name: String,
-        net: Arc<NetConfig>,
-        start: Instant,
-        listen: Vec<SocketAddr>,
-        state: State,
-        handlers: Handlers,
-        discovery: Discovery,
-        sealer: Option<Sealer>,
-        (dht, dht_note): (Option<DhtPart>, String),
-        apart: bool,
-        access: AccessPart,
-    ) -> Arc<Self> {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        let Parts {
+            identity,
+            name,
+            net,
+            start,
+            listen,
+            state,
+            handlers,
+            discovery,
+            sealer,
+            dht,
+            dht_note,
+            apart,
+            access,
+        } = parts;
         let places = net.limits.max_connections.min(Semaphore::MAX_PERMITS);
         let memory = Arc::clone(&net.memory);
         Arc::new_cyclic(|weak| Self {

@@ -12,11 +12,11 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::driver::{Shared, lock, unix_ms};
-use super::info::{DiscoveryHealth, DiscoveryState, Source};
 use crate::discovery::candidates::{Candidates, Next, Outcome, Present, Sighting, Ticket};
 use crate::discovery::remembered::{self, Remembered, Unusable};
 use crate::error::CloseReason;
 use crate::identity::NodeId;
+use crate::info::{DiscoveryHealth, DiscoveryState, Source};
 use crate::limits::{ENOUGH_PEERS, REMEMBERED_CANDIDATES};
 use crate::mesh::How;
 use crate::net::HandshakeError;

@@ -4,10 +4,10 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::driver::{Shared, lock};
-use super::info::ConfiguredPeer;
 use super::links::PeerAddr;
 use crate::error::CloseReason;
 use crate::identity::NodeId;
+use crate::info::ConfiguredPeer;
 
 /// One of them.
 #[derive(Debug)]

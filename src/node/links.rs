@@ -8,14 +8,14 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::driver::{Link, Place, Shared, lock};
-use super::info::{Activity, Source, TrackerRole};
 use super::start::DEFAULT_PORT;
 use crate::error::{CloseReason, Error};
 use crate::identity::NodeId;
+use crate::info::{Activity, Source};
 use crate::mesh::redial::Redial;
 use crate::mesh::{Arrival, ConnId, How, State};
 use crate::net::{Established, HandshakeError};
-use crate::wire::{Object, Speaker};
+use crate::wire::{Object, Speaker, TrackerRole};
 
 /// A peer to keep connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]

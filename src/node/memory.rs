@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::driver::{Shared, lock};
-use super::info::MemoryInfo;
 use crate::error::CloseReason;
+use crate::info::MemoryInfo;
 use crate::memory::{Kind, Level};
 use crate::mesh::ConnId;
 use crate::net::Connection;

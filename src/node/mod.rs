@@ -14,7 +14,6 @@ mod dialback;
 mod dials;
 mod driver;
 mod hooks;
-mod info;
 mod keeper;
 mod kept;
 pub(crate) mod keys;
@@ -37,17 +36,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use access::{AccessFile, AccessFileState, AccessStatus};
 #[cfg(feature = "lan")]
 pub use builder::Lan;
-pub use builder::{Builder, Dht, Sealing, Tracker};
-pub use call::{Call, CallHandle, Outcome, Route, Timings};
+pub use builder::{Builder, Dht, Tracker};
+pub use call::{Call, CallHandle, Outcome, Timings};
 pub use context::{ChunkError, Context};
-pub(crate) use info::millis;
-pub use info::{
-    Activity, CapabilityInfo, ConfiguredPeer, DhtHealth, DiscoveryHealth, DiscoveryState, Event, FoundNode, MemoryInfo,
-    Metrics, PeerInfo, PortMapping, Reachability, Source, Status, TrackerName, TrackerRole, VerifiedAddr, Way,
-};
 pub use publish::{NotSent, Published};
 pub use search::Search;
 pub use subscriptions::{ActivityStream, Subscription};
@@ -57,6 +50,7 @@ use driver::Shared;
 
 use crate::error::Error;
 use crate::identity::NodeId;
+use crate::info::{ConfiguredPeer, DiscoveryHealth, Metrics, PeerInfo, Status};
 use crate::limits::MAX_EVENT;
 use crate::wire::Capability;
 

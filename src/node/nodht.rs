@@ -7,9 +7,9 @@ use tokio::sync::watch;
 
 use super::builder::Dht;
 use super::driver::Shared;
-use super::info::DhtHealth;
 use crate::error::Error;
 use crate::identity::NodeId;
+use crate::info::DhtHealth;
 use crate::mesh::{Action, LookupId, Wanted};
 
 /// There is none.

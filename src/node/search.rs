@@ -9,10 +9,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::driver::{Shared, lock};
-use super::info::FoundNode;
 use super::{Node, builder};
 use crate::error::{Attempt, Error};
 use crate::identity::NodeId;
+use crate::info::FoundNode;
 use crate::mesh::Purpose;
 
 /// The longest search.

@@ -11,23 +11,23 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::access::AccessPart;
-use super::builder::{Builder, Sealing, Tracker, check_name};
+use super::builder::{Builder, Tracker, check_name};
 use super::dht::DhtPart;
-use super::driver::{Handlers, Shared, lock, unix_ms};
-use super::info::{Metrics, TrackerRole};
+use super::driver::{Handlers, Parts, Shared, lock, unix_ms};
 use super::keeper::{self, Discovery};
 use super::keys::Saved;
 use super::links::PeerAddr;
 use super::{Inner, Node};
 use crate::error::{CloseReason, Error};
 use crate::identity::Identity;
+use crate::info::{Metrics, Sealing};
 use crate::limits::{MAX_ADDRS, MAX_RECORD};
 use crate::mesh::access::Access;
 use crate::mesh::handshake::Tls;
 use crate::mesh::{Config, Now, State};
 use crate::net::{NetConfig, TlsKeys};
 use crate::seal::Sealer;
-use crate::wire::SEALED;
+use crate::wire::{SEALED, TrackerRole};
 
 /// The default port.
 pub(crate) const DEFAULT_PORT: u16 = 7878;
@@ -184,9 +184,21 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     let mut dice = [0u8; 32];
     rand::rng().fill_bytes(&mut dice);
     let discovery = Discovery::new(me, dice);
-    let dht = (dht, dht_note);
-    let apart = !builder.handlers_here;
-    let shared = Shared::new(identity, name, net, start, listen, state, handlers, discovery, sealer, dht, apart, lists);
+    let shared = Shared::new(Parts {
+        identity,
+        name,
+        net,
+        start,
+        listen,
+        state,
+        handlers,
+        discovery,
+        sealer,
+        dht,
+        dht_note,
+        apart: !builder.handlers_here,
+        access: lists,
+    });
     let _ = own.set(Arc::downgrade(&shared));
     // The changes made so far asked for signatures one by one; one is enough.
     shared.with(|state, now, out| state.publish_record(now, out));

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{broadcast, mpsc};
 
 use super::driver::{Shared, lock};
-use super::info::{Activity, Event};
+use crate::info::{Activity, Event};
 use crate::wire::matches_pattern;
 
 /// How many events wait for one subscriber.

@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 
 use super::fields::Fields;
 use super::json::{Builder, Object};
+use super::role::TrackerRole;
 use crate::identity::NodeId;
 use crate::limits::{MAX_ADDRS, MAX_DHT_ITEM, MAX_TRACKERS};
-use crate::node::TrackerRole;
 
 /// The form's version.
 const VERSION: u64 = 1;

@@ -35,4 +35,5 @@ pub use message::{
     QueryResp, Relay, RelayError, Task, TaskAnswer, WireError,
 };
 pub use record::{MAX_RECORD_TTL_S, Record, RecordDraft};
+pub use role::TrackerRole;
 pub use sealed::{Envelope, InvalidSealKey, NotOpened, Opening, SEALED, SealKey, Sealed, SealedKind};

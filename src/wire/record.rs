@@ -7,10 +7,10 @@ use super::fields::Fields;
 use super::json::{Builder, Object, canonicalize_value};
 use super::keylife::{Rotation, read_chain, write_chain};
 use super::message::Malformed;
+use super::role::TrackerRole;
 use super::sealed::{InvalidSealKey, SEALED, SealKey};
 use crate::identity::{Identity, NodeId};
 use crate::limits::{MAX_ADDRS, MAX_RECORD, MAX_TRACKERS};
-use crate::node::TrackerRole;
 
 /// The longest validity a record may claim, in seconds: an hour. What is gone must be forgotten.
 pub const MAX_RECORD_TTL_S: u64 = 3600;

@@ -1,9 +1,23 @@
 //! A node's tracker role, as the member `tracker` says it.
 
+use serde::Serialize;
+
 use super::fields::Fields;
 use super::json::Builder;
 use super::message::Malformed;
-use crate::node::TrackerRole;
+
+/// Whether a node is a tracker, and for whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrackerRole {
+    /// Not a tracker.
+    #[default]
+    None,
+    /// Anybody may register.
+    Public,
+    /// Only nodes on the allowlist may connect.
+    Private,
+}
 
 impl Fields<'_> {
     /// The role; absent or null: no tracker.

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 
-use crate::node::{Outcome, Route};
+use crate::info::Route;
+use crate::node::Outcome;
 
 use super::App;
 use super::failure::{Failure, OK};

@@ -9,7 +9,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::control::{Current, Door};
 use crate::identity::NodeId;
-use crate::node::{Activity, Node, PeerInfo};
+use crate::info::{Activity, PeerInfo};
+use crate::node::Node;
 
 use crate::cli::output::{self, Lines, Output, Printer, Tone};
 use crate::cli::{App, render, text};

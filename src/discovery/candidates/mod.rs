@@ -15,12 +15,12 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::identity::NodeId;
+use crate::info::Source;
 use crate::limits::{
     CANDIDATE_BACKOFF_MAX, CANDIDATE_BACKOFF_MIN, CANDIDATE_BACKOFF_NODE, CANDIDATE_BACKOFF_SOON, CANDIDATE_DIAL_BURST,
     CANDIDATE_DIALS, CANDIDATE_DIALS_PER_SECOND, CANDIDATE_DIALS_PER_SOURCE, ENOUGH_PEERS, LAN_CANDIDATES, LAN_PEERS,
     MAX_CANDIDATE_ADDRS, MAX_CANDIDATES, MAX_CANDIDATES_PER_IP, REMEMBERED_CANDIDATES,
 };
-use crate::node::Source;
 
 /// Two nodes that find each other at the same moment would both dial. The one with the smaller id does so at once, the
 /// other after this time, if it is still alone then.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::node::PortMapping;
+use crate::info::PortMapping;
 use lease::Lease;
 
 /// The lease that is asked for. It is renewed at half of it, so a gateway that restarted and forgot has it again after ten

@@ -9,6 +9,7 @@ use crate::mesh::action::{Action, CallEvent, OnFull};
 use crate::mesh::clock::Now;
 use crate::mesh::sealing::Seal;
 use crate::mesh::state::State;
+use crate::mesh::trail::Trail;
 use crate::wire::{Chunk, Draft, ResultDraft, TaskAnswer, WireError};
 
 /// Reasons not to run a task that another node may not have.
@@ -30,21 +31,21 @@ impl Call {
 impl State {
     /// The call that a responder's message is about; counted when there is none, or when a tracker brings open what was asked
     /// for sealed.
-    fn call_of(&mut self, id: &str, responder: NodeId, via: Option<NodeId>, seal: Seal, now: Now) -> Option<&mut Call> {
+    fn call_of(&mut self, id: &str, responder: NodeId, trail: Trail, now: Now) -> Option<&mut Call> {
         let Some(call) = self.calls.entries.get_mut(id).filter(|c| c.responder() == Some(responder)) else {
             self.refuse("unasked_result");
             return None;
         };
-        match seal {
+        match trail.seal {
             // The key it has now: what follows is sealed to it.
             Seal::To(key) if call.seal.is_some() => call.seal = Some(key),
-            Seal::Plain if via.is_some() && call.seal.is_some() => {
+            Seal::Plain if trail.via.is_some() && call.seal.is_some() => {
                 self.refuse("unsealed_answer");
                 return None;
             }
             _ => {}
         }
-        let may_go_there = self.may_go_through(id, via.as_ref());
+        let may_go_there = self.may_go_through(id, trail.via.as_ref());
         let call = self.calls.entries.get_mut(id)?;
         call.first_sign.get_or_insert(now.mono);
         call.lost_until = None;
@@ -55,7 +56,7 @@ impl State {
             *until = now.mono + super::RECOVER;
         } else if let Phase::Lost { node, .. } = call.phase {
             // The answer found its way although we had lost sight of the responder.
-            let path = via.map_or(Path::Direct, Path::Relay);
+            let path = trail.via.map_or(Path::Direct, Path::Relay);
             call.phase = Phase::Sent { node, path };
             // What else was lost is asked for.
             call.resend_at = Some(now.mono + super::RESEND);
@@ -67,12 +68,11 @@ impl State {
         &mut self,
         id: &str,
         responder: NodeId,
-        via: Option<NodeId>,
-        seal: Seal,
+        trail: Trail,
         now: Now,
         out: &mut Vec<Action>,
     ) {
-        let Some(call) = self.call_of(id, responder, via, seal, now) else { return };
+        let Some(call) = self.call_of(id, responder, trail, now) else { return };
         call.working = true;
         if call.delivery != Delivery::Accepted {
             call.delivery = Delivery::Accepted;
@@ -85,13 +85,12 @@ impl State {
         &mut self,
         chunk: Chunk,
         responder: NodeId,
-        via: Option<NodeId>,
-        seal: Seal,
+        trail: Trail,
         now: Now,
         out: &mut Vec<Action>,
     ) {
         let id = chunk.id;
-        let Some(call) = self.call_of(&id, responder, via, seal, now) else { return };
+        let Some(call) = self.call_of(&id, responder, trail, now) else { return };
         call.working = true;
         call.delivery = Delivery::Accepted;
         if chunk.seq < call.next_chunk {
@@ -144,7 +143,7 @@ impl State {
                 _ => (None, OnFull::Close),
             };
             let seal = call.seal.map_or(Seal::ByRecord, Seal::To);
-            self.send_to(&node, via.as_ref(), seal, Draft::ChunkAck { id: id.to_owned(), next }, on_full, out);
+            self.send_to(&node, Trail { via, seal }, Draft::ChunkAck { id: id.to_owned(), next }, on_full, out);
         }
     }
 
@@ -152,15 +151,15 @@ impl State {
         &mut self,
         answer: TaskAnswer,
         responder: NodeId,
-        via: Option<NodeId>,
-        seal: Seal,
+        trail: Trail,
         now: Now,
         out: &mut Vec<Action>,
     ) {
         let id = answer.id.clone();
         // Who could not open a task says so in the open, and its signature proves that it did.
-        let seal = if answer.body.is_err() && seal == Seal::Plain { Seal::ByRecord } else { seal };
-        let Some(call) = self.call_of(&id, responder, via, seal, now) else { return };
+        let unsealed = answer.body.is_err() && trail.seal == Seal::Plain;
+        let trail = if unsealed { Trail { seal: Seal::ByRecord, ..trail } } else { trail };
+        let Some(call) = self.call_of(&id, responder, trail, now) else { return };
         if answer.body.is_ok() && answer.chunks.unwrap_or(0) > call.next_chunk {
             // Chunks are missing: over a relay they may have been lost. Asked again, the responder sends them again.
             call.working = true;
@@ -189,7 +188,7 @@ impl State {
         if !signed && answer.body.is_ok() {
             return self.refuse("bad_signature");
         }
-        if self.call_of(&answer.id, claimed, None, Seal::ByRecord, now).is_some() {
+        if self.call_of(&answer.id, claimed, Trail::DIRECT, now).is_some() {
             self.settle(answer, claimed, now, out);
         }
     }

@@ -10,6 +10,7 @@ use crate::mesh::action::{Action, OnFull, TaskToRun, What};
 use crate::mesh::clock::Now;
 use crate::mesh::sealing::Seal;
 use crate::mesh::state::State;
+use crate::mesh::trail::Trail;
 use crate::wire::{Draft, TaskDraft, WireError};
 
 impl State {
@@ -93,7 +94,7 @@ impl State {
             Some(conn) => out.push(Action::Send { to: conn, what: What::Sign(draft), on_full }),
             None => {
                 let via = if let Path::Relay(tracker) = path { Some(tracker) } else { None };
-                if !self.send_to(&node, via.as_ref(), seal, draft, on_full, out) {
+                if !self.send_to(&node, Trail { via, seal }, draft, on_full, out) {
                     return self.lose_way(id, now, out);
                 }
                 let Some(tracker) = via else { return };

@@ -7,11 +7,12 @@ use bytes::Bytes;
 use super::{Path, Phase};
 use crate::error::{CallError, Delivery, ErrorCode};
 use crate::identity::NodeId;
+use crate::info::Route;
 use crate::mesh::action::{Action, CallDone, CallEvent, OnFull};
 use crate::mesh::clock::Now;
 use crate::mesh::sealing::Seal;
 use crate::mesh::state::{State, Timer};
-use crate::node::Route;
+use crate::mesh::trail::Trail;
 use crate::wire::Draft;
 
 impl State {
@@ -59,7 +60,7 @@ impl State {
             Path::Direct | Path::Relay(_) => {
                 let via = if let Path::Relay(tracker) = path { Some(tracker) } else { None };
                 let seal = call.seal.map_or(Seal::ByRecord, Seal::To);
-                self.send_to(&node, via.as_ref(), seal, Draft::Cancel { id: id.to_owned() }, OnFull::Drop, out);
+                self.send_to(&node, Trail { via, seal }, Draft::Cancel { id: id.to_owned() }, OnFull::Drop, out);
             }
         }
         self.fail(id, code, message, now, out);

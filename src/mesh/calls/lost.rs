@@ -6,12 +6,12 @@ use super::route::Reach;
 use super::{LOST, Path, Phase, RECOVER, RETRY};
 use crate::error::{CloseReason, Delivery, ErrorCode};
 use crate::identity::NodeId;
+use crate::info::Source;
 use crate::mesh::action::Action;
 use crate::mesh::clock::Now;
 use crate::mesh::peers::{Arrival, How};
 use crate::mesh::state::State;
 use crate::mesh::trackers::dial_patience;
-use crate::node::Source;
 use crate::wire::RelayError;
 
 impl State {

@@ -7,8 +7,7 @@ use crate::mesh::clock::Now;
 use crate::mesh::queries::Purpose;
 use crate::mesh::state::State;
 use crate::mesh::table::names;
-use crate::node::TrackerRole;
-use crate::wire::Record;
+use crate::wire::{Record, TrackerRole};
 
 impl State {
     /// There is a new way to a node. `resend`: what was sent to it before may be lost.

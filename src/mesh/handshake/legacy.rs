@@ -2,9 +2,8 @@
 
 use super::{Proven, Refusal, expect};
 use crate::identity::NodeId;
-use crate::node::TrackerRole;
 use crate::wire::fields::Fields;
-use crate::wire::{Builder, Caps, Object, Speaker, canonicalize_value, is_name};
+use crate::wire::{Builder, Caps, Object, Speaker, TrackerRole, canonicalize_value, is_name};
 
 /// What a node of the Python package says of itself, and what it is told of us.
 #[derive(Clone, Debug, Default)]

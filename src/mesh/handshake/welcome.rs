@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use super::{Refusal, expect};
 use crate::identity::NodeId;
 use crate::limits::{MAX_RECORD_BYTES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE};
-use crate::node::TrackerRole;
-use crate::wire::{Builder, Object, Record, check_records};
+use crate::wire::{Builder, Object, Record, TrackerRole, check_records};
 
 /// What a listener tells a dialer it lets in.
 #[derive(Clone, Debug, Default)]

@@ -6,12 +6,12 @@
 use super::{Fork, Share, Standing};
 use crate::error::CloseReason;
 use crate::identity::NodeId;
+use crate::info::Activity;
 use crate::limits::{FLOOD_TTL, MAX_STATEMENTS, MAX_TOLD_REVOCATIONS};
 use crate::mesh::action::{Action, OnFull, What};
 use crate::mesh::clock::Now;
 use crate::mesh::conn_id::ConnId;
 use crate::mesh::state::State;
-use crate::node::Activity;
 use crate::wire::keylife::revoked;
 use crate::wire::{Object, Record, Revocation, Revoked, Rotation};
 

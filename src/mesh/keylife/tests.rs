@@ -4,12 +4,12 @@ use std::time::Duration;
 use super::*;
 use crate::error::CloseReason;
 use crate::identity::Identity;
+use crate::info::Activity;
 use crate::limits::{FLOOD_TTL, Limits, MAX_MET_STATEMENTS, MAX_OTHER_STATEMENTS, MAX_TOLD_REVOCATIONS};
 use crate::mesh::access::Access;
 use crate::mesh::{Action, Arrival, Config, How, Now, State, What};
-use crate::node::{Activity, TrackerRole};
 use crate::wire::keylife::revoked;
-use crate::wire::{Caps, Message, RecordDraft, Speaker, check};
+use crate::wire::{Caps, Message, RecordDraft, Speaker, TrackerRole, check};
 
 const T0: u64 = 1_790_000_000_000;
 
@@ -50,7 +50,7 @@ fn state(n: u32) -> State {
         advertise: Vec::new(),
         dht: false,
         limits: Limits::default(),
-        sealing: crate::node::Sealing::Off,
+        sealing: crate::info::Sealing::Off,
     };
     State::new(id(n), config, [0; 32], at(0))
 }

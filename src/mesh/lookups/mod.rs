@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::error::CloseReason;
 use crate::identity::NodeId;
+use crate::info::Source;
 use crate::limits::{
     DHT_DEAD_ADDR, DHT_DIAL_BURST, DHT_DIALS_PER_SECOND, DHT_UNUSED, LOOKUP_DIALS_AT_ONCE, MAX_LOOKUP_DIALS,
     MAX_LOOKUPS,
@@ -26,8 +27,7 @@ use crate::mesh::queries::Purpose;
 use crate::mesh::seen::Seen;
 use crate::mesh::state::{State, Timer};
 use crate::mesh::throttle::Bucket;
-use crate::node::{Source, TrackerRole};
-use crate::wire::{Compact, Record};
+use crate::wire::{Compact, Record, TrackerRole};
 
 pub use scope::Scope;
 

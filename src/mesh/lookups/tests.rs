@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::{Scope, Wanted};
 use crate::error::{CloseReason, ErrorCode};
 use crate::identity::{Identity, NodeId};
+use crate::info::Source;
 use crate::limits::{DHT_DEAD_ADDR, DHT_DIAL_BURST, LOOKUP_DIALS_AT_ONCE, Limits, MAX_LOOKUP_DIALS, MAX_LOOKUPS};
 use crate::mesh::peers::{Arrival, How};
 use crate::mesh::{Action, CallEvent, CallSpec, Config, ConnId, LookupId, Now, Purpose, State};
-use crate::node::{Source, TrackerRole};
-use crate::wire::{Capability, Caps, Compact, Message, RecordDraft, Speaker};
+use crate::wire::{Capability, Caps, Compact, Message, RecordDraft, Speaker, TrackerRole};
 
 const START_MS: u64 = 1_767_225_600_000;
 
@@ -45,7 +45,7 @@ impl Node {
             bound: Some([10, 9, 9, 9].into()),
             advertise: Vec::new(),
             dht: true,
-            sealing: crate::node::Sealing::Off,
+            sealing: crate::info::Sealing::Off,
             limits: Limits::default(),
         };
         let now = Now { mono: Duration::ZERO, unix_ms: START_MS };

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::identity::NodeId;
+use crate::info::{PeerInfo, Source, Way};
 use crate::limits::MAX_CONTACTS;
 use crate::mesh::clock::Now;
 use crate::mesh::state::State;
-use crate::node::{PeerInfo, Source, TrackerRole, Way};
+use crate::wire::TrackerRole;
 
 /// How long after the last task between them a node is shown.
 const SHOWN: Duration = Duration::from_secs(600);

@@ -28,8 +28,7 @@ use super::throttle::Bucket;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
 use crate::limits::{MAX_PUNCHES, MAX_PUNCHING};
-use crate::node::TrackerRole;
-use crate::wire::{PunchError, PunchStart, draft};
+use crate::wire::{PunchError, PunchStart, TrackerRole, draft};
 
 /// Both nodes and the tracker list it.
 pub const FEATURE: &str = "punch";

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use crate::identity::NodeId;
+use crate::info::Source;
 use crate::mesh::peers::{Arrival, How};
-use crate::node::{Source, TrackerRole};
-use crate::wire::{Caps, Speaker};
+use crate::wire::{Caps, Speaker, TrackerRole};
 
 /// A connection to a tracker that helps.
 pub(in crate::mesh) fn arrival(tracker: &str, local: &str) -> Arrival {

@@ -15,8 +15,7 @@ use crate::mesh::peers::Peer;
 use crate::mesh::seen::Seen;
 use crate::mesh::state::State;
 use crate::mesh::throttle::Bucket;
-use crate::node::TrackerRole;
-use crate::wire::{Punch, WireError, draft};
+use crate::wire::{Punch, TrackerRole, WireError, draft};
 
 /// How long two nodes are not helped again, whichever of them asks.
 const PAIR: Duration = Duration::from_secs(30);

@@ -24,10 +24,10 @@ use super::conn_id::ConnId;
 use super::dialback::FEATURE;
 use super::state::{State, Timer};
 use crate::identity::NodeId;
+use crate::info::{Reachability, TrackerName, VerifiedAddr};
 use crate::limits::MAX_ADDRS;
-use crate::node::{Reachability, TrackerName, TrackerRole, VerifiedAddr};
 use crate::wire::dialback::dial_back;
-use crate::wire::{DialBackResult, ProbeNonce};
+use crate::wire::{DialBackResult, ProbeNonce, TrackerRole};
 
 use views::Asked;
 pub use views::Reach;

@@ -11,8 +11,7 @@ use crate::error::ErrorCode;
 use crate::identity::NodeId;
 use crate::limits::{Limits, MAX_VIEWS};
 use crate::mesh::{Action, Arrival, Config, ConnId, DIALBACK, How, Now, State, What};
-use crate::node::TrackerRole;
-use crate::wire::{Caps, DialBackResult, Message, ProbeNonce, Speaker, WireError};
+use crate::wire::{Caps, DialBackResult, Message, ProbeNonce, Speaker, TrackerRole, WireError};
 
 const PORT: u16 = 7878;
 
@@ -312,7 +311,7 @@ impl Published {
             bound: None,
             advertise: Vec::new(),
             dht: false,
-            sealing: crate::node::Sealing::Off,
+            sealing: crate::info::Sealing::Off,
             limits: Limits::default(),
         };
         set(&mut config);

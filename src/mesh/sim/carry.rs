@@ -7,8 +7,8 @@ use super::links::Why;
 use super::punch::Hole;
 use super::world::{Ev, N, World, ms};
 use crate::error::CloseReason;
+use crate::info::Activity;
 use crate::mesh::{Action, ConnId, Now, OnFull, State, What};
-use crate::node::Activity;
 use crate::seal::Message;
 use crate::wire::{Checked, Draft, Message as Wire, NotOpened, Object, Speaker, check, draft};
 

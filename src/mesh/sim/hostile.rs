@@ -374,7 +374,7 @@ fn a_flood_of_everything_stays_within_bounds() {
             interests: Vec::new(),
             addrs: Vec::new(),
             trackers: Vec::new(),
-            tracker: crate::node::TrackerRole::None,
+            tracker: crate::wire::TrackerRole::None,
             features: Vec::new(),
             version: String::new(),
             instance: "x".into(),

@@ -13,8 +13,7 @@ use crate::error::CloseReason;
 use crate::identity::NodeId;
 use crate::mesh::throttle::Bucket;
 use crate::mesh::{Arrival, ConnId, How};
-use crate::node::TrackerRole;
-use crate::wire::{Caps, Message, Object, ProbeNonce, Record, Speaker, draft};
+use crate::wire::{Caps, Message, Object, ProbeNonce, Record, Speaker, TrackerRole, draft};
 
 /// What a dial is for, and who is expected.
 #[derive(Clone, Debug)]
@@ -271,7 +270,7 @@ impl World {
                 (_, Why::Punched) => How::PUNCHED,
                 (true, _) => How::INBOUND,
                 (false, Why::Call(_, how)) => *how,
-                (false, Why::Configured(_)) => How::kept(crate::node::Source::Peer),
+                (false, Why::Configured(_)) => How::kept(crate::info::Source::Peer),
             },
             instance: Some(format!("{}-{}", other.0, other.1)),
             version: "sim".into(),

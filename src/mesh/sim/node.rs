@@ -10,14 +10,14 @@ use rand::rngs::StdRng;
 use super::work::Job;
 use super::world::{Ended, N};
 use crate::identity::{Identity, NodeId};
+use crate::info::Sealing;
 use crate::limits::Limits;
 use crate::mesh::access::Access;
 use crate::mesh::policy::Policy;
 use crate::mesh::redial::Redial;
 use crate::mesh::{CallEvent, Config, ConnId, DIALBACK, Now, State, TaskKey};
-use crate::node::{Sealing, TrackerRole};
 use crate::seal::Sealer;
-use crate::wire::SEALED;
+use crate::wire::{SEALED, TrackerRole};
 
 /// 2026-01-01, in milliseconds: when the virtual clock starts.
 const EPOCH_MS: u64 = 1_767_225_600_000;

@@ -104,12 +104,12 @@ impl Tasks {
         self.entries.len() + self.bare
     }
 
-    /// Whether a task ran, and its answer is no longer kept.
     /// Whether a task ran, or runs.
     pub fn is_known(&self, key: &TaskKey) -> bool {
         self.entries.contains_key(key) || self.is_bare(key)
     }
 
+    /// Whether a task ran, and its answer is no longer kept.
     pub(super) fn is_bare(&self, key: &TaskKey) -> bool {
         self.callers.get(&key.0).is_some_and(|c| c.bare.contains_key(&hash(&key.1)))
     }

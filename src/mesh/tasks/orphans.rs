@@ -22,7 +22,7 @@ const COPIES: Duration = Duration::from_secs(100);
 impl Entry {
     /// Whether what is said of the task goes over the connection to that node.
     fn goes_over(&self, key: &TaskKey, node: &NodeId) -> bool {
-        match &self.via {
+        match &self.trail.via {
             Some(tracker) => tracker == node,
             None => key.0 == *node,
         }
@@ -46,7 +46,7 @@ impl State {
         let due = now.mono.saturating_add(self.config.limits.caller_timeout);
         for key in self.running_where(|key, entry| entry.goes_over(key, node)) {
             let Some(entry) = self.tasks.entries.get_mut(&key) else { continue };
-            if entry.via.is_none() {
+            if entry.trail.via.is_none() {
                 entry.caller_run = instance.map(str::to_owned);
             } else if entry.repeated {
                 // Its copies tell, over whichever tracker they come.
@@ -69,7 +69,7 @@ impl State {
     pub(super) fn heard_of_caller(&mut self, key: &TaskKey, now: Now) {
         let Some(entry) = self.tasks.entries.get_mut(key) else { return };
         entry.caller_run = None;
-        if entry.answer.is_some() || entry.via.is_none() {
+        if entry.answer.is_some() || entry.trail.via.is_none() {
             return self.timers.cancel(&Timer::Orphan(key.clone()));
         }
         self.timers.set(Timer::Orphan(key.clone()), now.mono + COPIES.max(self.config.limits.caller_timeout));
@@ -79,7 +79,7 @@ impl State {
     pub(in crate::mesh) fn orphan_due(&mut self, key: &TaskKey, now: Now, out: &mut Vec<Action>) {
         let Some(entry) = self.tasks.entries.get(key).filter(|e| e.answer.is_none()) else { return };
         // A client that doesn't send again hears the answer all the same, if it, or its tracker, is back.
-        let (node, run) = match &entry.via {
+        let (node, run) = match &entry.trail.via {
             Some(tracker) if !entry.repeated => (tracker, None),
             Some(_) => return self.give_task_up(key, "the caller was not heard of any more", now, out),
             None => (&key.0, entry.caller_run.as_ref()),

@@ -27,8 +27,7 @@ use crate::error::CloseReason;
 use crate::identity::NodeId;
 use crate::mesh::ConnId;
 use crate::mesh::handshake::welcome;
-use crate::node::TrackerRole;
-use crate::wire::{Builder, Checked, Draft, Message, Object, TaskDraft};
+use crate::wire::{Builder, Checked, Draft, Message, Object, TaskDraft, TrackerRole};
 
 /// The time all clocks show.
 const NOW: i64 = 1_800_000_000;

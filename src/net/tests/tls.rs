@@ -266,3 +266,59 @@ async fn a_byte_that_is_changed_under_way_breaks_the_connection() {
     assert!(message.contains("the connection broke"), "{message}");
     assert!(notes.notes.lock().unwrap().messages.is_empty());
 }
+
+#[tokio::test]
+async fn what_comes_over_the_wire_is_paced_not_what_it_says() {
+    let (connection, notes, mut raw) = connected_by(encrypting(1, |c| {
+        c.limits.bytes_per_second = 256 * 1024;
+        c.limits.byte_burst = 1;
+    }))
+    .await;
+    let began = Instant::now();
+    // A byte in a record of its own is 23 on the wire: 0.1 MiB of text, and 0.3 MiB more than may come at once.
+    let mut said = vec![b' '; 100_000];
+    said.extend_from_slice(beat(1).raw());
+    said.push(b'\n');
+    let sending = tokio::spawn(async move {
+        for byte in said.chunks(1) {
+            raw.stream.write_all(byte).await.unwrap();
+        }
+        raw.stream.flush().await.unwrap();
+        raw
+    });
+    notes.wait(|n| (asks(n) == [1]).then_some(())).await;
+    assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+    drop((connection, sending.await.unwrap()));
+}
+
+#[tokio::test]
+async fn records_that_say_nothing_keep_no_connection_up() {
+    let (_connection, notes, _sending) = {
+        let server = serve(encrypting(1, |c| c.limits.idle_timeout = Duration::from_secs(2))).await;
+        let me = identity(2);
+        let (stream, ack) = introduced(server.addr, &me).await;
+        let mut tls = begin(stream, client(identity(1).id())).await.unwrap();
+        let auth = auth(&me, &nonce('x'), &ack).str("binding", &binding(&tls)).sign(&me, &[]);
+        tls.write_all(&[auth.raw(), &b"\n"[..]].concat()).await.unwrap();
+        tls.flush().await.unwrap();
+        let (connection, notes) = server.connection().await;
+        let sending = tokio::spawn(async move {
+            let (mut tcp, mut session) = tls.into_inner();
+            // One new key after the other, as fast as they go; few enough in a row that TLS itself bears it.
+            for _ in 0..30 {
+                session.refresh_traffic_keys().unwrap();
+                let mut out = Vec::new();
+                while session.wants_write() {
+                    session.write_tls(&mut out).unwrap();
+                }
+                if tcp.write_all(&out).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+        (connection, notes, sending)
+    };
+    let (reason, _) = notes.closed().await;
+    assert_eq!(reason, Some(CloseReason::Idle));
+}

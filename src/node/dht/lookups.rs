@@ -7,11 +7,11 @@ use tokio::time::timeout;
 use crate::discovery::dht::{Named, scope};
 use crate::error::CloseReason;
 use crate::identity::NodeId;
+use crate::info::Source;
 use crate::limits::LOOKUP_DIAL;
 use crate::mesh::{Action, How, LookupId, Wanted};
 use crate::node::builder::Dht;
 use crate::node::driver::{Shared, lock};
-use crate::node::info::Source;
 
 impl Shared {
     /// Asks the DHT for a lookup.

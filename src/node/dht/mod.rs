@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::builder::Dht;
 use super::driver::{Shared, lock};
-use super::info::DhtHealth;
 use crate::discovery::dht::Engine;
 use crate::error::Error;
+use crate::info::DhtHealth;
 use crate::mesh::LookupId;
 
 /// How often the DHT node is looked at while nothing happens: its table may have become empty.

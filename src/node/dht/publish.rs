@@ -174,7 +174,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::TrackerRole;
+    use crate::wire::TrackerRole;
 
     fn publication(capabilities: &[&str], port: u16, seq: u64) -> Publication {
         Publication {

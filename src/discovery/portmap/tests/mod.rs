@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::PortMap;
-use crate::node::PortMapping;
+use crate::info::PortMapping;
 
 const PORT: u16 = 7878;
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);

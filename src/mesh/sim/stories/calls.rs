@@ -1,8 +1,8 @@
 //! Calls: whom they go to, how they end.
 
 use crate::error::{Delivery, ErrorCode};
+use crate::info::Route;
 use crate::mesh::sim::*;
-use crate::node::Route;
 
 /// A caller and providers of "echo", connected.
 fn star(providers: usize) -> (World, N, Vec<N>) {

@@ -1,8 +1,8 @@
 //! Callers that are gone: nobody works for them until the deadline.
 
 use crate::error::ErrorCode;
+use crate::info::Route;
 use crate::mesh::sim::*;
-use crate::node::Route;
 
 /// A caller whose task takes ten minutes, and its provider.
 fn at_work() -> (World, N, N, (N, String)) {

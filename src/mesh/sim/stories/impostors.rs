@@ -6,8 +6,7 @@ use super::thousand::registered;
 use crate::identity::Identity;
 use crate::mesh::sim::node::ip;
 use crate::mesh::sim::*;
-use crate::node::TrackerRole;
-use crate::wire::{RecordDraft, draft};
+use crate::wire::{RecordDraft, TrackerRole, draft};
 
 /// With how many of the first three, the real trackers, a node is registered.
 fn with_real_ones(w: &World, n: N) -> usize {

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use crate::error::{CloseReason, ErrorCode};
+use crate::info::{PeerInfo, Route, Way};
 use crate::mesh::access::Access;
 use crate::mesh::sim::*;
-use crate::node::{PeerInfo, Route, Way};
 use crate::wire::{Object, draft};
 
 const TRACKER: N = 0;

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
+use crate::info::{Reachability, Route};
 use crate::mesh::sim::node::ip;
 use crate::mesh::sim::*;
-use crate::node::{Reachability, Route};
 
 fn addr(n: N) -> SocketAddr {
     SocketAddr::new(ip(n), 7000)

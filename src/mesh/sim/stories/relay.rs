@@ -1,8 +1,8 @@
 //! Trackers: nodes that can't reach each other.
 
 use crate::error::{Delivery, ErrorCode};
+use crate::info::Route;
 use crate::mesh::sim::*;
-use crate::node::Route;
 
 /// A tracker (0), and two nodes behind it that can't be dialled: a caller (1) and a provider (2).
 fn behind_a_tracker() -> World {

@@ -1,9 +1,9 @@
 //! What goes through trackers sealed: all that goes through them open does so too, and nothing is left open by mistake.
 
 use crate::error::{Delivery, ErrorCode};
+use crate::info::{Route, Sealing};
 use crate::mesh::sim::world::Faults;
 use crate::mesh::sim::*;
-use crate::node::{Route, Sealing};
 
 /// A tracker (0), and behind it a caller (1) and a provider (2) that can't be dialled.
 fn behind_a_tracker(a: Sealing, b: Sealing, limits: impl Fn(&mut crate::limits::Limits)) -> World {

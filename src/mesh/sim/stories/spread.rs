@@ -1,8 +1,8 @@
 //! How news spreads: records, queries, events.
 
 use crate::error::ErrorCode;
+use crate::info::Route;
 use crate::mesh::sim::*;
-use crate::node::Route;
 
 /// Nodes in a row, each connected to the next.
 fn chain(n: usize, spec: impl Fn(usize) -> Spec) -> World {

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::info::Route;
 use crate::mesh::sim::big::seeds;
 use crate::mesh::sim::*;
-use crate::node::Route;
 
 const TRACKERS: usize = 10;
 const NODES: usize = 1000;

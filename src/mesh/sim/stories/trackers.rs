@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::thousand::{is_whole, registered};
 use crate::error::{Delivery, ErrorCode};
 use crate::identity::Identity;
+use crate::info::Route;
 use crate::mesh::sim::*;
-use crate::node::{Route, TrackerRole};
-use crate::wire::{RecordDraft, draft};
+use crate::wire::{RecordDraft, TrackerRole, draft};
 
 /// Trackers that know the first of them.
 fn trackers(w: &mut World, n: usize) {

@@ -1,10 +1,12 @@
-//! What a node tells of itself, its peers and what happens to it.
+//! What a node tells of itself, its peers and what happens to it: values that the floors above hand to its owner.
 
+mod access;
 mod activity;
 mod configured;
 mod discovery;
 mod memory;
 mod reachability;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,27 +15,15 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::identity::NodeId;
-use crate::node::AccessStatus;
-use crate::wire::{Capability, CapabilityKind};
+use crate::wire::{Capability, CapabilityKind, TrackerRole};
 
+pub use access::{AccessFile, AccessFileState, AccessStatus, TaskRefusals};
 pub use activity::{Activity, Event};
 pub use configured::ConfiguredPeer;
 pub use discovery::{DhtHealth, DiscoveryHealth, DiscoveryState};
 pub use memory::MemoryInfo;
 pub use reachability::{PortMapping, Reachability, TrackerName, VerifiedAddr};
-
-/// Whether a node is a tracker, and for whom.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TrackerRole {
-    /// Not a tracker.
-    #[default]
-    None,
-    /// Anybody may register.
-    Public,
-    /// Only nodes on the allowlist may connect.
-    Private,
-}
+pub use ways::{Route, Sealing};
 
 /// How a node was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -258,7 +248,7 @@ pub struct Status {
     /// Its tracker role.
     pub tracker: TrackerRole,
     /// Whether what goes through trackers is sealed.
-    pub sealing: super::Sealing,
+    pub sealing: Sealing,
     /// Who is let in, and what was refused to the others.
     pub access: AccessStatus,
     /// What it provides.
