@@ -60,6 +60,7 @@ pub mod fuzzing;
 mod identity;
 mod info;
 pub mod limits;
+mod lru;
 mod memory;
 mod mesh;
 mod net;

@@ -15,7 +15,8 @@ pub(crate) fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Writes a file so that at every moment there is the old one or the new one, whole, for its owner only.
+/// Writes a file so that at every moment there is the old one or the new one, whole, for its owner only; through a
+/// power failure as well.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
@@ -26,7 +27,30 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     if written.is_err() {
         let _ = fs::remove_file(&draft);
     }
-    written
+    written?;
+    match path.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => sync_folder(Path::new(".")),
+        Some(folder) => sync_folder(folder),
+        None => Ok(()),
+    }
+}
+
+/// Makes a folder, and those it is in, for its owner only.
+pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+/// Makes the new name last through a power failure.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    fs::File::open(folder)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
 }
 
 /// Reads a file of at most so many bytes; `None` when there is none.

@@ -5,12 +5,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod mesh;
+#[path = "common/proc.rs"]
+mod proc;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use elo::{Context, Limits, Node, Task, TaskResult, Tracker};
 use mesh::{addr_of, eventually, node};
+use proc::{descriptors, memory_kib};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -31,17 +34,6 @@ async fn count(task: Task, context: Context) -> TaskResult {
 async fn hang(_: Task, context: Context) -> TaskResult {
     context.cancelled().await;
     Err("cancelled".into())
-}
-
-/// Kilobytes of this process in memory.
-fn rss() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-fn handles() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
 fn limits() -> Limits {
@@ -113,6 +105,7 @@ async fn nothing_is_left_over() {
     eventually("they meet", || caller.peers().len() == 2 && target.peers().len() == 2).await;
     let all = [&tracker, &target, &caller];
 
+    let own = std::process::id();
     let mut after = Vec::new();
     for _ in 0..3 {
         for _ in 0..ROUNDS {
@@ -125,7 +118,7 @@ async fn nothing_is_left_over() {
             })
             .await;
         }
-        after.push((rss(), handles()));
+        after.push((memory_kib(own, "VmRSS"), descriptors(own)));
     }
     // The first third fills what is kept by design.
     let [_, (memory, files), (memory_later, files_later)] = after[..] else { panic!("three thirds") };

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
+use common::proc::{descriptors, memory_kib};
 use common::{Home, Serve};
 use elo::{Context, Limits, Node, Task, TaskResult};
 use mesh::{eventually, node};
@@ -53,17 +54,6 @@ async fn count(task: Task, context: Context) -> TaskResult {
         context.chunk(json!(n)).await?;
     }
     Ok(Value::Null)
-}
-
-/// Kilobytes of a process in memory.
-fn rss(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-fn descriptors(pid: u32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
 fn limits() -> Limits {
@@ -174,9 +164,9 @@ impl Sample {
         let (pid, own) = (tracker.child.0.id(), std::process::id());
         Self {
             at,
-            tracker_kb: rss(pid),
+            tracker_kb: memory_kib(pid, "VmRSS"),
             tracker_fds: descriptors(pid),
-            nodes_kb: rss(own),
+            nodes_kb: memory_kib(own, "VmRSS"),
             nodes_fds: descriptors(own),
             tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
             calls: counts.calls.load(Ordering::Relaxed),

@@ -1,14 +1,13 @@
 //! Editing the access file: one id's line, and no other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 use super::{Entry, Fault, Verb, parse, read};
 use crate::identity::NodeId;
 use crate::limits::MAX_ACCESS_FILE;
-use crate::private_file::write_new;
+use crate::private_file::{create_folder, replace};
 
 /// The first lines of a new file.
 const HEADER: &str = "\
@@ -34,7 +33,7 @@ pub(crate) fn edit(path: &Path, nodes: &[NodeId], edit: Edit<'_>) -> Result<Befo
     let failed = |e| Fault::io("written", path)(e);
     let home = path.parent().filter(|p| !p.as_os_str().is_empty());
     if let Some(home) = home {
-        create_home(home).map_err(failed)?;
+        create_folder(home).map_err(failed)?;
     }
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".lock");
@@ -51,31 +50,9 @@ pub(crate) fn edit(path: &Path, nodes: &[NodeId], edit: Edit<'_>) -> Result<Befo
     if text.as_ref() != Some(&after) {
         // A link leads to the file: that is the one to be replaced.
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let mut draft = target.file_name().unwrap_or_default().to_owned();
-        draft.push(".draft");
-        let draft = target.with_file_name(draft);
-        // Left over by a crash: who holds the lock owns it.
-        let _ = fs::remove_file(&draft);
-        let written = write_new(&draft, after.as_bytes()).and_then(|()| fs::rename(&draft, &target));
-        if written.is_err() {
-            let _ = fs::remove_file(&draft);
-        }
-        written.map_err(failed)?;
-        #[cfg(unix)]
-        if let Some(folder) = target.parent() {
-            // Makes the new name last through a power failure.
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
-        }
+        replace(&target, after.as_bytes()).map_err(failed)?;
     }
     Ok(said)
-}
-
-fn create_home(home: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(home)
 }
 
 /// The text after an edit, and what it said before.

@@ -12,7 +12,7 @@ use rand::Rng;
 use zeroize::Zeroizing;
 
 use super::{Identity, IdentityError, NodeId, locked};
-use crate::private_file::write_new;
+use crate::private_file::{create_folder, sync_folder, write_new};
 
 /// The key file's name in a node's home folder.
 const NAME: &str = "identity.seed";
@@ -106,7 +106,7 @@ pub(super) fn store(
     if !force && path.symlink_metadata().is_ok() {
         return Err(IdentityError::Exists { path });
     }
-    create_home(home).map_err(|error| failed("create the folder", home, error))?;
+    create_folder(home).map_err(|error| failed("create the folder", home, error))?;
     let draft = draft_name(home);
     let result = write_draft(&draft, identity, passphrase)
         .map_err(|error| failed("write", &draft, error))
@@ -184,23 +184,6 @@ fn write_draft(draft: &Path, identity: &Identity, passphrase: Option<&str>) -> i
         Some(passphrase) => write_new(draft, locked::lock(identity, passphrase).as_bytes()),
         None => write_new(draft, Zeroizing::new(identity.to_pem()).as_bytes()),
     }
-}
-
-pub(super) fn create_home(home: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(home)
-}
-
-/// Makes the new name last through a power failure.
-pub(super) fn sync_folder(home: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    File::open(home)?.sync_all()?;
-    #[cfg(not(unix))]
-    let _ = home;
-    Ok(())
 }
 
 #[cfg(unix)]

@@ -1,6 +1,6 @@
 //! Who may ask for what, and how often: the owner's rules for the capabilities that a node serves.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorCode};
 use crate::identity::NodeId;
 use crate::info::TaskRefusals;
 use crate::limits::{MAX_ACCESS_ENTRIES, MAX_POLICIES, MAX_POLICY_CALLERS};
+use crate::lru::Lru;
 use crate::wire::{WireError, is_name, matches_pattern};
 
 /// Under which name refusals are counted that concern nothing this node provides.
@@ -305,11 +306,18 @@ pub(crate) fn check(serve_only: Option<&BTreeSet<NodeId>>, rules: &[Policy]) -> 
 
 /// How often callers have asked, by rule. The one that asked longest ago is forgotten for a new one, and may then ask anew
 /// as often as at its first time: who has many keys could do so anyway.
-#[derive(Debug, Default)]
-struct Callers {
-    buckets: HashMap<(usize, NodeId), (Bucket, u64)>,
-    order: BTreeMap<u64, (usize, NodeId)>,
-    asked: u64,
+struct Callers(Lru<(usize, NodeId), Bucket>);
+
+impl Default for Callers {
+    fn default() -> Self {
+        Self(Lru::new(MAX_POLICY_CALLERS))
+    }
+}
+
+impl std::fmt::Debug for Callers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Callers").field(&self.0.len()).finish()
+    }
 }
 
 impl Callers {
@@ -317,24 +325,14 @@ impl Callers {
     fn take(&mut self, rule: usize, caller: &NodeId, rate: Rate, now: Duration) -> Result<(), Duration> {
         let unit = rate.unit.seconds();
         let key = (rule, *caller);
-        self.asked += 1;
-        let mut bucket = match self.buckets.remove(&key) {
-            Some((bucket, at)) => {
-                self.order.remove(&at);
-                bucket
-            }
-            None => {
-                while self.buckets.len() >= MAX_POLICY_CALLERS {
-                    let Some((_, oldest)) = self.order.pop_first() else { break };
-                    self.buckets.remove(&oldest);
-                }
-                Bucket::new(rate.count, rate.count)
-            }
-        };
         // A bucket counts by the second: for it, a minute or an hour is one.
-        let taken = bucket.take(now / unit).map_err(|wait| wait.saturating_mul(unit));
-        self.buckets.insert(key, (bucket, self.asked));
-        self.order.insert(self.asked, key);
+        let take = |bucket: &mut Bucket| bucket.take(now / unit).map_err(|wait| wait.saturating_mul(unit));
+        if let Some(bucket) = self.0.get_mut(&key) {
+            return take(bucket);
+        }
+        let mut bucket = Bucket::new(rate.count, rate.count);
+        let taken = take(&mut bucket);
+        self.0.insert(key, bucket);
         taken
     }
 }
@@ -429,7 +427,7 @@ mod tests {
         for n in 0..MAX_POLICY_CALLERS as u32 + 100 {
             assert!(p.crowded(&id(n), "a", at(0)).is_none());
         }
-        assert_eq!((p.callers.buckets.len(), p.callers.order.len()), (MAX_POLICY_CALLERS, MAX_POLICY_CALLERS));
+        assert_eq!(p.callers.0.len(), MAX_POLICY_CALLERS);
         // The last ones are remembered.
         assert!(p.crowded(&id(MAX_POLICY_CALLERS as u32 + 99), "a", at(0)).is_some());
     }

@@ -5,7 +5,6 @@
 //! context, never while anything is sealed, opened or agreed on.
 
 mod context;
-mod lru;
 #[cfg(test)]
 mod tests;
 
@@ -18,11 +17,11 @@ use bytes::Bytes;
 use rand::CryptoRng;
 
 use self::context::{Context, Secret};
-use self::lru::Lru;
 use crate::identity::{Identity, NodeId};
 use crate::limits::{
     MAX_SEAL_CONTEXTS, MAX_SEAL_CONTEXTS_OF_ONE, MAX_SEAL_KEYS, SEAL_CONTEXT_FOR, SEAL_CONTEXT_MESSAGES,
 };
+use crate::lru::Lru;
 use crate::wire::{Envelope, NotOpened, Object, SealKey, Sealed, SealedKind};
 
 /// How often what is old is looked for.

@@ -9,6 +9,8 @@ use tokio::net::TcpStream;
 
 use crate::attacker::{Attacker, LAIR, auth, connect_from, hello};
 use crate::canon::Key;
+#[cfg(target_os = "linux")]
+use crate::common::proc::{descriptors, memory_kib};
 use crate::common::{Home, Serve};
 use crate::mesh::{addr_of, meets, node};
 use crate::stage::{Stage, Steady, eventually};
@@ -132,19 +134,6 @@ async fn a_line_without_end_costs_its_sender_the_connection_and_nobody_memory() 
     stage.unharmed().await;
 }
 
-/// The memory a process has in use, in KiB.
-#[cfg(target_os = "linux")]
-fn resident_kib(node: &Serve) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.child.0.id())).unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-#[cfg(target_os = "linux")]
-fn descriptors(node: &Serve) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", node.child.0.id())).unwrap().count()
-}
-
 /// Ways to be turned away: a stranger at a private tracker, a bad signature, no JSON, another protocol, half a hello.
 #[cfg(target_os = "linux")]
 async fn be_rejected(addr: &str, n: usize, keys: &[Key]) {
@@ -197,7 +186,7 @@ async fn ten_thousand_rejected_peers_cost_no_memory() {
     let ways = vec![(provider.id().to_string(), None), (provider.id().to_string(), Some(process.id()))];
     let steady = Steady::begin(&caller, ways);
     steady.goes_on().await;
-    let before_fds = descriptors(&process);
+    let before_fds = descriptors(process.child.0.id());
     let mut resident = Vec::new();
     for (from, count) in [(0, ROUNDS[0]), (ROUNDS[0], ROUNDS[1])] {
         let mut at_once = tokio::task::JoinSet::new();
@@ -214,8 +203,8 @@ async fn ten_thousand_rejected_peers_cost_no_memory() {
         while let Some(done) = at_once.join_next().await {
             done.unwrap();
         }
-        eventually("the connections are gone", || descriptors(&process) <= before_fds).await;
-        resident.push(resident_kib(&process));
+        eventually("the connections are gone", || descriptors(process.child.0.id()) <= before_fds).await;
+        resident.push(memory_kib(process.child.0.id(), "VmRSS"));
     }
     println!("resident after {ROUNDS:?} rejected peers: {resident:?} KiB");
     // What an allocator keeps is kept once: the later eight thousand may not cost more than a little of it.

@@ -5,6 +5,8 @@ use std::time::Duration;
 use elo::{MemoryInfo, NodeId};
 
 use crate::common::Home;
+#[cfg(target_os = "linux")]
+use crate::common::proc::memory_kib;
 use crate::mesh::{addr_of, eventually};
 use crate::raw::{Raw, announce, record, sign, sign_flood};
 use crate::target::{Target, limited};
@@ -170,14 +172,6 @@ async fn at_the_end_of_the_budget_nobody_new_gets_in_and_who_is_in_stays() {
     target.unharmed().await;
 }
 
-/// What `/proc` says of a process's memory, in bytes.
-#[cfg(target_os = "linux")]
-fn resident(pid: u32, what: &str) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|l| l.starts_with(what)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * KIB
-}
-
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_process_stays_small_under_real_load_and_recovers() {
@@ -185,7 +179,7 @@ async fn the_process_stays_small_under_real_load_and_recovers() {
     home.write("elo.toml", "agent = 'echo'\n[limits]\nmemory_budget = '32 MiB'\nwrite_timeout = '30s'\n");
     let serve = home.serve(&[]);
     let (addr, peer, pid) = (serve.addr(), serve.id().parse().unwrap(), serve.child.0.id());
-    let at_rest = resident(pid, "VmRSS");
+    let at_rest = memory_kib(pid, "VmRSS") as usize * KIB;
     let mut other = Raw::connect_to(&addr, peer, ELSEWHERE).await.unwrap();
 
     // 90 MiB of messages that don't end, and 90 MiB of answers that nobody reads.
@@ -208,7 +202,7 @@ async fn the_process_stays_small_under_real_load_and_recovers() {
         flood.push(raw);
     }
     other.heard().await;
-    let most = resident(pid, "VmHWM");
+    let most = memory_kib(pid, "VmHWM") as usize * KIB;
     // The budget, once more for what the allocator keeps and the system's buffers, and the program itself.
     assert!(most < at_rest + 2 * 32 * MIB, "{} MiB at rest, {} MiB at most", at_rest / MIB, most / MIB);
 

@@ -1,6 +1,9 @@
 //! What the tests with real processes share: a home, a command that can't hang, a node that can't outlive its test.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod proc;
+pub mod terminal;
+
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::common::proc::descriptors;
 use super::common::{Home, Serve};
 use super::mesh::{eventually, node};
 use super::{answered, until};
@@ -27,7 +28,7 @@ async fn a_node_without_descriptors_serves_its_peers_and_recovers() {
     let (id, addr) = (provider.id(), provider.addr());
     let peer = node("peer").peer(addr.clone()).start().await.unwrap();
     eventually("they meet", || peer.peers().len() == 1).await;
-    let used = || std::fs::read_dir(format!("/proc/{}/fd", provider.child.0.id())).unwrap().count();
+    let used = || descriptors(provider.child.0.id());
     let connect = || TcpStream::connect(&addr).unwrap();
     let mut held: Vec<TcpStream> = Vec::new();
     for round in 0..5 {

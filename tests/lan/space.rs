@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::common::proc::memory_kib;
 use super::common::{Home, Serve, eventually, run};
 use super::spaces;
 
@@ -124,17 +125,10 @@ impl Drop for Space {
 
 /// Kilobytes of a node in memory now.
 pub fn rss_kb(node: &Serve) -> u64 {
-    memory(node, "VmRSS:")
+    memory_kib(node.child.0.id(), "VmRSS")
 }
 
 /// The most it has had so far.
 pub fn most_rss_kb(node: &Serve) -> u64 {
-    memory(node, "VmHWM:")
-}
-
-fn memory(node: &Serve, what: &str) -> u64 {
-    // `ip netns exec` becomes what it runs.
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.child.0.id())).unwrap();
-    let line = status.lines().find(|l| l.starts_with(what)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    memory_kib(node.child.0.id(), "VmHWM")
 }

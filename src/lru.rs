@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
 /// At most `cap` entries.
-pub(super) struct Lru<K, V> {
+pub(crate) struct Lru<K, V> {
     entries: HashMap<K, (u64, V)>,
     order: BTreeMap<u64, K>,
     tick: u64,
@@ -12,12 +12,12 @@ pub(super) struct Lru<K, V> {
 }
 
 impl<K: Clone + Eq + Hash, V> Lru<K, V> {
-    pub(super) fn new(cap: usize) -> Self {
+    pub(crate) fn new(cap: usize) -> Self {
         Self { entries: HashMap::new(), order: BTreeMap::new(), tick: 0, cap: cap.max(1) }
     }
 
     /// An entry, which counts as used.
-    pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+    pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         let (tick, value) = self.entries.get_mut(key)?;
         self.order.remove(tick);
         self.tick += 1;
@@ -26,7 +26,7 @@ impl<K: Clone + Eq + Hash, V> Lru<K, V> {
         Some(value)
     }
 
-    pub(super) fn insert(&mut self, key: K, value: V) {
+    pub(crate) fn insert(&mut self, key: K, value: V) {
         self.tick += 1;
         if let Some((tick, _)) = self.entries.insert(key.clone(), (self.tick, value)) {
             self.order.remove(&tick);
@@ -39,7 +39,7 @@ impl<K: Clone + Eq + Hash, V> Lru<K, V> {
         }
     }
 
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
         let order = &mut self.order;
         self.entries.retain(|key, (tick, value)| {
             let kept = keep(key, value);
@@ -50,7 +50,7 @@ impl<K: Clone + Eq + Hash, V> Lru<K, V> {
         });
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 }
