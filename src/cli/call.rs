@@ -48,7 +48,7 @@ pub(super) struct CallArgs {
     /// Send through this tracker: its name, its id or the beginning of it
     #[arg(long, value_name = "TRACKER", value_parser = values::node, allow_hyphen_values = true)]
     via: Option<String>,
-    /// Rather fail than go to another node when only a tracker says that the first one has not got the task
+    /// Rather fail than go to another node once a tracker has had the task: it could have it done twice
     #[arg(long)]
     once: bool,
     /// Go through a short-lived node connected to this peer; may be repeated
