@@ -97,6 +97,16 @@ fn allowed_and_denied_ids_are_so_by_any_key_of_theirs() {
     assert_eq!(private_node.event("peer_connected")["node_id"], node.id().as_str());
     let refused = node.event("dial_failed");
     assert!(refused["message"].as_str().unwrap().contains("denied"), "{refused}");
+    // Who was followed is told, by the running node and by the home alone.
+    let new = id(&home);
+    let followed = |home: &Home| {
+        let listed = home.run(["access", "--json"]).json_lines();
+        listed.iter().any(|e| e["access"] == "replaced" && e["node_id"] == old.as_str() && e["new"] == new.as_str())
+    };
+    eventually("it is listed", || followed(&private));
+    let text = private.run(["access"]).ok();
+    assert!(text.contains(&format!("  {old} is now\n  {new}\n")), "{text}");
+    assert!(text.lines().skip(1).all(|line| line.chars().count() < 80), "{text}");
     assert_eq!(refused["peer"].as_str().unwrap(), public_node.addr());
     public.run(["revoke", &format!(" {old}")]).ok();
     public_node.event("peer_connected");
@@ -140,6 +150,8 @@ fn a_revocation_is_kept_offline_and_published_later_by_somebody_else() {
     tracker.run(["stop"]).ok();
     assert_eq!(tracker_node.ended().0, 0);
     assert_eq!(mode(tracker.file("keylife.json")), 0o600);
+    let text = tracker.run(["access"]).ok();
+    assert!(text.contains(&format!("  {name}  # laptop stolen\n")), "{text}");
     let tracker_node = tracker.serve(&["--tracker"]);
     let ran = bad.run(["call", "ping", "--peer", &tracker_node.addr()]);
     // The running node's own key is in use: this one goes with a fresh one, and is let in.
@@ -161,6 +173,7 @@ fn a_node_that_revokes_itself_stops_and_does_not_come_back() {
     home.run(["revoke", "--self", "--yes"]).ok();
     assert_eq!(node.ended().0, 0);
     assert_eq!(peer.event("id_revoked")["node_id"], name.as_str());
+    assert!(home.run(["status"]).stdout.contains("revoked: nobody will talk to it"));
     home.run(["serve", "--port", "0", "--bind", "127.0.0.1"]).failed(2, "needs a new key");
     home.run(["init", "--force"]).ok();
     let node = home.serve(&["--peer", &peer.addr()]);

@@ -15,7 +15,10 @@ fn the_prompt_takes_commands() {
     if !has_python() {
         return;
     }
-    let home = Home::new();
+    let (home, other) = (Home::new(), Home::new());
+    other.run(["init"]).ok();
+    let denied = other.run(["id"]).ok().trim().to_owned();
+    let deny = format!("deny {denied} # floods us\r");
     let steps = json!([
         ["expect", "ready: box"],
         ["expect", "elo> "],
@@ -31,6 +34,14 @@ fn the_prompt_takes_commands() {
         ["expect", "null"],
         ["send", "dance\r"],
         ["expect", "unknown command"],
+        ["send", "deny abc\r"],
+        ["expect", "elo: deny ID"],
+        ["send", deny],
+        ["expect", "the running node has taken it"],
+        ["send", "access\r"],
+        ["expect", "# floods us"],
+        ["send", "revoke\r"],
+        ["expect", "which node?"],
         ["send", "ca\t"],
         ["send", "\u{15}cap\t\r"],
         ["expect", "agent"],
@@ -39,6 +50,7 @@ fn the_prompt_takes_commands() {
         ["code", 0]
     ]);
     sit(&home, SERVE, &steps).ok();
+    assert!(std::fs::read_to_string(home.file("access")).unwrap().contains(&format!("deny {denied}  # floods us")));
     let history = std::fs::read_to_string(home.file("history")).unwrap();
     assert!(history.contains("call echo"), "{history}");
     assert_eq!(common::mode(home.file("history")), 0o600);

@@ -93,8 +93,12 @@ impl FileSettings {
             let word: &str = key.get_ref();
             let Some(key) = KEYS.iter().find(|k| **k == word).copied() else {
                 let near = text::closest(word, KEYS);
-                let advice = near
-                    .map_or_else(|| format!("the keys are {}", KEYS.join(", ")), |k| format!("did you mean {k:?}?"));
+                let advice = match (word, near) {
+                    ("require-tls" | "no-tls", _) => "say tls = \"required\" or tls = \"off\"".to_owned(),
+                    ("require-sealed" | "no-sealed", _) => "say sealed = \"required\" or sealed = \"off\"".to_owned(),
+                    (_, Some(near)) => format!("did you mean {near:?}?"),
+                    _ => format!("the keys are {}", KEYS.join(", ")),
+                };
                 return Err(at(line, format!("unknown key {word:?}; {advice}")));
             };
             if key == "limits" {

@@ -410,6 +410,8 @@ mod tests {
             ("--require-tls --legacy", "", "--legacy doesn't go with --require-tls"),
             ("--legacy", "tls = 'required'", "--legacy doesn't go with --require-tls"),
             ("", "tls = 'on'", "elo.toml:1: tls"),
+            ("", "require-tls = true", "say tls = \"required\""),
+            ("", "no-sealed = true", "say sealed = \"required\" or"),
         ] {
             let failure = merge(line, file).unwrap_err();
             assert_eq!(failure.exit, 2, "{line} {file}");

@@ -11,7 +11,7 @@ use crate::attacker::{Attacker, LAIR, auth, connect_from, hello};
 use crate::canon::Key;
 #[cfg(target_os = "linux")]
 use crate::common::proc::{descriptors, memory_kib};
-use crate::common::{Home, Serve};
+use crate::common::Home;
 use crate::mesh::{addr_of, meets, node};
 use crate::stage::{Stage, Steady, eventually};
 

@@ -360,6 +360,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_was_followed_and_who_was_revoked_stand_below_the_lists() {
+        let entries = [
+            json!({"access": "replaced", "node_id": "old", "new": "new", "share": "named"}),
+            json!({"access": "revoked", "node_id": "void", "reason": "lo\u{1b}st", "share": "met"}),
+            json!({"access": "revoked", "node_id": "stranger", "reason": "", "share": "other"}),
+            json!({"access": "deny", "node_id": "abc", "source": "settings", "line": null, "note": ""}),
+        ];
+        let text = access(&entries);
+        assert!(text.starts_with("deny   abc  settings\n"), "{text}");
+        assert!(text.contains("  old is now\n  new\n") && text.contains("  void  # lo\u{fffd}st\n"), "{text}");
+        assert!(text.contains("1 statement is kept") && !text.contains("stranger"), "{text}");
+        assert_eq!(access(&[]), "nobody is allowed or denied by name\n");
+    }
+
+    #[test]
     fn names_from_other_nodes_are_harmless() {
         let evil = "ev\u{1b}[31mil\nname";
         let peer = json!({"node_id": "abcdefghijklmnop", "name": evil, "proven": false, "addr": "1.2.3.4:5", "inbound": true,
