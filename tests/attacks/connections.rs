@@ -9,9 +9,9 @@ use tokio::net::TcpStream;
 
 use crate::attacker::{Attacker, LAIR, auth, connect_from, hello};
 use crate::canon::Key;
+use crate::common::Home;
 #[cfg(target_os = "linux")]
 use crate::common::proc::{descriptors, memory_kib};
-use crate::common::Home;
 use crate::mesh::{addr_of, meets, node};
 use crate::stage::{Stage, Steady, eventually};
 
