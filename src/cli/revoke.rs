@@ -26,11 +26,11 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 const AFTER_HELP: &str = "\
 Examples:
-  elo revoke ID                                   takes back `elo allow ID` or `elo deny ID`
-  elo revoke --self --reason 'laptop stolen'      tells everybody, for good
-  elo revoke --self --out revocation.json         makes the statement and tells nobody
-  elo revoke --statement revocation.json --peer HOST   tells everybody later, without the key
-  elo revoke --self --key ~/.elo/identity.seed.bak-1   ends a key that was rotated away
+  elo revoke ID                                 takes back allow or deny
+  elo revoke --self --reason 'laptop stolen'    tells everybody, for good
+  elo revoke --self --out revocation.json       makes it, and tells nobody
+  elo revoke --statement revocation.json        tells everybody, without the key
+  elo revoke --self --key identity.seed.bak-1   ends a key rotated away
 
 With ids: their lines are taken out of HOME/access, and a running node takes that at once.
 
