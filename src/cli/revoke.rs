@@ -29,7 +29,7 @@ Examples:
   elo revoke ID                                 takes back allow or deny
   elo revoke --self --reason 'laptop stolen'    tells everybody, for good
   elo revoke --self --out revocation.json       makes it, and tells nobody
-  elo revoke --statement revocation.json        tells everybody, without the key
+  elo revoke --statement revocation.json        tells all, without the key
   elo revoke --self --key identity.seed.bak-1   ends a key rotated away
 
 With ids: their lines are taken out of HOME/access, and a running node takes that at once.
