@@ -10,16 +10,11 @@ use tokio::task::JoinHandle;
 
 use crate::attacker::PATIENCE;
 use crate::canon::Key;
-use crate::mesh::{addr_of, meets, node};
+use crate::mesh::{addr_of, eventually_within, meets, node};
 
 /// Waits for a condition; panics with its name when it doesn't come.
-pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let looking = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    assert!(tokio::time::timeout(PATIENCE, looking).await.is_ok(), "waited in vain: {what}");
+pub async fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    eventually_within(PATIENCE, what, condition).await;
 }
 
 pub async fn echo(task: Task, _: Context) -> TaskResult {

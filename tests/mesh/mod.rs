@@ -44,13 +44,18 @@ pub async fn meets(node: &Node, others: &[&Node]) {
 }
 
 /// Waits for a condition; panics with its name after 20 s.
-pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub async fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    eventually_within(Duration::from_secs(20), what, condition).await;
+}
+
+/// The same with another patience.
+pub async fn eventually_within(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let looking = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(20), looking).await.is_ok(), "waited in vain: {what}");
+    assert!(tokio::time::timeout(patience, looking).await.is_ok(), "waited in vain: {what}");
 }
 
 /// Waits until what a node knows of a capability's providers is as wanted, and gives it.
