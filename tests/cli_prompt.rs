@@ -29,7 +29,7 @@ fn the_prompt_takes_commands() {
         ["send", "peers\r"],
         ["expect", "no peers are connected"],
         ["send", "call echo {\"n\": 1}\r"],
-        ["expect", "\"n\": 1"],
+        ["expect", "\"n\": 1\r\n}"],
         ["send", "call echo\r"],
         ["expect", "null"],
         ["send", "dance\r"],
@@ -55,6 +55,25 @@ fn the_prompt_takes_commands() {
     assert!(history.contains("call echo"), "{history}");
     assert_eq!(common::mode(home.file("history")), 0o600);
     assert!(!home.file("node.sock").exists());
+}
+
+#[test]
+fn several_lines_pasted_at_once_are_all_taken() {
+    if !has_python() {
+        return;
+    }
+    let home = Home::new();
+    let steps = json!([
+        ["expect", "elo> "],
+        ["send", "call echo 111\rcall echo 222\rcall echo 333\r"],
+        ["expect", "task echo for"],
+        ["expect", "task echo for"],
+        ["expect", "task echo for"],
+        ["send", "quit\r"],
+        ["expect", "stopping"],
+        ["code", 0]
+    ]);
+    sit(&home, SERVE, &steps).ok();
 }
 
 #[test]

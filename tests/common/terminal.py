@@ -6,7 +6,7 @@ itself with the code of ["code", N], and the terminal must be as it was. Prints 
 import json, os, pty, select, signal, sys, termios, time
 
 steps, command = json.loads(sys.argv[1]), sys.argv[2:]
-deadline = time.time() + 30
+deadline = time.time() + 20
 pid, terminal = pty.fork()
 if pid == 0:
     # The command can do nothing before the parent knows how its terminal looked.
