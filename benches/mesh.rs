@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 const IN_FLIGHT: u64 = 64;
 
 async fn echo(task: Task, _: elo::Context) -> TaskResult {
-    Ok(task.payload)
+    Ok(task.payload.into())
 }
 
 fn payload() -> Value {

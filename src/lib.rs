@@ -89,8 +89,8 @@ pub use mesh::policy::{Policy, Rate};
 #[cfg(feature = "lan")]
 pub use node::Lan;
 pub use node::{
-    ActivityStream, Builder, Call, CallHandle, ChunkError, Context, Dht, Node, NotSent, Outcome, Payload, Published,
-    Search, Subscription, Task, TaskError, TaskResult, Timings, Tracker,
+    ActivityStream, Builder, Call, CallHandle, ChunkError, Context, Dht, Json, Node, NotSent, Outcome, Payload,
+    Published, Search, Subscription, Task, TaskError, TaskResult, Timings, Tracker,
 };
 pub use wire::{Capability, CapabilityKind, TrackerRole};
 

@@ -14,7 +14,7 @@ use mesh::{addr_of, eventually, meets, node, peered};
 use serde_json::{Value, json};
 
 async fn echo(task: Task, _: Context) -> Result<Value, TaskError> {
-    Ok(task.payload)
+    Ok(task.payload.into())
 }
 
 /// Works until it is stopped.

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 const SOON: Duration = Duration::from_secs(15);
 
 async fn echo(task: Task, _: Context) -> TaskResult {
-    Ok(task.payload)
+    Ok(task.payload.into())
 }
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {

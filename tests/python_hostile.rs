@@ -18,7 +18,7 @@ use python::{Python, is_on, legacy, provides, unproven};
 use serde_json::{Value, json};
 
 async fn echo(task: Task, _: Context) -> TaskResult {
-    Ok(task.payload)
+    Ok(task.payload.into())
 }
 
 fn hello(node_id: &str, agents: &[&str]) -> Value {
@@ -43,7 +43,7 @@ async fn counting() -> (Node, Arc<AtomicUsize>, Python) {
     let counter = Arc::clone(&ran);
     let handler = move |task: Task, _: Context| {
         counter.fetch_add(1, Ordering::SeqCst);
-        async move { TaskResult::Ok(task.payload) }
+        async move { TaskResult::Ok(task.payload.into()) }
     };
     let ours = legacy("ours").agent("count").handler("count", handler).start().await.unwrap();
     let mut frames = Python::frames(&ours).await;

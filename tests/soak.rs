@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 const ROUNDS: usize = 25;
 
 async fn echo(task: Task, _: Context) -> TaskResult {
-    Ok(task.payload)
+    Ok(task.payload.into())
 }
 
 async fn count(task: Task, context: Context) -> TaskResult {

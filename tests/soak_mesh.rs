@@ -46,7 +46,7 @@ const WARM_CALLS: u64 = 10;
 const FILLS: u64 = 300;
 
 async fn echo(task: Task, _: Context) -> TaskResult {
-    Ok(task.payload)
+    Ok(task.payload.into())
 }
 
 async fn count(task: Task, context: Context) -> TaskResult {

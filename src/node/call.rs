@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::Node;
 use super::driver::{Shared, lock};
+use super::json::Json;
 use super::payload::PayloadError;
 use crate::error::{Attempt, CallError, Delivery, ErrorCode};
 use crate::identity::NodeId;
@@ -39,8 +40,8 @@ pub struct Timings {
 pub struct Outcome {
     /// The task's id.
     pub id: String,
-    /// The answer. Integers beyond 64 bits lose digits here; [`payload_json`](Self::payload_json) keeps them.
-    pub payload: Value,
+    /// The answer.
+    pub payload: Json,
     /// Who answered: its signature over the result was checked.
     pub responder: NodeId,
     /// The name the responder gives itself.
@@ -64,14 +65,12 @@ pub struct Outcome {
     pub timings: Timings,
     /// What was tried, in order.
     pub tried: Vec<Attempt>,
-    #[serde(skip)]
-    pub(crate) payload_text: Bytes,
 }
 
 impl Outcome {
     /// The payload's JSON text, digit for digit as the responder wrote it.
     pub fn payload_json(&self) -> &str {
-        std::str::from_utf8(&self.payload_text).unwrap_or("null")
+        self.payload.text()
     }
 
     /// The payload as a type of one's own.
@@ -80,7 +79,7 @@ impl Outcome {
     ///
     /// The answer is not what `T` expects.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_slice(&self.payload_text)
+        serde_json::from_slice(self.payload.bytes())
     }
 }
 
@@ -356,7 +355,7 @@ impl CallHandle {
 fn outcome_of(id: String, done: CallDone) -> Outcome {
     Outcome {
         id,
-        payload: serde_json::from_slice(&done.payload).unwrap_or_default(),
+        payload: Json::new(done.payload),
         responder: done.responder,
         responder_name: done.responder_name,
         route: done.route,
@@ -371,7 +370,6 @@ fn outcome_of(id: String, done: CallDone) -> Outcome {
             total_ms: millis(done.timings[2]),
         },
         tried: done.tried,
-        payload_text: done.payload,
     }
 }
 

@@ -101,6 +101,8 @@ pub(crate) struct Shared {
     pub(crate) calls: Mutex<HashMap<String, mpsc::Sender<CallEvent>>>,
     pub(crate) finds: Mutex<HashMap<String, mpsc::Sender<SearchNews>>>,
     pub(crate) tasks: Mutex<HashMap<TaskKey, RunningTask>>,
+    /// Rings when there is a first task that runs.
+    pub(crate) tasks_begin: Notify,
     pub(crate) subscribers: Subscribers,
     pub(crate) activity: broadcast::Sender<Activity>,
     pub(crate) peers_changed: watch::Sender<u64>,
@@ -223,6 +225,7 @@ impl Shared {
             calls: Mutex::default(),
             finds: Mutex::default(),
             tasks: Mutex::default(),
+            tasks_begin: Notify::new(),
             subscribers: Subscribers::default(),
             activity: broadcast::channel(ACTIVITY).0,
             peers_changed: watch::channel(0).0,

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::error::ErrorCode;
 use crate::limits::{MAX_JSON_DEPTH, MAX_PAYLOAD};
-use crate::wire::{JsonError, canonicalize_json, canonicalize_value};
+use crate::wire::{JsonError, canonicalize_json, canonicalize_value, is_canonical};
 
 /// How many levels of nesting a message and a relay put around a payload, with one to spare.
 const AROUND: usize = 4;
@@ -45,6 +45,34 @@ pub(crate) fn from_json(text: &str) -> Result<Bytes, PayloadError> {
         return Err(PayloadError::TooLarge { size: text.len() });
     }
     fits(respell(&canonicalize_json(text.as_bytes())?))
+}
+
+/// Of JSON that came from another node. Most of it is as it must be, and is not copied.
+pub(crate) fn from_raw(json: Bytes) -> Result<Bytes, PayloadError> {
+    if json.len() <= MAX_PAYLOAD && is_canonical(&json) && !has_floats(&json) && depth(&json) + AROUND <= MAX_JSON_DEPTH
+    {
+        return Ok(json);
+    }
+    from_json(std::str::from_utf8(&json).unwrap_or_default())
+}
+
+/// Whether there is anything to respell.
+fn has_floats(json: &[u8]) -> bool {
+    let (mut in_string, mut escaped, mut last) = (false, false, b' ');
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            // `e` is also in `true` and `false`, and `-0` is a number of its own.
+            b'.' | b'E' if !in_string => return true,
+            b'e' if !in_string && last.is_ascii_digit() => return true,
+            b'0' if !in_string && last == b'-' => return true,
+            _ => {}
+        }
+        last = *byte;
+    }
+    false
 }
 
 /// Writes the floats of canonical JSON as Python would print them: a node of the Python package checks a signature by

@@ -1,18 +1,24 @@
 //! Running a task's handler, and what becomes of it.
 
+use std::any::Any;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::json;
-use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::call::CallParts;
 use super::context::Context;
 use super::driver::{Shared, lock};
+use super::json::Json;
 use super::payload;
 use super::task::{BoxHandler, Payload, Task, TaskError, TaskResult, boxed};
 use super::threads;
@@ -27,6 +33,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// others hold them all, and then another node may be asked.
 const BEGIN: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether a task has waited too long to begin, or to end.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// A task whose handler has not come back.
 #[derive(Debug)]
 pub(crate) struct RunningTask {
@@ -34,40 +43,113 @@ pub(crate) struct RunningTask {
     pub(crate) token: CancellationToken,
     /// Notified when chunks may be sent again.
     pub(crate) credit: Arc<Notify>,
+    /// Set by the handler that begins, or by who has waited long enough for it to begin.
+    begins: Arc<AtomicBool>,
+    since: Instant,
+    /// When it was first seen that nobody waits for it any more.
+    over: Option<Instant>,
+    /// Drops the handler where it awaits.
+    work: Option<AbortHandle>,
+    /// The node has not stopped while this is there.
+    _counted: TaskTrackerToken,
 }
 
 impl Shared {
     /// Hands a task to its handler, on a tokio task of its own.
     pub(crate) fn run_task(&self, key: TaskKey, task: TaskToRun) {
         let Some(shared) = self.strong() else { return };
+        let Some((handler, own)) = self.handler_for(&task) else {
+            let message = format!("{:?} is announced here, but nothing answers it", task.capability);
+            let body = Err(WireError::new(ErrorCode::UnknownCapability, message));
+            return self.with(|state, now, out| state.finish_task(&key, body, now, out));
+        };
         let token = self.stop.child_token();
         let credit = Arc::new(Notify::new());
-        let running = RunningTask { token: token.clone(), credit: Arc::clone(&credit) };
-        lock(&self.tasks).insert(key.clone(), running);
+        let begins = Arc::new(AtomicBool::new(false));
+        let running = RunningTask {
+            token: token.clone(),
+            credit: Arc::clone(&credit),
+            begins: Arc::clone(&begins),
+            since: Instant::now(),
+            over: None,
+            work: None,
+            _counted: self.spawned.token(),
+        };
+        let first = {
+            let mut tasks = lock(&self.tasks);
+            let first = tasks.is_empty();
+            tasks.insert(key.clone(), running);
+            first
+        };
+        if first {
+            self.tasks_begin.notify_one();
+        }
         let context = Context {
             shared: Arc::clone(&shared),
             key: key.clone(),
             conn: task.conn,
-            token: token.clone(),
+            token,
             credit,
             deadline: self.instant(task.deadline),
             caller: task.caller,
         };
-        self.spawn(async move {
-            let body = match shared.handler_for(&task) {
-                Some((handler, own)) => {
-                    // What is built in never blocks, and is answered also when every handler does.
-                    let elsewhere = (shared.apart && own).then(threads::handlers).flatten();
-                    guarded(handler, into_task(task), context, &token, elsewhere).await
+        // The answer is made, signed and sent where the handler ran: going back to another thread would cost as much
+        // as the signature.
+        let work = {
+            let over = Over { shared, key: key.clone(), body: None };
+            async move {
+                if begins.swap(true, Ordering::AcqRel) {
+                    return;
                 }
-                None => Err(WireError::new(
-                    ErrorCode::UnknownCapability,
-                    format!("{:?} is announced here, but nothing answers it", task.capability),
-                )),
-            };
-            lock(&shared.tasks).remove(&key);
-            shared.with(|state, now, out| state.finish_task(&key, body, now, out));
-        });
+                over.with(match caught(threads::watched(handler, into_task(task), context)).await {
+                    Ok(result) => to_body(result),
+                    Err(panic) => Err(panicked(&*panic)),
+                });
+            }
+        };
+        // What is built in never blocks, and is answered also when every handler does.
+        let elsewhere = (self.apart && own).then(threads::handlers).flatten();
+        let work = elsewhere.unwrap_or(&self.runtime).spawn(work).abort_handle();
+        if let Some(running) = lock(&self.tasks).get_mut(&key) {
+            running.work = Some(work);
+        }
+    }
+
+    /// What came of a task, unless it was given up.
+    fn task_over(&self, key: &TaskKey, body: Result<Bytes, WireError>) {
+        // Whoever takes it out answers it.
+        let Some(counted) = lock(&self.tasks).remove(key) else { return };
+        self.with(|state, now, out| state.finish_task(key, body, now, out));
+        drop(counted);
+    }
+
+    /// Gives up tasks that no thread was free for, and those that go on when nobody waits for them any more. One look at all
+    /// of them now and then: a timer for each would cost more than most handlers do.
+    pub(crate) async fn watch_tasks(self: Arc<Self>) {
+        loop {
+            if lock(&self.tasks).is_empty() {
+                tokio::select! {
+                    () = self.tasks_begin.notified() => {}
+                    () = self.stop.cancelled() => if lock(&self.tasks).is_empty() { return },
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+            let mut given_up = Vec::new();
+            let now = Instant::now();
+            for (key, task) in &mut *lock(&self.tasks) {
+                if task.token.is_cancelled() && now - *task.over.get_or_insert(now) >= GRACE {
+                    given_up.push((key.clone(), task.work.take(), Err(stopped())));
+                } else if now - task.since >= BEGIN && !task.begins.swap(true, Ordering::AcqRel) {
+                    given_up.push((key.clone(), task.work.take(), to_body(Err(never_began()))));
+                }
+            }
+            for (key, work, body) in given_up {
+                if let Some(work) = work {
+                    work.abort();
+                }
+                self.task_over(&key, body);
+            }
+        }
     }
 
     /// What answers a task, and whether it is the owner's.
@@ -92,76 +174,65 @@ fn into_task(task: TaskToRun) -> Task {
     Task {
         id: task.id,
         capability: task.capability,
-        payload: serde_json::from_slice(&task.payload).unwrap_or_default(),
+        payload: Json::new(task.payload),
         caller: task.caller,
         proven: task.proven,
         via: task.via,
         sealed: task.sealed,
         timestamp: task.timestamp,
         ttl: Duration::from_secs(task.ttl_s),
-        payload_text: task.payload,
     }
 }
 
-/// Runs a handler so that its panic, its error and its deafness to cancellation are all just answers.
-async fn guarded(
-    handler: BoxHandler,
-    task: Task,
-    context: Context,
-    token: &CancellationToken,
-    elsewhere: Option<&Handle>,
-) -> Result<Bytes, WireError> {
-    // Taken once: by the handler that begins, or by who has waited long enough for it to begin.
-    let begins = Arc::new(AtomicBool::new(false));
-    let taken = Arc::clone(&begins);
-    let work = async move {
-        match taken.swap(true, Ordering::AcqRel) {
-            false => threads::watched(handler, task, context).await,
-            true => Err(never_began()),
-        }
-    };
-    // A task of its own: a panic ends there, and it can be dropped from outside.
-    let mut running = AbortOnDrop(match elsewhere {
-        Some(threads) => threads.spawn(work),
-        None => tokio::spawn(work),
-    });
-    let never = async {
-        tokio::time::sleep(BEGIN).await;
-        if begins.swap(true, Ordering::AcqRel) {
-            std::future::pending::<()>().await;
-        }
-    };
-    let joined = tokio::select! {
-        joined = &mut running.0 => Some(joined),
-        () = never => return to_body(Err(never_began())),
-        () = async { token.cancelled().await; tokio::time::sleep(GRACE).await } => None,
-    };
-    match joined {
-        Some(Ok(result)) => to_body(result),
-        Some(Err(error)) if error.is_panic() => {
-            let panic = error.into_panic();
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|t| (*t).to_owned())).unwrap_or_default();
-            tracing::error!(panic = %text, "a handler panicked");
-            // The text may say more of this machine than its caller should know; the log has it.
-            Err(WireError::new(ErrorCode::HandlerError, "the handler panicked"))
-        }
-        Some(Err(_)) | None => Err(WireError::new(ErrorCode::Cancelled, "the handler was stopped")),
+/// Ends a task when its handler's future does, also when that is dropped: with the runtime, or where it awaits.
+struct Over {
+    shared: Arc<Shared>,
+    key: TaskKey,
+    body: Option<Result<Bytes, WireError>>,
+}
+
+impl Over {
+    /// The handler has come back.
+    fn with(mut self, body: Result<Bytes, WireError>) {
+        self.body = Some(body);
     }
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        let body = self.body.take().unwrap_or_else(|| Err(stopped()));
+        self.shared.task_over(&self.key, body);
+    }
+}
+
+fn stopped() -> WireError {
+    WireError::new(ErrorCode::Cancelled, "the handler was stopped")
+}
+
+/// Runs a handler's future so that its panic is only an answer; a panic while it is dropped, too.
+async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
+    let mut future = Box::pin(future);
+    let result = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await;
+    // Nothing of it is looked at any more.
+    catch_unwind(AssertUnwindSafe(|| drop(future))).and(result)
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> WireError {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
+    tracing::error!(panic = %text, "a handler panicked");
+    // The text may say more of this machine than its caller should know; the log has it.
+    WireError::new(ErrorCode::HandlerError, "the handler panicked")
 }
 
 fn never_began() -> TaskError {
     let message = "every thread for handlers is held by one that blocks; this task was not begun";
     tracing::warn!("{message}");
     TaskError::overloaded(message, BEGIN)
-}
-
-struct AbortOnDrop(tokio::task::JoinHandle<Result<Payload, TaskError>>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 fn to_body(result: Result<Payload, TaskError>) -> Result<Bytes, WireError> {

@@ -203,6 +203,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Node, Error> {
     // The changes made so far asked for signatures one by one; one is enough.
     shared.with(|state, now, out| state.publish_record(now, out));
     shared.spawn(Arc::clone(&shared).run_alarms());
+    shared.spawn(Arc::clone(&shared).watch_tasks());
     shared.keep_memory();
     // From here on its end is the node's end, also when nobody waits for the start any more.
     let inner = Arc::new(Inner { shared });

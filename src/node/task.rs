@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::context::ChunkError;
+use super::json::Json;
 use super::payload::{self, PayloadError};
 use crate::error::{CallError, Error, ErrorCode};
 use crate::identity::NodeId;
@@ -22,8 +23,8 @@ pub struct Task {
     pub id: String,
     /// What is asked for.
     pub capability: String,
-    /// With what. Integers beyond 64 bits lose digits here; [`payload_json`](Self::payload_json) keeps them.
-    pub payload: Value,
+    /// With what.
+    pub payload: Json,
     /// Who asks. Its signature over the task was checked.
     pub caller: NodeId,
     /// Whether the caller's connection is bound to its key. `false` for the Python package's nodes: the task is
@@ -38,13 +39,12 @@ pub struct Task {
     pub timestamp: i64,
     /// The caller's time to live for it.
     pub ttl: Duration,
-    pub(crate) payload_text: Bytes,
 }
 
 impl Task {
     /// The payload's JSON text, digit for digit as the caller wrote it.
     pub fn payload_json(&self) -> &str {
-        std::str::from_utf8(&self.payload_text).unwrap_or("null")
+        self.payload.text()
     }
 
     /// The payload as a type of one's own.
@@ -53,7 +53,7 @@ impl Task {
     ///
     /// `BAD_REQUEST` with what is wrong about the payload: for the caller to read, as it stands.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, TaskError> {
-        serde_json::from_slice(&self.payload_text)
+        serde_json::from_slice(self.payload.bytes())
             .map_err(|e| TaskError::with_code(ErrorCode::BadRequest, format!("the payload is not as expected: {e}")))
     }
 }
@@ -170,6 +170,8 @@ pub struct Payload(Form);
 enum Form {
     Value(Value),
     Text(String),
+    /// As it came from somebody else: JSON for certain.
+    Raw(Bytes),
 }
 
 impl Payload {
@@ -179,11 +181,16 @@ impl Payload {
         Self(Form::Text(text.into()))
     }
 
+    pub(crate) fn raw(json: Bytes) -> Self {
+        Self(Form::Raw(json))
+    }
+
     /// The payload as a value; what isn't JSON becomes `null`.
     pub fn into_value(self) -> Value {
         match self.0 {
             Form::Value(value) => value,
             Form::Text(text) => serde_json::from_str(&text).unwrap_or_default(),
+            Form::Raw(json) => serde_json::from_slice(&json).unwrap_or_default(),
         }
     }
 
@@ -191,6 +198,7 @@ impl Payload {
         match self.0 {
             Form::Value(value) => payload::from_value(&value),
             Form::Text(text) => payload::from_json(&text),
+            Form::Raw(json) => payload::from_raw(json),
         }
     }
 }

@@ -27,7 +27,8 @@ pub use dialback::{DialBack, DialBackResult, ProbeNonce};
 pub use draft::{Draft, ResultDraft, TaskDraft};
 pub use fields::is_id;
 pub use json::{
-    Builder, FieldError, JsonError, Object, SignatureError, canonicalize_json, canonicalize_value, verify_object,
+    Builder, FieldError, JsonError, Object, SignatureError, canonicalize_json, canonicalize_value, is_canonical,
+    verify_object,
 };
 pub use keylife::{Revocation, Revoked, Rotation, is_chain, verify_chain};
 pub use message::{

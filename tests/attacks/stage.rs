@@ -18,7 +18,7 @@ pub async fn eventually(what: &str, condition: impl FnMut() -> bool) {
 }
 
 pub async fn echo(task: Task, _: Context) -> TaskResult {
-    Ok(task.payload)
+    Ok(task.payload.into())
 }
 
 /// Counts how often a handler ran, in however many nodes.
@@ -31,7 +31,7 @@ impl Counter {
         let runs = Arc::clone(&self.0);
         builder.agent(capability).handler(capability, move |task: Task, _: Context| {
             runs.fetch_add(1, Ordering::SeqCst);
-            async move { Ok(task.payload) }
+            async move { Ok(task.payload.into()) }
         })
     }
 
@@ -165,7 +165,7 @@ impl Stage {
         let builder = builder
             .handler("work", move |task: Task, _: Context| {
                 works.fetch_add(1, Ordering::SeqCst);
-                async move { Ok(task.payload) }
+                async move { Ok(task.payload.into()) }
             })
             .handler("wait", move |_: Task, context: Context| {
                 waits.fetch_add(1, Ordering::SeqCst);

@@ -15,7 +15,7 @@ pub struct Target {
 }
 
 async fn echo(task: Task, _: Context) -> TaskResult {
-    Ok(task.payload)
+    Ok(task.payload.into())
 }
 
 pub async fn target() -> Target {
@@ -40,7 +40,7 @@ impl Target {
             .handler("echo", echo)
             .handler("work", move |task, _| {
                 works.fetch_add(1, Ordering::SeqCst);
-                async move { Ok(task.payload) }
+                async move { Ok(task.payload.into()) }
             })
             .handler("wait", move |_, context: Context| {
                 waits.fetch_add(1, Ordering::SeqCst);

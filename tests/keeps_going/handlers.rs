@@ -16,7 +16,7 @@ use super::until;
 static BLOCKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 async fn echo(task: Task, _: Context) -> TaskResult {
-    Ok(task.payload)
+    Ok(task.payload.into())
 }
 
 /// A provider on a thread of its own with a runtime that has no other, and handlers that block until something is sent.

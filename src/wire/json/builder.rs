@@ -3,9 +3,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::canonical::is_canonical;
 use super::object::Object;
 use super::scan::{Key, Member, Span};
 use super::{canonical, strings, walk};
+
 use crate::identity::Identity;
 
 /// Collects the members of a message in any order and writes them in canonical form.
@@ -185,10 +187,6 @@ fn write_object(value: &Object, out: &mut Vec<u8>) {
     } else {
         canonical::write_checked(value.raw(), out);
     }
-}
-
-fn is_canonical(text: &[u8]) -> bool {
-    super::scan::value(text).is_ok_and(|scan| scan.canonical)
 }
 
 #[cfg(test)]

@@ -22,6 +22,11 @@ pub fn canonicalize_json(text: &[u8]) -> Result<Vec<u8>, JsonError> {
     Ok(out)
 }
 
+/// Whether a text is JSON in the canonical form.
+pub fn is_canonical(text: &[u8]) -> bool {
+    scan::value(text).is_ok_and(|scan| scan.canonical)
+}
+
 /// The canonical form of a value. Floats are written as Python's `repr` does.
 ///
 /// # Errors

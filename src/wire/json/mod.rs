@@ -21,7 +21,7 @@ mod strings;
 mod walk;
 
 pub use builder::Builder;
-pub use canonical::{canonicalize_json, canonicalize_value};
+pub use canonical::{canonicalize_json, canonicalize_value, is_canonical};
 pub use error::{FieldError, JsonError};
 pub use object::Object;
 pub use signature::{SignatureError, verify_object};
