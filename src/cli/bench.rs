@@ -170,7 +170,14 @@ async fn bench(app: &App, args: BenchArgs, payload: Box<RawValue>, timeout: Dura
     // In any case: hanging up cancels what is still under way, and our node says goodbye after that.
     way.close().await;
     let interrupted = interrupted.into_inner();
-    let report = asked.map_err(|failure| if interrupted { Failure::interrupted() } else { failure })?;
+    let report = asked.map_err(|failure| match interrupted {
+        true => Failure::interrupted(),
+        // What a call is advised has flags that are not here.
+        false if failure.hint.as_ref().is_some_and(|hint| hint.contains("--trace")) => {
+            failure.hint("`elo find` shows who is there")
+        }
+        false => failure,
+    })?;
     let value = mesh::value(&report)?;
     if app.out.json {
         app.out.json(&report)?;
@@ -182,6 +189,14 @@ async fn bench(app: &App, args: BenchArgs, payload: Box<RawValue>, timeout: Dura
 
 fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A time as it was given.
+fn span(time: Duration) -> String {
+    match time.subsec_nanos() {
+        0 => text::span(time.as_secs()),
+        _ => text::fine_millis(time.as_secs_f64() * 1000.0),
+    }
 }
 
 /// The exit code for what was measured.
@@ -238,7 +253,7 @@ impl Plan {
     fn how_much(&self) -> String {
         match self.calls {
             Some(calls) => format!("{} calls", text::count(calls)),
-            None => text::fine_millis(self.duration.as_secs_f64() * 1000.0),
+            None => span(self.duration),
         }
     }
 
@@ -256,7 +271,7 @@ impl Plan {
         };
         let warm_up = match self.warm_up {
             Duration::ZERO => String::new(),
-            warm_up => format!(" after {} of warm-up", text::fine_millis(warm_up.as_secs_f64() * 1000.0)),
+            warm_up => format!(" after {} of warm-up", span(warm_up)),
         };
         let mut told = format!("asking {who} for {capability}: {how_much}{warm_up}, {} in flight", self.in_flight);
         if !BUILT_IN.contains(&capability.as_str()) {

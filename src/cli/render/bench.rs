@@ -22,6 +22,10 @@ fn row(name: &str, value: &str) -> String {
     text::hung(name, &text::line(value), INDENT, Some(WIDTH))
 }
 
+fn calls(number: u64) -> String {
+    format!("{} call{}", text::count(number), if number == 1 { "" } else { "s" })
+}
+
 fn rate(per_second: f64) -> String {
     match per_second {
         few if few < 10.0 => format!("{few:.1}"),
@@ -71,7 +75,9 @@ pub(in crate::cli) fn bench(report: &Value) -> String {
     let errors = report["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
     if !errors.is_empty() {
         out.push('\n');
-        errors.iter().for_each(|seen| out.push_str(&error(seen)));
+        for (at, seen) in errors.iter().enumerate() {
+            out.push_str(&error(if at == 0 { "errors" } else { "" }, seen));
+        }
     }
     out
 }
@@ -134,25 +140,33 @@ fn route(taken: &Value) -> String {
         Some(false) => ", plain text",
         None => "",
     };
-    let calls = text::count(number(taken, "calls"));
+    let calls = calls(number(taken, "calls"));
     match text_of(taken, "route") {
         "relay" => {
             let sealed = if taken["sealed"] == true { "sealed" } else { "not sealed" };
-            format!("relay via {}{layer} to it, {sealed}: {calls} calls", node(taken, "via_name", "via"))
+            format!("relay via {}{layer} to it, {sealed}: {calls}", node(taken, "via_name", "via"))
         }
-        "flood" => format!("direct{layer}, found by asking the mesh: {calls} calls"),
-        other => format!("{other}{layer}: {calls} calls"),
+        "flood" => format!("direct{layer}, found by asking the mesh: {calls}"),
+        other => format!("{other}{layer}: {calls}"),
     }
 }
 
 fn latency(latency: &Value) -> String {
-    let columns = ["min", "mean", "p50", "p90", "p99", "p99.9", "max"];
+    let columns = [
+        ("min", "min"),
+        ("mean", "mean"),
+        ("p50", "p50"),
+        ("p90", "p90"),
+        ("p99", "p99"),
+        ("p99.9", "p99_9"),
+        ("max", "max"),
+    ];
     let mut out = format!("{:<INDENT$}", "latency");
-    for name in columns {
+    for (name, _) in columns {
         let _ = write!(out, "{name:>9}");
     }
     let _ = write!(out, "\n{:INDENT$}", "");
-    for name in columns {
+    for (_, name) in columns {
         let _ = write!(out, "{:>9}", text::fine_millis(float(latency, name)));
     }
     out.push('\n');
@@ -195,14 +209,13 @@ fn edge(ms: f64) -> String {
     format!("{text} {unit}")
 }
 
-fn error(seen: &Value) -> String {
-    let what =
-        format!("{} calls {}, the first: {}", text::count(number(seen, "calls")), came(seen), text_of(seen, "message"));
-    let code = text_of(seen, "code");
-    // Some codes are longer than the other names.
-    let mut out = text::hung(code, &text::line(&what), INDENT.max(code.len() + 2), Some(WIDTH));
+/// Failures of one kind, and what may be done about them.
+fn error(name: &str, seen: &Value) -> String {
+    let calls = calls(number(seen, "calls"));
+    let what = format!("{}: {calls} {}, the first: {}", text_of(seen, "code"), came(seen), text_of(seen, "message"));
+    let mut out = row(name, &what);
     if let Some(advice) = seen["advice"].as_str() {
-        out.push_str(&text::hung("", advice, INDENT, Some(WIDTH)));
+        out.push_str(&row("", &format!("({advice})")));
     }
     out
 }
@@ -229,7 +242,7 @@ mod tests {
             "in_flight": 4096, "payload_bytes": 770_048, "ended": "too_long", "warm_up_ms": 60_000.0, "elapsed_ms": 600_000.0,
             "answered": 99_999_999, "failed": 9_999_999, "cut_off": 4096, "calls_per_s": 166_666.6,
             "payload_out_bytes_per_s": 1e12, "payload_in_bytes_per_s": 1e12, "wire_out_bytes_per_s": 1e12, "wire_in_bytes_per_s": 1e12,
-            "latency_ms": {"min": 0.0001, "mean": 1.0, "p50": 10.55, "p90": 99.99, "p99": 100.0, "p99.9": 9999.0, "max": 86_400_000.0},
+            "latency_ms": {"min": 0.0001, "mean": 1.0, "p50": 10.55, "p90": 99.99, "p99": 100.0, "p99_9": 9999.0, "max": 86_400_000.0},
             "histogram": [bar(0.0, 0.125, 1), bar(0.125, 150.0, 99_999_999), bar(150.0, 86_400_000.0, 12)],
             "routes": [
                 {"route": "relay", "via": "x".repeat(43), "via_name": "box", "encrypted": true, "sealed": true, "calls": 99_999_999},
@@ -254,7 +267,7 @@ mod tests {
         {
             assert!(text.contains(said), "{said:?} is not in {text}");
         }
-        assert!(text.contains("direct, plain text: 1 calls"), "{text}");
+        assert!(text.contains("direct, plain text: 1 call\n"), "{text}");
         // The longest bar is full, and the shortest is there.
         assert!(text.contains(&"#".repeat(BAR)) && text.contains("  # "), "{text}");
     }

@@ -38,7 +38,6 @@ pub(super) struct Latency {
     p50: f64,
     p90: f64,
     p99: f64,
-    #[serde(rename = "p99.9")]
     p99_9: f64,
     max: f64,
 }
