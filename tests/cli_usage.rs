@@ -9,6 +9,7 @@ const COMMANDS: &[&str] = &[
     "serve",
     "call",
     "find",
+    "bench",
     "peers",
     "events",
     "publish",

@@ -303,6 +303,28 @@ impl Way {
         }
     }
 
+    /// Asks, and hands each item to `each`; when `enough` completes, the node is told to come to an end with what it has.
+    pub(super) async fn ask_until(
+        &mut self,
+        op: &str,
+        args: &impl Serialize,
+        mut each: impl FnMut(Box<RawValue>) -> Result<(), Failure>,
+        enough: impl Future<Output = ()>,
+    ) -> Result<Box<RawValue>, Failure> {
+        self.client.ask(op, args).await?;
+        let mut enough = Some(Box::pin(enough));
+        loop {
+            match self.client.reply_unless(&mut enough).await? {
+                Reply::Item(item) => each(item)?,
+                Reply::Progress(_) => {}
+                Reply::Done(data) => return Ok(data),
+                Reply::Error(error) => {
+                    return Err(Failure::from_reply(serde_json::from_str(error.get()).unwrap_or_default()));
+                }
+            }
+        }
+    }
+
     /// Asks for a list.
     pub(super) async fn list(&mut self, op: &str, args: &impl Serialize) -> Result<Vec<Value>, Failure> {
         let mut items = Vec::new();

@@ -1,6 +1,7 @@
 //! The `elo` command: what it can be asked, and the way from there to the file that does it.
 
 mod access;
+mod bench;
 mod call;
 mod completions;
 mod config;
@@ -88,6 +89,7 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     Call(call::CallArgs),
     Find(find::FindArgs),
+    Bench(bench::BenchArgs),
     Peers(peers::PeersArgs),
     Access(access::AccessListArgs),
     Allow(access::AllowArgs),
@@ -161,6 +163,7 @@ fn run(cli: Cli, out: &Output) -> Result<u8, Failure> {
         Command::Serve(args) => serve::run(&app, *args),
         Command::Call(args) => call::run(&app, args),
         Command::Find(args) => find::run(&app, args),
+        Command::Bench(args) => bench::run(&app, args),
         Command::Peers(args) => peers::run(&app, args),
         Command::Access(args) => access::list(&app, args),
         Command::Allow(args) => access::allow(&app, args),

@@ -186,6 +186,29 @@ pub(super) fn millis(ms: f64) -> String {
     }
 }
 
+/// A number for people: `1,234,567`.
+pub(super) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Milliseconds with three digits, for times that are compared: `0.085 ms`, `1.42 ms`, `2.50 s`.
+pub(super) fn fine_millis(ms: f64) -> String {
+    match ms {
+        ms if ms < 1.0 => format!("{ms:.3} ms"),
+        ms if ms < 10.0 => format!("{ms:.2} ms"),
+        ms if ms < 100.0 => format!("{ms:.1} ms"),
+        ms => millis(ms),
+    }
+}
+
 /// The time of day of a UNIX time, in UTC.
 pub(super) fn clock(unix: u64) -> String {
     let s = unix % 86_400;
@@ -281,6 +304,8 @@ mod tests {
         assert_eq!(millis(0.5), "0.50 ms");
         assert_eq!(millis(2500.0), "2.50 s");
         assert_eq!(clock(86_400 + 3661), "01:01:01Z");
+        assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([0.0854, 1.42, 98.04, 250.0].map(fine_millis), ["0.085 ms", "1.42 ms", "98.0 ms", "250 ms"]);
     }
 
     #[test]

@@ -40,6 +40,31 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     if duration < Duration::from_millis(1) { Err("at least 1ms".to_owned()) } else { Ok(duration) }
 }
 
+/// A span of time that may be none: `0`, else as [`duration`].
+pub(super) fn pause(text: &str) -> Result<Duration, String> {
+    if text.trim() == "0" { Ok(Duration::ZERO) } else { duration(text) }
+}
+
+/// The size of a payload: `350`, `350B`, `10kB`, `64KiB`. What it is of needs 2 bytes, and more than fits is not sent.
+pub(super) fn size(text: &str) -> Result<usize, String> {
+    let wrong = || "say it as 350, 350B, 10kB or 64KiB".to_owned();
+    let text = text.trim();
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let scale: usize = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" | "k" => 1000,
+        "kib" => 1 << 10,
+        "mb" | "m" => 1_000_000,
+        "mib" => 1 << 20,
+        _ => return Err(wrong()),
+    };
+    let number: usize = number.parse().map_err(|_| wrong())?;
+    match number.checked_mul(scale) {
+        Some(size) if (2..=MAX_PAYLOAD).contains(&size) => Ok(size),
+        _ => Err(format!("a payload has 2 to {MAX_PAYLOAD} bytes")),
+    }
+}
+
 /// A peer: `[ID@]HOST[:PORT]`, with the default port put in where none is said.
 pub(super) fn peer(text: &str) -> Result<String, String> {
     if text.contains("://") {
@@ -243,6 +268,21 @@ mod tests {
         for text in ["", "s", "0", "-1", "10 parsecs", "1e9", "25h", "nan", "1..2", "0.1ms"] {
             assert!(duration(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("350", 350), ("350B", 350), ("10kB", 10_000), ("64 KiB", 65_536), ("2", 2)] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        assert_eq!(size(&MAX_PAYLOAD.to_string()), Ok(MAX_PAYLOAD));
+        for text in
+            ["", "B", "1", "0", "-1", "1.5kB", "10 parsecs", "1MiB", "99999999999999999999", "18446744073709551615k"]
+        {
+            assert!(size(text).is_err(), "{text}");
+        }
+        assert_eq!((pause("0"), pause("1s")), (Ok(Duration::ZERO), Ok(Duration::from_secs(1))));
+        assert!(pause("-1").is_err() && pause("").is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The asking side.
 
 use std::io;
+use std::pin::pin;
 
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -90,7 +91,34 @@ impl Client {
     /// The next line of the answer.
     pub(crate) async fn reply(&mut self) -> Result<Reply, ControlError> {
         let line = read_line(&mut self.reader, MAX_REPLY).await?.ok_or(ControlError::Gone)?;
-        let answer: Answer = serde_json::from_slice(&line).map_err(|e| ControlError::Unreadable(e.to_string()))?;
+        Self::read(&line)
+    }
+
+    /// The next line of the answer; when `enough` completes, the node is told to come to an end. Once it has completed it
+    /// becomes `None`.
+    pub(crate) async fn reply_unless<F: Future<Output = ()> + Unpin>(
+        &mut self,
+        enough: &mut Option<F>,
+    ) -> Result<Reply, ControlError> {
+        let Self { reader, writer } = self;
+        // Begun once: half a line would be lost with the future that has read it.
+        let mut line = pin!(read_line(reader, MAX_REPLY));
+        let line = loop {
+            let Some(signal) = enough else { break line.await };
+            tokio::select! {
+                line = &mut line => break line,
+                () = signal => {
+                    *enough = None;
+                    // If it went away the answer tells.
+                    drop(writer.write_all(b"\n").await);
+                }
+            }
+        };
+        Self::read(&line?.ok_or(ControlError::Gone)?)
+    }
+
+    fn read(line: &[u8]) -> Result<Reply, ControlError> {
+        let answer: Answer = serde_json::from_slice(line).map_err(|e| ControlError::Unreadable(e.to_string()))?;
         if answer.v != VERSION {
             return Err(ControlError::Version(answer.v));
         }

@@ -26,13 +26,14 @@ pub(super) async fn read_line(reader: &mut (impl AsyncBufRead + Unpin), limit: u
     }
 }
 
-/// Completes when the other side hung up. What it still sends is passed over.
-pub(super) async fn hung_up(reader: &mut (impl AsyncBufRead + Unpin)) {
+/// Completes when the other side hung up. What it still sends is passed over; `heard` is told that there was something.
+pub(super) async fn hung_up(reader: &mut (impl AsyncBufRead + Unpin), heard: impl Fn()) {
     loop {
         let read = match reader.fill_buf().await {
             Ok([]) | Err(_) => return,
             Ok(chunk) => chunk.len(),
         };
+        heard();
         reader.consume(read);
     }
 }
@@ -67,9 +68,11 @@ mod tests {
     #[tokio::test]
     async fn hanging_up_is_noticed_behind_what_was_sent() {
         let (mut here, there) = tokio::io::duplex(16);
-        let watcher = tokio::spawn(async move { hung_up(&mut BufReader::new(there)).await });
+        let (heard, mut said) = tokio::sync::mpsc::unbounded_channel();
+        let watcher = tokio::spawn(async move { hung_up(&mut BufReader::new(there), || drop(heard.send(()))).await });
         here.write_all(&[b'x'; 1000]).await.unwrap();
         assert!(!watcher.is_finished());
+        assert_eq!(said.recv().await, Some(()));
         drop(here);
         watcher.await.unwrap();
     }

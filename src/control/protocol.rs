@@ -24,6 +24,8 @@ pub(crate) mod op {
     pub(crate) const FIND: &str = "find";
     /// A call: its chunks are items, its outcome ends it.
     pub(crate) const CALL: &str = "call";
+    /// Calls made and measured: how far it is are items, what was measured ends it.
+    pub(crate) const BENCH: &str = "bench";
     /// Published events, one item each, until the client hangs up.
     pub(crate) const EVENTS: &str = "events";
     /// What happens to the node, one item each, until the client hangs up.
@@ -109,6 +111,36 @@ pub(crate) struct CallArgs {
     /// Whether the node itself may answer.
     #[serde(default)]
     pub(crate) local: bool,
+    /// Whether somebody wants to know how far it is.
+    #[serde(default)]
+    pub(crate) progress: bool,
+}
+
+/// Calls to be made and measured.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct BenchArgs {
+    /// Whom to ask; `None`: the one peer that is connected.
+    #[serde(default)]
+    pub(crate) to: Option<String>,
+    /// The tracker to go through.
+    #[serde(default)]
+    pub(crate) via: Option<String>,
+    /// What is asked for.
+    pub(crate) capability: String,
+    /// With what.
+    pub(crate) payload: Box<RawValue>,
+    /// How many calls are under way at a time.
+    pub(crate) in_flight: usize,
+    /// How many calls are made; `None`: as many as there is time for.
+    #[serde(default)]
+    pub(crate) calls: Option<u64>,
+    /// How long calls are made that count, at most, in milliseconds.
+    pub(crate) duration_ms: u64,
+    /// How long calls are made before that, in milliseconds.
+    #[serde(default)]
+    pub(crate) warm_up_ms: u64,
+    /// How long each answer may take, in milliseconds.
+    pub(crate) timeout_ms: u64,
     /// Whether somebody wants to know how far it is.
     #[serde(default)]
     pub(crate) progress: bool,

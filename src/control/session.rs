@@ -20,11 +20,12 @@ use crate::error::{CallError, Error};
 use crate::identity::NodeId;
 use crate::node::{CallHandle, Node, Outcome};
 
+use super::bench::{self, Refused};
 use super::client::Client;
 use super::framing::{hung_up, read_line};
 use super::protocol::{
-    AccessArgs, Answer, CallArgs, EventsArgs, FindArgs, Kind, MAX_REQUEST, Progress, PublishArgs, Request, RevokeArgs,
-    RotateArgs, Stage, VERSION, op,
+    AccessArgs, Answer, BenchArgs, CallArgs, EventsArgs, FindArgs, Kind, MAX_REQUEST, Progress, PublishArgs, Request,
+    RevokeArgs, RotateArgs, Stage, VERSION, op,
 };
 
 /// How long a client may take to say what it wants: a program does it at once, and a silent one takes up a place.
@@ -111,10 +112,11 @@ pub(super) async fn answer<S: AsyncRead + AsyncWrite + Send + Unpin>(stream: S, 
             return;
         }
     };
+    let enough = CancellationToken::new();
     tokio::select! {
         // Either way nobody is left to be told.
-        _ = handle(&request, &shared, &mut replies) => {}
-        () = hung_up(&mut reader) => {}
+        _ = handle(&request, &shared, &enough, &mut replies) => {}
+        () = hung_up(&mut reader, || enough.cancel()) => {}
     }
 }
 
@@ -125,7 +127,12 @@ pub(super) async fn turn_away<S: AsyncRead + AsyncWrite + Send + Unpin>(stream: 
     drop(Replies { writer }.error("OVERLOADED", &message).await);
 }
 
-async fn handle<W: AsyncWrite + Unpin>(request: &[u8], shared: &Shared, replies: &mut Replies<W>) -> Result<(), Gone> {
+async fn handle<W: AsyncWrite + Unpin>(
+    request: &[u8],
+    shared: &Shared,
+    enough: &CancellationToken,
+    replies: &mut Replies<W>,
+) -> Result<(), Gone> {
     let request: Request = match serde_json::from_slice(request) {
         Ok(request) => request,
         Err(e) => return replies.error("BAD_REQUEST", &format!("a request is {{\"v\", \"op\", \"args\"}}: {e}")).await,
@@ -156,6 +163,10 @@ async fn handle<W: AsyncWrite + Unpin>(request: &[u8], shared: &Shared, replies:
         },
         op::CALL => match args::<CallArgs>(&request.args) {
             Ok(args) => call(node, args, replies).await,
+            Err(e) => replies.error("BAD_REQUEST", &e).await,
+        },
+        op::BENCH => match args::<BenchArgs>(&request.args) {
+            Ok(args) => measure(node, args, enough, replies).await,
             Err(e) => replies.error("BAD_REQUEST", &e).await,
         },
         op::EVENTS => match args::<EventsArgs>(&request.args) {
@@ -310,6 +321,35 @@ fn outcome_with_digits(outcome: &Outcome) -> Option<std::collections::BTreeMap<S
         object.insert("payload".to_owned(), payload);
     }
     Some(object)
+}
+
+async fn measure<W: AsyncWrite + Unpin>(
+    node: &Node,
+    args: BenchArgs,
+    enough: &CancellationToken,
+    replies: &mut Replies<W>,
+) -> Result<(), Gone> {
+    let (sender, mut news) = mpsc::channel(1);
+    // A task of its own, so that a client that is slow to read holds nothing up. Dropped, it ends.
+    let mut run = AbortOnDropHandle::new(tokio::spawn(bench::run(node.clone(), args, enough.clone(), sender)));
+    loop {
+        tokio::select! {
+            biased;
+            Some(news) = news.recv() => replies.item(&news).await?,
+            done = &mut run => {
+                return match done {
+                    Ok(Ok(report)) => replies.done(&report).await,
+                    Ok(Err(Refused::Call(error))) => replies.call_error(&error).await,
+                    Ok(Err(Refused::Bad(message))) => replies.error("BAD_REQUEST", &message).await,
+                    Ok(Err(Refused::Busy)) => {
+                        replies.error("OVERLOADED", "another bench is under way in this node: they would measure each other").await
+                    }
+                    Ok(Err(Refused::Interrupted)) => replies.error("CANCELLED", "it ended before it began").await,
+                    Err(e) => replies.error("INTERNAL", &format!("the bench did not end well: {e}")).await,
+                };
+            }
+        }
+    }
 }
 
 async fn events<W: AsyncWrite + Unpin>(node: &Node, args: &EventsArgs, replies: &mut Replies<W>) -> Result<(), Gone> {

@@ -200,6 +200,22 @@ pub const MAX_RECORD_BYTES_PER_MESSAGE: usize = 512 * 1024;
 /// The longest time to live of a task: a day. A node remembers a task until its deadline, so it is bounded.
 pub const MAX_TTL_S: u64 = 86_400;
 
+/// The most calls that `elo bench` has in flight: 4096, what a node makes by default ([`Limits::max_calls`]).
+#[cfg(feature = "cli")]
+pub(crate) const MAX_BENCH_IN_FLIGHT: usize = 4096;
+
+/// The longest that `elo bench` makes calls: 10 minutes. It is load for somebody else, and may be forgotten in a terminal.
+#[cfg(feature = "cli")]
+pub(crate) const MAX_BENCH: Duration = Duration::from_secs(600);
+
+/// The longest that `elo bench` makes calls which don't count: a minute, in which any cache is warm.
+#[cfg(feature = "cli")]
+pub(crate) const MAX_BENCH_WARM_UP: Duration = Duration::from_secs(60);
+
+/// The most calls that `elo bench` is asked for: 100 million, more than are made in [`MAX_BENCH`].
+#[cfg(feature = "cli")]
+pub(crate) const MAX_BENCH_CALLS: u64 = 100_000_000;
+
 /// How many dial-backs a tracker makes for one node at once; then one in [`DIAL_BACK_EVERY_S`]. A node asks when it connects,
 /// when its address or mapping changes, and then every ten minutes.
 pub const DIAL_BACK_BURST: u32 = 3;

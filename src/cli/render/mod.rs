@@ -1,6 +1,7 @@
 //! Answers as text for people. Whatever comes from other nodes is made harmless here.
 
 mod activity;
+mod bench;
 mod status;
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
@@ -11,6 +12,7 @@ use crate::control::{Progress, Stage};
 use super::text;
 
 pub(super) use activity::activity;
+pub(super) use bench::{bench, bench_progress};
 pub(super) use status::{admission, status};
 
 /// The narrowest terminal that tables are fitted into; on a narrower one each row is a list.
