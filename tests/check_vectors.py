@@ -40,6 +40,9 @@ def check(text, signer, uncovered=()):  # gives the bytes that were signed; rais
     key.verify(base64.urlsafe_b64decode(signature + "=="), signed)
     return signed
 
+def encode(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
 def decode(text):
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
@@ -65,6 +68,37 @@ def unlock(text, passphrase):  # the seed of a key file under a passphrase
                    memory_cost=file["memory_kib"]).derive(passphrase.encode())
     header = json.dumps({key: value for key, value in file.items() if key != "box"}, sort_keys=True, separators=(",", ":"))
     return ChaCha20Poly1305(key).decrypt(decode(file["nonce"]), decode(file["box"]), header.encode())
+
+BATCHED = {"task": "caller", "accepted": "responder", "chunk": "responder", "chunk_ack": "caller",
+           "result": "responder", "cancel": "caller", "sealed": "source"}
+def check_batched(text):  # gives leaf, index, count, what was signed and the signature; raises if its author didn't sign it
+    signature = (message := parse(text)).pop("signature")
+    author = decode(message[BATCHED[message["type"]]])
+    if not re.fullmatch("m[A-Za-z0-9_-]{134,432}", signature) or encode(proof := decode(signature[1:])) != signature[1:]:
+        raise ValueError("not spelled as it must be")
+    index, count = int.from_bytes(proof[64:66], "big"), int.from_bytes(proof[66:68], "big")
+    if not 2 <= count <= 256 or index >= count or len(proof) % 32 != 4:
+        raise ValueError("no such place")
+    path = [proof[n:n + 32] for n in range(68, len(proof), 32)]
+    root = leaf = hashlib.sha256(b"\x00" + canonical(message).encode()).digest()
+    place, width = index, count
+    while width > 1:
+        if place % 2 == 1:
+            root = hashlib.sha256(b"\x01" + path.pop(0) + root).digest()
+        elif place + 1 < width:
+            root = hashlib.sha256(b"\x01" + root + path.pop(0)).digest()
+        place, width = place // 2, (width + 1) // 2
+    if path:
+        raise ValueError("too many hashes")
+    signed = b"elo-batch-v1\n" + count.to_bytes(2, "big") + root
+    Ed25519PublicKey.from_public_bytes(author).verify(proof[:64], signed)
+    return leaf, index, count, signed, proof[:64]
+
+def tree_root(leaves):  # RFC 6962, section 2.1
+    if len(leaves) == 1:
+        return leaves[0]
+    k = 1 << ((len(leaves) - 1).bit_length() - 1)
+    return hashlib.sha256(b"\x01" + tree_root(leaves[:k]) + tree_root(leaves[k:])).digest()
 
 # ---- HPKE, RFC 9180: base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, export-only
 KEM = b"KEM" + (0x0020).to_bytes(2, "big")
@@ -93,9 +127,9 @@ REASONS = [(Duplicate, "duplicate member"), (KeyError, "signature missing"), (In
            (binascii.Error, "signature malformed"), (ValueError, "not acceptable JSON")]
 
 if __name__ == "__main__":
-    canonicals, signeds, refuseds, statements, lockeds, sealeds = (
+    canonicals, signeds, refuseds, statements, lockeds, sealeds, batches = (
         json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
-        for name in ("canonical", "signed", "refused", "keylife", "locked", "sealed"))
+        for name in ("canonical", "signed", "refused", "keylife", "locked", "sealed", "batch"))
     for vector in canonicals:
         assert canonical(parse(vector["input"])) == vector["canonical"], vector["name"]
     for vector in signeds:
@@ -121,5 +155,19 @@ if __name__ == "__main__":
         assert associated == vector["associated_data"].encode(), vector["name"]
         assert inner == vector["inner"].encode() and public == decode(vector["target_key"]), vector["name"]
         check(vector["inner"], frame["source"])
+    for vector in batches:
+        leaves, signed = [bytes.fromhex(leaf) for leaf in vector["leaves"]], bytes.fromhex(vector["signed"])
+        assert tree_root(leaves).hex() == vector["root"] and len(leaves) == len(vector["messages"]), vector["name"]
+        signature = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(vector["seed_hex"])).sign(signed)
+        assert encode(signature) == vector["signature"], vector["name"]
+        for place, text in enumerate(vector["messages"]):
+            assert parse(text)["caller"] == vector["signer"], vector["name"]
+            assert check_batched(text) == (leaves[place], place, len(leaves), signed, signature), vector["name"]
+        for forged in vector["forged"]:
+            try:
+                check_batched(forged["message"])
+            except (ValueError, IndexError, InvalidSignature):
+                continue
+            raise AssertionError((vector["name"], forged["name"], "accepted"))
     print(f"{len(canonicals)} canonical, {len(signeds)} signed, {len(refuseds)} refused, {len(statements)} about keys, "
-          f"{len(lockeds)} locked, {len(sealeds)} sealed: all as stated")
+          f"{len(lockeds)} locked, {len(sealeds)} sealed, {len(batches)} batches: all as stated")

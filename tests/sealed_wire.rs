@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 use elo::seal::{Message as ToSeal, Sealer};
-use elo::wire::{Builder, Checked, Message, NotOpened, Object, Opening, Record, SealKey, SealedKind, Speaker, check};
+use elo::wire::{
+    Builder, Checked, Message, NotOpened, Object, Opening, Record, Roots, SealKey, SealedKind, Speaker, check,
+};
 use elo::{Identity, NodeId};
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -178,9 +180,9 @@ impl Pair {
         let ttl_s = (kind == SealedKind::Task).then_some(60);
         let message = ToSeal { kind, id, target: &target, key: &key, instance: None, ttl_s, text };
         let frame = self.a.seal(&alice(), &message, NOW, &mut self.rng).unwrap();
-        let checked = check(relayed(&frame).unwrap(), Speaker::Proven).unwrap();
+        let checked = check(relayed(&frame).unwrap(), Speaker::Proven, &mut Roots::new()).unwrap();
         let text = self.b.open(checked.sealed_for(&target).unwrap(), NOW);
-        match checked.opened(text).into_message() {
+        match checked.opened(text, &mut Roots::new()).into_message() {
             Message::Relay(relay) => (relay.opening, *relay.frame),
             _ => unreachable!(),
         }
@@ -239,13 +241,13 @@ proptest! {
     fn no_text_for_a_box_or_a_key_makes_trouble(member in "key|enc|box|n|kind|id|ttl_s|instance", text: String) {
         let frame = envelope().str(&member, &text).sign(&alice(), &[]);
         if let Ok(message) = relayed(&frame) {
-            let checked: Checked = check(message, Speaker::Proven).unwrap();
+            let checked: Checked = check(message, Speaker::Proven, &mut Roots::new()).unwrap();
             let pair = pair();
             let bob = bob().id();
             let sealed = checked.sealed_for(&bob).unwrap();
             prop_assert!(pair.b.open(sealed, NOW).is_err());
             let text = pair.b.open(sealed, NOW);
-            prop_assert!(checked.opened(text).sealed_for(&bob).is_none());
+            prop_assert!(checked.opened(text, &mut Roots::new()).sealed_for(&bob).is_none());
         }
     }
 }

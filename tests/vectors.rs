@@ -8,15 +8,18 @@
 
 use std::path::PathBuf;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use elo::seal::{Message as ToSeal, Sealer};
 use elo::wire::{
-    Builder, JsonError, Message, Object, Revocation, Rotation, SealedKind, SignatureError, Speaker, canonicalize_json,
-    check, verify_object,
+    Builder, JsonError, Message, Object, Revocation, Roots, Rotation, SealedKind, SignatureError, Speaker, batch,
+    canonicalize_json, check, verify_object, verify_signed,
 };
 use elo::{Identity, NodeId};
 use rand::rand_core::{TryCryptoRng, TryRng};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 /// The keys the vectors are signed with. Known to everyone: for tests only.
 fn alice() -> Identity {
@@ -374,10 +377,129 @@ fn sealed_messages() {
         let target = frame.str("target").unwrap().unwrap();
         let relay = Builder::new("relay").str("target", &target).str("source", &frame.str("source").unwrap().unwrap());
         let relay = Message::parse(&relay.u64("hops", 1).object("frame", &frame).build()).unwrap();
-        let checked = check(relay, Speaker::Proven).unwrap();
+        let checked = check(relay, Speaker::Proven, &mut Roots::new()).unwrap();
         let to = if target == bob.id().to_string() { &b } else { &a };
         let sealed = checked.sealed_for(&target.parse().unwrap()).unwrap();
         assert_eq!(as_text(&sealed.associated_data()), text(&vector, "associated_data"));
         assert_eq!(as_text(&to.open(sealed, now).unwrap()), text(&vector, "inner"), "{}", vector["name"]);
+    }
+}
+
+/// The messages of a batch, before they are signed: the first is a task, the others are cancels of it and others.
+fn to_batch(count: usize) -> Vec<Builder> {
+    let me = alice().id().to_string();
+    let cancel = |n: usize| Builder::new("cancel").str("id", &format!("{n}")).str("caller", &me);
+    std::iter::once(task()).chain((1..count).map(cancel)).collect()
+}
+
+/// A message with another signature, which says that of it.
+fn forged(message: &Object, change: impl FnOnce(&mut Vec<u8>)) -> Object {
+    let text = message.str("signature").unwrap().unwrap();
+    let mut bytes = URL_SAFE_NO_PAD.decode(text.strip_prefix('m').unwrap()).unwrap();
+    change(&mut bytes);
+    message.with_member("signature", format!("\"m{}\"", URL_SAFE_NO_PAD.encode(bytes)).as_bytes())
+}
+
+#[test]
+fn batches() {
+    let (alice, bob) = (alice(), bob());
+    let hash =
+        |first: u8, rest: &[&[u8]]| -> Vec<u8> { Sha256::digest([&[first][..], &rest.concat()].concat()).to_vec() };
+    let written = [("two messages", 2usize), ("three: the last moves up", 3), ("five: the last moves up twice", 5)]
+        .map(|(name, count)| {
+            let unsigned = to_batch(count);
+            let texts: Vec<Object> = unsigned.iter().map(|b| b.clone().build()).collect();
+            let leaves: Vec<Vec<u8>> = texts.iter().map(|t| hash(0, &[t.raw()])).collect();
+            // Level by level, without `wire`'s tree.
+            let mut level = leaves.clone();
+            while level.len() > 1 {
+                let above = |pair: &[Vec<u8>]| match pair {
+                    [left, right] => hash(1, &[left, right]),
+                    lone => lone[0].clone(),
+                };
+                level = level.chunks(2).map(above).collect();
+            }
+            let root = &level[0];
+            let signed = [b"elo-batch-v1\n", &(count as u16).to_be_bytes()[..], root].concat();
+            let signature = alice.sign(&signed);
+            let messages = batch::sign(&alice, unsigned.into_iter().map(|b| b.unsigned(&[])).collect());
+            let (first, last) = (&messages[0], &messages[count - 1]);
+            let place =
+                |index: u8, count: u8| move |bytes: &mut Vec<u8>| bytes[64..68].copy_from_slice(&[0, index, 0, count]);
+            let lone = format!("\"{}A\"", last.str("signature").unwrap().unwrap());
+            let mut forgeries = vec![
+                ("a payload that was changed", first.with_member("payload", b"{}")),
+                ("another caller", first.with_member("caller", format!("\"{}\"", bob.id()).as_bytes())),
+                ("another index", forged(first, place(1, count as u8))),
+                ("an index that is not below the count", forged(first, place(count as u8, count as u8))),
+                ("a count one higher", forged(first, place(0, count as u8 + 1))),
+                (
+                    "a count of one, without a path",
+                    forged(first, |b| {
+                        place(0, 1)(b);
+                        b.truncate(68)
+                    }),
+                ),
+                ("a count of 257", forged(first, |b| b[66..68].copy_from_slice(&[1, 1]))),
+                ("a bit of the path", forged(last, |b| b[68] ^= 1)),
+                ("a bit of the root's signature", forged(last, |b| b[0] ^= 1)),
+                ("a hash too many", forged(last, |b| b.extend([0; 32]))),
+                ("a hash too few", forged(last, |b| b.truncate(b.len() - 32))),
+                ("a byte too many", forged(last, |b| b.push(0))),
+                ("a character too many", last.with_member("signature", lone.as_bytes())),
+                ("the proof of another message", first.with_member("signature", last.get("signature").unwrap())),
+                (
+                    "the last message taken twice, as a tree that doubles lone nodes has it",
+                    forged(last, |b| {
+                        place(count as u8 - 1, count as u8 + 1)(b);
+                        let own = b[68..].to_vec();
+                        b.truncate(68);
+                        b.extend(&leaves[count - 1]);
+                        b.extend(own);
+                    }),
+                ),
+                (
+                    "a leaf taken for a node",
+                    forged(first, |b| {
+                        place(0, 2)(b);
+                        b.truncate(68);
+                        b.extend(&leaves[0])
+                    }),
+                ),
+            ];
+            if count == 3 {
+                // The same hashes on the same sides: only the signed count tells.
+                forgeries.push(("the first of four", forged(first, place(0, 4))));
+                forgeries.push(("the second of two", forged(last, place(1, 2))));
+            }
+            let forgeries: Vec<Value> =
+                forgeries.iter().map(|(name, m)| json!({"name": name, "message": as_text(m.raw())})).collect();
+            json!({
+                "name": name,
+                "seed_hex": "01".repeat(32),
+                "signer": alice.id().to_string(),
+                "leaves": leaves.iter().map(|l| hex(l)).collect::<Vec<_>>(),
+                "root": hex(root),
+                "signed": hex(&signed),
+                "signature": URL_SAFE_NO_PAD.encode(signature),
+                "messages": messages.iter().map(|m| as_text(m.raw())).collect::<Vec<_>>(),
+                "forged": forgeries,
+            })
+        });
+    for vector in vectors("batch.json", Value::from(written.to_vec())) {
+        let signer: NodeId = text(&vector, "signer").parse().unwrap();
+        let read = |text: &Value| Object::parse(text.as_str().unwrap().to_owned().into()).unwrap();
+        let mut roots = Roots::new();
+        for message in vector["messages"].as_array().unwrap() {
+            assert_eq!(verify_signed(&read(message), &signer, &mut roots), Ok(()), "{}", vector["name"]);
+            assert!(check(Message::parse(&read(message)).unwrap(), Speaker::Proven, &mut roots).unwrap().is_signed());
+        }
+        assert_eq!(roots.checks(), 1, "{}", vector["name"]);
+        for forged in vector["forged"].as_array().unwrap() {
+            for roots in [&mut roots, &mut Roots::new()] {
+                let checked = check(Message::parse(&read(&forged["message"])).unwrap(), Speaker::Proven, roots);
+                assert!(checked.is_err(), "{}: {}", vector["name"], forged["name"]);
+            }
+        }
     }
 }

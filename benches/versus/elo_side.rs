@@ -99,7 +99,7 @@ pub async fn reaches_echo(node: &Node) -> Result<(), Fault> {
 
 /// The answer is what was asked with.
 async fn echo(task: Task, _: Context) -> TaskResult {
-    Ok(task.payload)
+    Ok(task.payload.into())
 }
 
 /// The role of a provider.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use elo::NodeId;
 use elo::fuzzing::author_members;
 use elo::limits::{MAX_MESSAGE, MAX_RECORD};
-use elo::wire::{Message, Object, Speaker, check};
+use elo::wire::{Message, Object, Roots, Speaker, check};
 
 use super::keys::{id, key};
 use super::reference::{self, Value};
@@ -27,8 +27,8 @@ pub(super) fn text(data: &[u8]) {
     let Ok(message) = parsed else { return };
     task_id_is_one(&message);
     for speaker in [Speaker::Proven, Speaker::Legacy(id(0))] {
-        let one = check(message.clone(), speaker);
-        let two = again.clone().ok().map(|again| check(again, speaker));
+        let one = check(message.clone(), speaker, &mut Roots::new());
+        let two = again.clone().ok().map(|again| check(again, speaker, &mut Roots::new()));
         if let Some(two) = two {
             assert_eq!(one.as_ref().err(), two.as_ref().err());
         }
@@ -94,7 +94,7 @@ fn signed(canonical: &Object, message: &Message) {
     };
     let believed = |object: &Object| {
         let message = Message::parse(object).expect("it was understood before");
-        check(message, Speaker::Proven).is_ok_and(|checked| checked.is_signed())
+        check(message, Speaker::Proven, &mut Roots::new()).is_ok_and(|checked| checked.is_signed())
     };
     let good = signature(author, &named);
     assert!(believed(&good), "its author signed it");

@@ -22,6 +22,14 @@ pub const MAX_JSON_DEPTH: usize = 64;
 /// Python could not read them.
 pub const MAX_INTEGER_DIGITS: usize = 4300;
 
+/// The most messages that share one signature: 256. Signing and checking one takes 68 µs together, so among 256 each has a
+/// quarter of a microsecond of it, less than its hashes cost; every doubling makes each message 43 bytes longer.
+pub const BATCH_MAX: usize = 256;
+
+/// The most signed roots that a connection's reader remembers, of 130 bytes each: what comes over one connection at a time
+/// is of a few authors. What was forgotten is checked again.
+pub const MAX_ROOTS: usize = 16;
+
 /// The most bytes of a payload or a chunk's data, as canonical JSON: what fits into [`MAX_MESSAGE`] when it is sealed and
 /// relayed. In base64 everything takes four bytes for three; the members around it, the envelope's and the relay's get
 /// 16 KiB. It is the same whichever way a message goes, since that may change on the way.

@@ -39,6 +39,8 @@ pub(super) struct End {
 pub(super) struct Shared {
     pub(super) id: ConnId,
     pub(super) speaker: Speaker,
+    /// See [`Connection::takes_batches`].
+    pub(super) takes_batches: bool,
     pub(super) outbox: Outbox,
     /// Stop at once.
     pub(super) aborted: CancellationToken,
@@ -165,6 +167,7 @@ impl Established {
         let shared = Arc::new(Shared {
             id,
             speaker: self.proven.speaker,
+            takes_batches: self.proven.takes_batches(),
             outbox: Outbox::new(framing, &cfg.limits, Arc::clone(&cfg.memory)),
             aborted: CancellationToken::new(),
             written: CancellationToken::new(),
@@ -217,6 +220,12 @@ impl Tasks {
 }
 
 impl Connection {
+    /// Whether the peer takes messages that were signed in a batch: it listed that in its handshake.
+    #[cfg_attr(not(test), allow(dead_code, reason = "asked by what signs messages together"))]
+    pub fn takes_batches(&self) -> bool {
+        self.inner.shared.takes_batches
+    }
+
     /// Puts a message into the outbox; never waits.
     ///
     /// # Errors

@@ -5,13 +5,14 @@ use std::time::Duration;
 use crate::error::{CloseReason, ErrorCode};
 use crate::identity::NodeId;
 use crate::mesh::ConnId;
-use crate::wire::{Checked, Malformed, Message};
+use crate::wire::{Checked, Malformed, Message, Roots};
 
 /// Whoever a connection's news are for. Called on the connection's own tasks: slow answers hold up that connection's
 /// reading, and nothing else. They must not block.
 pub trait Hooks: Send + Sync + 'static {
-    /// A message came, and its signatures were checked. `size` counts its bytes.
-    fn message(&self, conn: ConnId, message: Checked, size: usize);
+    /// A message came, and its signatures were checked. `size` counts its bytes; `roots` are this connection's, for what
+    /// is inside of it.
+    fn message(&self, conn: ConnId, message: Checked, size: usize, roots: &mut Roots);
 
     /// A message came and was not used. Whether its sender is told is up to the node.
     fn refused(&self, conn: ConnId, refused: Refused);

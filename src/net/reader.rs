@@ -19,7 +19,7 @@ use crate::limits::{CONNECTION_BYTES, MAX_MESSAGE};
 use crate::memory::{Kind, Share};
 use crate::mesh::handshake::tellable;
 use crate::mesh::throttle::Bucket;
-use crate::wire::{Codec, CodecError, Message, Object, check, is_id};
+use crate::wire::{Codec, CodecError, Message, Object, Roots, check, is_id};
 
 /// After so many messages from one buffer others get their turn: reading from a socket makes room for others by
 /// itself, going through a buffer doesn't.
@@ -53,6 +53,8 @@ pub(super) struct Reader {
     /// Those that are answered with a refusal. Refusing is cheap, but not for nothing: a peer that sends even more than
     /// can be refused is read no faster than this.
     refusals: Bucket,
+    /// What the peer signed that was checked already.
+    roots: Roots,
 }
 
 /// Why reading is over.
@@ -85,6 +87,7 @@ impl Reader {
             messages: Bucket::new(limits.messages_per_second, limits.message_burst),
             floods: Bucket::new(limits.floods_per_second, limits.flood_burst),
             refusals: Bucket::new(limits.messages_per_second, limits.message_burst),
+            roots: Roots::new(),
         }
     }
 
@@ -264,8 +267,8 @@ impl Reader {
                     Message::Bye(reason, text) => Some((*reason, text.clone())),
                     _ => None,
                 };
-                match check(message, shared.speaker) {
-                    Ok(checked) => self.ending.hooks.message(id, checked, size),
+                match check(message, shared.speaker, &mut self.roots) {
+                    Ok(checked) => self.ending.hooks.message(id, checked, size, &mut self.roots),
                     Err(_) => {
                         let why = "the frame's signature is missing, or is not its source's";
                         let relay = bad_relay(&object, ErrorCode::BadSignature, why);

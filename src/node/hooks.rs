@@ -8,15 +8,15 @@ use super::driver::{Link, Shared, lock};
 use crate::error::{CloseReason, ErrorCode};
 use crate::mesh::{Action, ConnId, State};
 use crate::net::{Hooks, Refused};
-use crate::wire::{Checked, Message, WireError, draft};
+use crate::wire::{Checked, Message, Roots, WireError, draft};
 
 /// The hooks of all connections of a node. They hold the node weakly: a connection doesn't keep it alive.
 pub(crate) struct NodeHooks(pub(crate) std::sync::Weak<Shared>);
 
 impl Hooks for NodeHooks {
-    fn message(&self, conn: ConnId, message: Checked, _size: usize) {
+    fn message(&self, conn: ConnId, message: Checked, _size: usize, roots: &mut Roots) {
         if let Some(shared) = self.0.upgrade() {
-            let message = shared.opened(message);
+            let message = shared.opened(message, roots);
             shared.with(|state, now, out| state.handle(conn, message, now, out));
         }
     }

@@ -3,11 +3,11 @@
 use super::driver::Shared;
 use crate::identity::NodeId;
 use crate::seal::Message;
-use crate::wire::{Checked, Draft, NotOpened, Object, SealKey, draft};
+use crate::wire::{Checked, Draft, NotOpened, Object, Roots, SealKey, draft};
 
 impl Shared {
     /// A message from a connection, opened if it is an envelope for this node. On that connection's own task.
-    pub(super) fn opened(&self, message: Checked) -> Checked {
+    pub(super) fn opened(&self, message: Checked, roots: &mut Roots) -> Checked {
         let Some(sealed) = message.sealed_for(&self.me) else { return message };
         let opened = match &self.sealer {
             Some(sealer) => sealer.open(sealed, self.start.elapsed()),
@@ -18,7 +18,7 @@ impl Shared {
             let (source, kind) = (sealed.source.short(), sealed.kind.as_str());
             tracing::debug!(%source, kind, %why, "a sealed message was not opened");
         }
-        message.opened(opened)
+        message.opened(opened, roots)
     }
 
     /// A message to be relayed: signed, sealed if there is a key, and wrapped. `None`: it can't be sealed, and is not to be

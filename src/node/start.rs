@@ -27,7 +27,7 @@ use crate::mesh::handshake::Tls;
 use crate::mesh::{Config, Now, State};
 use crate::net::{NetConfig, TlsKeys};
 use crate::seal::Sealer;
-use crate::wire::{SEALED, TrackerRole};
+use crate::wire::{BATCH, SEALED, TrackerRole};
 
 /// The default port.
 pub(crate) const DEFAULT_PORT: u16 = 7878;
@@ -40,7 +40,7 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Which features this node lists.
 fn features(legacy: bool, role: TrackerRole, sealing: Sealing, tls: Tls) -> Vec<String> {
-    let mut features = Vec::new();
+    let mut features = vec![BATCH.to_owned()];
     if sealing != Sealing::Off {
         features.push(SEALED.to_owned());
     }

@@ -22,7 +22,7 @@ use crate::limits::{
     MAX_SEAL_CONTEXTS, MAX_SEAL_CONTEXTS_OF_ONE, MAX_SEAL_KEYS, SEAL_CONTEXT_FOR, SEAL_CONTEXT_MESSAGES,
 };
 use crate::lru::Lru;
-use crate::wire::{Envelope, NotOpened, Object, SealKey, Sealed, SealedKind};
+use crate::wire::{Envelope, NotOpened, Object, SealKey, Sealed, SealedKind, Unsigned};
 
 /// How often what is old is looked for.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -145,6 +145,20 @@ impl Sealer {
         now: Duration,
         rng: &mut impl CryptoRng,
     ) -> Result<Object, CantSeal> {
+        self.seal_unsigned(message, now, rng).map(|envelope| envelope.sign(identity))
+    }
+
+    /// Seals a message; its envelope is yet to be signed.
+    ///
+    /// # Errors
+    ///
+    /// [`CantSeal`].
+    pub fn seal_unsigned(
+        &self,
+        message: &Message<'_>,
+        now: Duration,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Unsigned, CantSeal> {
         let (sending, n) = self.next_number(message, now, rng)?;
         let envelope = Envelope {
             kind: message.kind,
@@ -157,7 +171,7 @@ impl Sealer {
             n,
         };
         let seal = |associated: &[u8]| sending.context.seal(n, associated, message.text).map_err(|_| CantSeal);
-        envelope.close(identity, seal)
+        envelope.close(&self.me, seal)
     }
 
     /// The context for a message and its number there, which nothing else gets.

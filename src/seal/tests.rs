@@ -5,7 +5,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::*;
-use crate::wire::{Checked, Message as Wire, Speaker, check, draft};
+use crate::wire::{Checked, Message as Wire, Roots, Speaker, check, draft};
 
 fn rng(seed: u8) -> StdRng {
     StdRng::from_seed([seed; 32])
@@ -30,7 +30,7 @@ fn message<'a>(target: &'a NodeId, key: &'a SealKey, text: &'a [u8]) -> Message<
 /// The envelope as it comes out of a relay.
 fn sealed(object: &Object, target: &NodeId, source: &NodeId) -> Sealed {
     let relay = draft::relay(target, source, 1, object);
-    let checked: Checked = check(Wire::parse(&relay).unwrap(), Speaker::Proven).unwrap();
+    let checked: Checked = check(Wire::parse(&relay).unwrap(), Speaker::Proven, &mut Roots::new()).unwrap();
     checked.sealed_for(target).unwrap().clone()
 }
 

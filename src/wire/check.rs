@@ -1,5 +1,6 @@
 //! Checking what a message's author signed, before anybody uses the message.
 
+use super::batch::{Roots, verify_plain, verify_signed};
 use super::json::{Object, SignatureError, verify_object};
 use super::message::Message;
 use super::record::Record;
@@ -50,18 +51,21 @@ pub enum Speaker {
 }
 
 /// Checks a message's signature, and those of the records in it: wrong records are left out, any other wrong
-/// signature refuses the message.
-pub fn check(message: Message, speaker: Speaker) -> Result<Checked, SignatureError> {
+/// signature refuses the message. `roots` are those of the connection that it came over.
+///
+/// Messages about a task, and envelopes, may be signed in a batch; nothing else may, and nothing that a node of the Python
+/// package sends.
+pub fn check(message: Message, speaker: Speaker, roots: &mut Roots) -> Result<Checked, SignatureError> {
     let mut forged_records = 0;
     let mut signed = true;
     let message = match message {
         Message::Announce(record, ttl) => {
-            verify_object(&record.object, &record.node_id, &[])?;
+            verify_plain(&record.object, &record.node_id, &[], roots)?;
             Message::Announce(record, ttl)
         }
         Message::QueryResp(mut resp) => {
             let before = resp.nodes.len();
-            resp.nodes.retain(|r| verify_object(&r.object, &r.node_id, &[]).is_ok());
+            resp.nodes.retain(|r| verify_plain(&r.object, &r.node_id, &[], roots).is_ok());
             forged_records = before - resp.nodes.len();
             signed = false;
             Message::QueryResp(resp)
@@ -69,7 +73,12 @@ pub fn check(message: Message, speaker: Speaker) -> Result<Checked, SignatureErr
         message => {
             signed = match author(&message, speaker)? {
                 Some((object, author, uncovered)) => {
-                    verify_object(object, &author, uncovered)?;
+                    // Of these kinds only those that are covered whole may be signed in a batch.
+                    if speaker == Speaker::Proven && uncovered.is_empty() {
+                        verify_signed(object, &author, roots)?;
+                    } else {
+                        verify_plain(object, &author, uncovered, roots)?;
+                    }
                     true
                 }
                 None => false,

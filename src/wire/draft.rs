@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use super::json::{Builder, Object, canonicalize_value};
+use super::json::{Builder, Object, Unsigned, canonicalize_value};
 use super::message::WireError;
 use super::sealed::SealedKind;
 use crate::error::{CloseReason, ErrorCode};
@@ -183,7 +183,12 @@ impl Draft {
 
     /// Signs it with the node's key.
     pub fn sign(&self, identity: &Identity) -> Object {
-        let me = identity.id().to_string();
+        self.unsigned(&identity.id()).sign(identity)
+    }
+
+    /// The message as node `me` signs it: by itself, or with others in a [batch](super::batch::sign).
+    pub fn unsigned(&self, me: &NodeId) -> Unsigned {
+        let me = me.to_string();
         match self {
             Self::Task(t) => {
                 let b = Builder::new("task")
@@ -199,22 +204,22 @@ impl Draft {
                     Some(window) => b.u64("window", window),
                     None => b,
                 };
-                b.opt_str("instance", t.instance.as_deref()).sign(identity, &[])
+                b.opt_str("instance", t.instance.as_deref()).unsigned(&[])
             }
             Self::Accepted { id, caller } => Builder::new("accepted")
                 .str("id", id)
                 .str("caller", &caller.to_string())
                 .str("responder", &me)
-                .sign(identity, &[]),
+                .unsigned(&[]),
             Self::Chunk { id, caller, seq, data } => Builder::new("chunk")
                 .str("id", id)
                 .str("caller", &caller.to_string())
                 .u64("seq", *seq)
                 .raw("data", data)
                 .str("responder", &me)
-                .sign(identity, &[]),
+                .unsigned(&[]),
             Self::ChunkAck { id, next } => {
-                Builder::new("chunk_ack").str("id", id).u64("next", *next).str("caller", &me).sign(identity, &[])
+                Builder::new("chunk_ack").str("id", id).u64("next", *next).str("caller", &me).unsigned(&[])
             }
             Self::Result(r) => {
                 let b = Builder::new("result").str("id", &r.id).str("caller", &r.caller.to_string());
@@ -224,9 +229,9 @@ impl Draft {
                     Err(error) => b.str("status", "error").raw("error", &error.to_json()),
                 };
                 let b = if r.chunks > 0 { b.u64("chunks", r.chunks) } else { b };
-                b.sign(identity, &[])
+                b.unsigned(&[])
             }
-            Self::Cancel { id } => Builder::new("cancel").str("id", id).str("caller", &me).sign(identity, &[]),
+            Self::Cancel { id } => Builder::new("cancel").str("id", id).str("caller", &me).unsigned(&[]),
             Self::Query { id, capability, node, ttl, timestamp, limit } => Builder::new("query")
                 .str("id", id)
                 .str("capability", capability)
@@ -235,7 +240,7 @@ impl Draft {
                 .str("origin", &me)
                 .i64("timestamp", *timestamp)
                 .u64("limit", *limit)
-                .sign(identity, &["ttl"]),
+                .unsigned(&["ttl"]),
             Self::Event { id, event_type, data, timestamp, ttl } => Builder::new("event")
                 .str("id", id)
                 .str("event_type", event_type)
@@ -243,7 +248,7 @@ impl Draft {
                 .str("origin", &me)
                 .i64("timestamp", *timestamp)
                 .u64("ttl", (*ttl).into())
-                .sign(identity, &["ttl"]),
+                .unsigned(&["ttl"]),
         }
     }
 }

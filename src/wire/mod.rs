@@ -4,6 +4,7 @@
 //! author signed, [`Message`] gives its members types, and [`fn@check`] hands on only what is signed as it must be.
 //! Nothing here does I/O, reads a clock or a random generator.
 
+pub mod batch;
 pub mod codec;
 pub mod json;
 
@@ -19,6 +20,7 @@ mod record;
 mod role;
 mod sealed;
 
+pub use batch::{BATCH, Roots, lists_batch, verify_signed};
 pub use caps::{Capability, CapabilityKind, Caps, is_name, matches_pattern};
 pub use check::{Checked, Speaker, check, check_records};
 pub use codec::{Codec, CodecError, Framing};
@@ -27,8 +29,8 @@ pub use dialback::{DialBack, DialBackResult, ProbeNonce};
 pub use draft::{Draft, ResultDraft, TaskDraft};
 pub use fields::is_id;
 pub use json::{
-    Builder, FieldError, JsonError, Object, SignatureError, canonicalize_json, canonicalize_value, is_canonical,
-    verify_object,
+    Builder, FieldError, JsonError, Object, SignatureError, Unsigned, canonicalize_json, canonicalize_value,
+    is_canonical, verify_object,
 };
 pub use keylife::{Revocation, Revoked, Rotation, is_chain, verify_chain};
 pub use message::{

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::batch::lists_batch;
 use super::caps::Caps;
 use super::fields::Fields;
 use super::json::{Builder, Object, canonicalize_value};
@@ -93,6 +94,11 @@ impl Record {
     /// Whether what is relayed to it is sealed.
     pub fn takes_sealed(&self) -> bool {
         self.features.iter().any(|f| f == SEALED)
+    }
+
+    /// Whether it takes messages that were signed in a batch.
+    pub fn takes_batches(&self) -> bool {
+        lists_batch(&self.features)
     }
 
     /// What it provides, with what it says of it.

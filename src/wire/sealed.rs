@@ -9,11 +9,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 
+use super::batch::Roots;
 use super::check::{Checked, Speaker, check};
 use super::fields::Fields;
-use super::json::{Builder, Object};
+use super::json::{Builder, Object, Unsigned};
 use super::message::{Malformed, Message, Relay};
-use crate::identity::{Identity, NodeId};
+use crate::identity::NodeId;
 use crate::limits::MAX_TTL_S;
 
 /// What a record and a handshake list when a node takes and sends sealed frames.
@@ -247,16 +248,16 @@ pub struct Envelope<'a> {
 }
 
 impl Envelope<'_> {
-    /// Has `seal` fill the box, which it is told what to bind to, and signs the whole.
+    /// Has `seal` fill the box, which it is told what to bind to. It is `source`'s, and yet to be signed.
     ///
     /// # Errors
     ///
     /// Those of `seal`.
-    pub fn close<E>(&self, identity: &Identity, seal: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>) -> Result<Object, E> {
+    pub fn close<E>(&self, source: &NodeId, seal: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>) -> Result<Unsigned, E> {
         let open = Builder::new("sealed")
             .str("kind", self.kind.as_str())
             .str("id", self.id)
-            .str("source", &identity.id().to_string())
+            .str("source", &source.to_string())
             .str("target", &self.target.to_string())
             .opt_str("instance", self.instance)
             .str("key", &self.key.to_string())
@@ -267,7 +268,7 @@ impl Envelope<'_> {
             None => open,
         };
         let filled = seal(open.clone().build().raw())?;
-        Ok(open.str("box", &URL_SAFE_NO_PAD.encode(filled)).sign(identity, &[]))
+        Ok(open.str("box", &URL_SAFE_NO_PAD.encode(filled)).unsigned(&[]))
     }
 }
 
@@ -311,13 +312,13 @@ impl Checked {
 
     /// The same relay with what was in the envelope in place of it. What was in it is checked as any message is, and
     /// must be what the envelope says: of that kind, about that task, by who sealed it, and a task for its target.
-    pub fn opened(self, opened: Result<Bytes, NotOpened>) -> Self {
+    pub fn opened(self, opened: Result<Bytes, NotOpened>, roots: &mut Roots) -> Self {
         let (signed, forged_records) = (self.is_signed(), self.forged_records());
         let mut message = self.into_message();
         if let Message::Relay(relay) = &mut message
             && let Message::Sealed(sealed) = &*relay.frame
         {
-            match opened.and_then(|text| inner(sealed, text).ok_or(NotOpened::Inner)) {
+            match opened.and_then(|text| inner(sealed, text, roots).ok_or(NotOpened::Inner)) {
                 Ok(inner) => {
                     relay.opening = Opening::Opened(sealed.key);
                     *relay.frame = inner;
@@ -329,9 +330,9 @@ impl Checked {
     }
 }
 
-fn inner(sealed: &Sealed, text: Bytes) -> Option<Message> {
+fn inner(sealed: &Sealed, text: Bytes, roots: &mut Roots) -> Option<Message> {
     let message = Message::parse(&Object::parse(text).ok()?).ok()?;
-    let message = check(message, Speaker::Proven).ok().filter(Checked::is_signed)?.into_message();
+    let message = check(message, Speaker::Proven, roots).ok().filter(Checked::is_signed)?.into_message();
     let (kind, id, author) = match &message {
         Message::Task(m) if m.target == Some(sealed.target) => (SealedKind::Task, &m.id, m.caller),
         Message::Accepted(m) => (SealedKind::Accepted, &m.id, m.responder),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use elo::fuzzing::{Action, CallEvent, ConnId, OnFull, TaskKey, What, relay};
 use elo::limits::{MAX_ADDRS, MAX_LOOKUP_DIALS, MAX_LOOKUPS, MAX_MESSAGE, MAX_PUNCH_CANDIDATES, MAX_PUNCHING};
-use elo::wire::{Draft, Message, Object, Speaker, check};
+use elo::wire::{Draft, Message, Object, Roots, Speaker, check};
 
 use super::super::keys::{id, key};
 use super::{Job, ME, World, keep};
@@ -194,7 +194,7 @@ impl World {
             self.asks.pop_front();
         }
         if self.seq.is_multiple_of(8) {
-            check(message, Speaker::Proven).expect("what the node sends is signed by whom it names");
+            check(message, Speaker::Proven, &mut Roots::new()).expect("what the node sends is signed by whom it names");
         }
     }
 

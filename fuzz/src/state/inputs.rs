@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use elo::fuzzing::{Arrival, CallSpec, ChunkRefused, ConnId, How, Purpose, ROLES, Scope, Source};
-use elo::wire::{Caps, Compact, Message, Object, Speaker, WireError, check};
+use elo::wire::{Caps, Compact, Message, Object, Roots, Speaker, WireError, check};
 use elo::{Capability, CloseReason, ErrorCode};
 
 use super::super::keys::{KEYS, id, key};
@@ -145,7 +145,7 @@ impl World {
             if was.as_deref() != Some(value)
                 && let Ok(message) = Message::parse(&object)
             {
-                assert!(check(message, Speaker::Proven).is_err(), "changed, and believed");
+                assert!(check(message, Speaker::Proven, &mut Roots::new()).is_err(), "changed, and believed");
             }
         }
         self.brought(conn, &object);
@@ -207,7 +207,7 @@ impl World {
             }
         };
         let bye = matches!(message, Message::Bye(..));
-        let Ok(checked) = check(message, speaker) else { return };
+        let Ok(checked) = check(message, speaker, &mut Roots::new()) else { return };
         self.decide(|s, now, out| s.handle(conn, checked, now, out));
         if bye {
             self.disconnect(conn, None);

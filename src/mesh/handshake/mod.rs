@@ -57,7 +57,7 @@ use crate::error::CloseReason;
 use crate::identity::{Identity, NodeId};
 use crate::wire::fields::Fields;
 use crate::wire::keylife::{read_chain, write_chain};
-use crate::wire::{Builder, Malformed, Object, Rotation, Speaker, verify_chain, verify_object};
+use crate::wire::{Builder, Malformed, Object, Rotation, Speaker, lists_batch, verify_chain, verify_object};
 
 /// The longest text of the other side's that is repeated to people, in characters.
 const MAX_TOLD: usize = 200;
@@ -96,6 +96,14 @@ pub struct Proven {
     pub speaker: Speaker,
     /// What a node of the Python package said of itself.
     pub hello: Option<LegacyHello>,
+}
+
+impl Proven {
+    /// Whether it takes messages that were signed in a batch. Its features were signed, so nobody on the way can have
+    /// added this one.
+    pub fn takes_batches(&self) -> bool {
+        self.speaker == Speaker::Proven && lists_batch(&self.features)
+    }
 }
 
 /// The handshake failed: what `bye` says.

@@ -9,7 +9,7 @@ use crate::limits::{FLOOD_TTL, Limits, MAX_MET_STATEMENTS, MAX_OTHER_STATEMENTS,
 use crate::mesh::access::Access;
 use crate::mesh::{Action, Arrival, Config, How, Now, State, What};
 use crate::wire::keylife::revoked;
-use crate::wire::{Caps, Message, RecordDraft, Speaker, TrackerRole, check};
+use crate::wire::{Caps, Message, RecordDraft, Roots, Speaker, TrackerRole, check};
 
 const T0: u64 = 1_790_000_000_000;
 
@@ -81,7 +81,7 @@ fn meet(state: &mut State, n: u32, chain: &[Rotation]) -> Result<Vec<Action>, (C
 
 /// A message comes over a connection, and what it has done is carried out as far as keys are concerned.
 fn bring(state: &mut State, n: u32, object: &Object, now: Now) -> Vec<Action> {
-    let message = check(Message::parse(object).unwrap(), Speaker::Proven).unwrap();
+    let message = check(Message::parse(object).unwrap(), Speaker::Proven, &mut Roots::new()).unwrap();
     let mut out = Vec::new();
     state.handle(ConnId(n.into()), message, now, &mut out);
     let mut done = Vec::new();

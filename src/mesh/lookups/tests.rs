@@ -166,7 +166,9 @@ impl Node {
         let record = draft.sign(&Identity::from_seed([n; 32])).unwrap();
         let text = crate::wire::draft::announce(&record.object, 1);
         let object = crate::wire::Object::parse(text.raw().clone()).unwrap();
-        let checked = crate::wire::check(Message::parse(&object).unwrap(), Speaker::Proven).unwrap();
+        let checked =
+            crate::wire::check(Message::parse(&object).unwrap(), Speaker::Proven, &mut crate::wire::Roots::new())
+                .unwrap();
         let now = self.at();
         self.state.handle(conn, checked, now, &mut self.out);
     }

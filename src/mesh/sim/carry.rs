@@ -10,7 +10,7 @@ use crate::error::CloseReason;
 use crate::info::Activity;
 use crate::mesh::{Action, ConnId, Now, OnFull, State, What};
 use crate::seal::Message;
-use crate::wire::{Checked, Draft, Message as Wire, NotOpened, Object, Speaker, check, draft};
+use crate::wire::{Checked, Draft, Message as Wire, NotOpened, Object, Roots, Speaker, check, draft};
 
 impl World {
     /// Lets a node decide something, and carries out what it wants done.
@@ -172,7 +172,7 @@ impl World {
         }
         let object = Object::parse(bytes.clone()).ok();
         let message = object.and_then(|o| Wire::parse(&o).ok());
-        let checked = message.and_then(|m| check(m, Speaker::Proven).ok());
+        let checked = message.and_then(|m| check(m, Speaker::Proven, &mut Roots::new()).ok());
         if self.checked.len() > 16_384 {
             self.checked.clear();
         }
@@ -187,7 +187,7 @@ impl World {
         let node = &self.nodes[n];
         let Some(sealed) = checked.sealed_for(&node.id) else { return checked };
         let opened = node.sealer.as_ref().map_or(Err(NotOpened::Off), |s| s.open(sealed, self.now));
-        checked.opened(opened)
+        checked.opened(opened, &mut Roots::new())
     }
 }
 

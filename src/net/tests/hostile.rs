@@ -98,7 +98,7 @@ async fn wrong_signatures_and_unknown_types() {
 async fn a_panic_in_the_node_ends_the_connection() {
     struct Fragile(Arc<Notes>);
     impl Hooks for Fragile {
-        fn message(&self, _: ConnId, _: Checked, _: usize) {
+        fn message(&self, _: ConnId, _: Checked, _: usize, _: &mut Roots) {
             panic!("on purpose");
         }
         fn refused(&self, _: ConnId, _: Refused) {}

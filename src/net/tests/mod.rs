@@ -27,7 +27,7 @@ use crate::error::CloseReason;
 use crate::identity::NodeId;
 use crate::mesh::ConnId;
 use crate::mesh::handshake::welcome;
-use crate::wire::{Builder, Checked, Draft, Message, Object, TaskDraft, TrackerRole};
+use crate::wire::{Builder, Checked, Draft, Message, Object, Roots, TaskDraft, TrackerRole};
 
 /// The time all clocks show.
 const NOW: i64 = 1_800_000_000;
@@ -111,7 +111,7 @@ impl Notes {
 }
 
 impl Hooks for Notes {
-    fn message(&self, _: ConnId, message: Checked, size: usize) {
+    fn message(&self, _: ConnId, message: Checked, size: usize, _: &mut Roots) {
         assert!(size > 0);
         self.note(|n| {
             assert!(n.closed.is_empty(), "a message after the end");

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::canonical::is_canonical;
 use super::object::Object;
 use super::scan::{Key, Member, Span};
+use super::unsigned::{self, Unsigned};
 use super::{canonical, strings, walk};
 
 use crate::identity::Identity;
@@ -133,40 +134,43 @@ impl Builder {
 
     /// The message, unsigned.
     pub fn build(self) -> Object {
-        let mut placed = Vec::with_capacity(self.entries.len());
-        let raw = self.join(self.entries.iter(), |entry, to| {
-            let from = entry.range().start;
-            let key = Key { span: entry.key.span.moved(from, to), ..entry.key };
-            placed.push((key, entry.value.moved(from, to)));
-        });
-        let members = placed.into_iter().map(|(key, value)| Member::new(key, value, &raw)).collect();
+        let (raw, members) = self.write(0, |_| true);
         Object::from_canonical(raw.into(), members)
+    }
+
+    /// The message, to be signed over everything but the members named in `uncovered`.
+    pub fn unsigned(self, uncovered: &'static [&'static str]) -> Unsigned {
+        let (text, members) = self.write(unsigned::ROOM, |name| name != "signature");
+        Unsigned::new(text, members, uncovered)
     }
 
     /// The message with a `signature` over everything but the members named in `uncovered`.
     pub fn sign(self, identity: &Identity, uncovered: &[&str]) -> Object {
-        let covered = self.entries.iter().filter(|entry| {
-            let name = strings::decode(entry.key.span.of(&self.text));
-            name != "signature" && !uncovered.contains(&name.as_ref())
-        });
-        let signature = identity.sign(&self.join(covered, |_, _| {}));
-        self.str("signature", &URL_SAFE_NO_PAD.encode(signature)).build()
+        let (text, members) = self.write(unsigned::ROOM, |name| name != "signature");
+        let signature = identity.sign(&unsigned::signing_bytes(&text, &members, uncovered));
+        Unsigned::new(text, members, &[]).with_signature(&URL_SAFE_NO_PAD.encode(signature))
     }
 
-    /// Writes the members out as an object. Tells `placed` where each member now starts.
-    fn join<'a>(&'a self, entries: impl Iterator<Item = &'a Entry>, mut placed: impl FnMut(&Entry, usize)) -> Vec<u8> {
-        // Room for the braces, commas, and a line's end.
-        let mut out = Vec::with_capacity(self.text.len() + self.entries.len() + 3);
+    /// Writes the members whose names are wanted out as an object, and where they are in it.
+    fn write(&self, room: usize, wanted: impl Fn(&str) -> bool) -> (Vec<u8>, Vec<Member>) {
+        // Room for the braces, commas, a line's end, and what is put in later.
+        let mut out = Vec::with_capacity(self.text.len() + self.entries.len() + 3 + room);
+        let mut members = Vec::with_capacity(self.entries.len() + 1);
         out.push(b'{');
-        for entry in entries {
+        for entry in &self.entries {
+            if !wanted(&strings::decode(entry.key.span.of(&self.text))) {
+                continue;
+            }
             if out.len() > 1 {
                 out.push(b',');
             }
-            placed(entry, out.len());
+            let (from, to) = (entry.range().start, out.len());
             out.extend_from_slice(&self.text[entry.range()]);
+            let key = Key { span: entry.key.span.moved(from, to), ..entry.key };
+            members.push(Member::new(key, entry.value.moved(from, to), &out));
         }
         out.push(b'}');
-        out
+        (out, members)
     }
 }
 

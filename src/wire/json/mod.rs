@@ -18,10 +18,13 @@ mod object;
 mod scan;
 mod signature;
 mod strings;
+mod unsigned;
 mod walk;
 
 pub use builder::Builder;
 pub use canonical::{canonicalize_json, canonicalize_value, is_canonical};
 pub use error::{FieldError, JsonError};
 pub use object::Object;
+pub(in crate::wire) use signature::plain_signature;
 pub use signature::{SignatureError, verify_object};
+pub use unsigned::Unsigned;

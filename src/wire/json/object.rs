@@ -152,6 +152,24 @@ impl Object {
         Cow::Owned(out)
     }
 
+    /// What stands before and behind a member in canonical text, with the commas that are left without it: together they
+    /// are [`signing_bytes`](Self::signing_bytes) without that member. `None` if the text is not canonical.
+    pub(in crate::wire) fn around(&self, key: &str) -> Option<(&[u8], &[u8])> {
+        if !self.canonical {
+            return None;
+        }
+        let Ok(index) = self.position(key) else { return Some((&self.raw, &[])) };
+        let member = &self.members[index];
+        // From the quote before the name to the end of the value; and the comma before it, or, of the first, the one behind.
+        let (start, end) = (member.key.start as usize - 1, member.value.end as usize);
+        let (start, end) = match (index > 0, self.members.len() > 1) {
+            (true, _) => (start - 1, end),
+            (false, true) => (start, end + 1),
+            (false, false) => (start, end),
+        };
+        Some((&self.raw[..start], &self.raw[end..]))
+    }
+
     /// The object with a top-level member replaced or added, the rest as it was: for what a signature doesn't cover.
     /// `raw_value` must be JSON in canonical form; then the result is canonical if this object is.
     pub fn with_member(&self, key: &str, raw_value: &[u8]) -> Self {
@@ -305,11 +323,25 @@ mod tests {
             (&["signature"][..], r#"{"a":1,"b":{"c":2},"ttl":3}"#),
             (&["ttl", "signature"], r#"{"a":1,"b":{"c":2}}"#),
             (&["a"], r#"{"b":{"c":2},"signature":"x","ttl":3}"#),
+            (&["none"], r#"{"a":1,"b":{"c":2},"signature":"x","ttl":3}"#),
+            (&["ttl"], r#"{"a":1,"b":{"c":2},"signature":"x"}"#),
             (&["a", "b", "signature", "ttl"], "{}"),
         ] {
             assert_eq!(text(&canonical.signing_bytes(without)), expected);
+            if let [one] = without {
+                let (before, after) = canonical.around(one).unwrap();
+                assert_eq!(text(&[before, after].concat()), expected);
+            }
             assert_eq!(text(&loose.signing_bytes(without)), expected);
         }
+    }
+
+    #[test]
+    fn the_only_member_can_be_cut_out() {
+        let object = parse(r#"{"signature":"x"}"#);
+        assert_eq!(object.around("signature"), Some((&b"{"[..], &b"}"[..])));
+        assert_eq!(parse("{ }").around("signature"), None);
+        assert_eq!(parse("{}").around("signature"), Some((&b"{}"[..], &b""[..])));
     }
 
     #[test]

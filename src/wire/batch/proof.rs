@@ -1,0 +1,81 @@
+//! The text of a signature in a batch.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::tree::{Hash, sides};
+use crate::limits::BATCH_MAX;
+
+/// What such a text begins with. A plain signature may as well, but has 86 characters; these have 135 at least.
+const MARK: char = 'm';
+
+/// Without any path: the root's signature, the index, the count.
+const HEAD: usize = 64 + 2 + 2;
+
+/// The most levels above the leaves.
+const LEVELS: usize = BATCH_MAX.next_power_of_two().ilog2() as usize;
+
+/// The most bytes of it, before they are base64.
+pub(super) const MAX: usize = HEAD + 32 * LEVELS;
+
+/// The length of a plain signature.
+const PLAIN: usize = 86;
+
+/// A signature in a batch, taken apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Proof<'a> {
+    /// Over the root.
+    pub(super) signature: &'a [u8; 64],
+    /// Which leaf the message is.
+    pub(super) index: u16,
+    /// How many leaves there are.
+    pub(super) count: u16,
+    /// The hashes beside the way to the root, from the leaf up.
+    pub(super) path: &'a [Hash],
+}
+
+/// Whether a text means to be one.
+pub(super) fn is_proof(text: &str) -> bool {
+    text.starts_with(MARK) && text.len() != PLAIN
+}
+
+impl<'a> Proof<'a> {
+    /// Reads a text into `bytes`. `None` unless it is the one text for what it says: the path is as long as the place
+    /// demands, and nothing follows.
+    pub(super) fn read(text: &str, bytes: &'a mut [u8; MAX]) -> Option<Self> {
+        let text = text.strip_prefix(MARK)?;
+        // This engine takes neither padding nor bits that are left over.
+        let length = URL_SAFE_NO_PAD.decode_slice(text.as_bytes(), bytes).ok()?;
+        let (signature, rest) = bytes.get(..length)?.split_first_chunk::<64>()?;
+        let (index, rest) = rest.split_first_chunk::<2>()?;
+        let (count, rest) = rest.split_first_chunk::<2>()?;
+        let (path, []) = rest.as_chunks::<32>() else { return None };
+        let (index, count) = (u16::from_be_bytes(*index), u16::from_be_bytes(*count));
+        let is_place = (2..=BATCH_MAX).contains(&usize::from(count)) && index < count;
+        let is_whole = is_place && path.len() == sides(index.into(), count.into()).count();
+        is_whole.then_some(Self { signature, index, count, path })
+    }
+}
+
+/// Writes the text, in place of what is in `text`.
+pub(super) fn write<'a>(
+    signature: &[u8; 64],
+    index: u16,
+    count: u16,
+    path: impl Iterator<Item = &'a Hash>,
+    text: &mut String,
+) {
+    let mut bytes = [0; MAX];
+    let (head, room) = bytes.split_at_mut(HEAD);
+    head[..64].copy_from_slice(signature);
+    head[64..66].copy_from_slice(&index.to_be_bytes());
+    head[66..].copy_from_slice(&count.to_be_bytes());
+    let mut length = HEAD;
+    for (place, hash) in room.as_chunks_mut::<32>().0.iter_mut().zip(path) {
+        place.copy_from_slice(hash);
+        length += 32;
+    }
+    text.clear();
+    text.push(MARK);
+    URL_SAFE_NO_PAD.encode_string(&bytes[..length], text);
+}
