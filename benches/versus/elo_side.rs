@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use elo::{Context, Limits, Node, Sealing, Task, TaskResult, Tls};
+use elo::{Context, Json, Limits, Node, Sealing, Task, TaskError, Tls};
 use serde_json::Value;
 
 use crate::process::Process;
@@ -98,8 +98,8 @@ pub async fn reaches_echo(node: &Node) -> Result<(), Fault> {
 }
 
 /// The answer is what was asked with.
-async fn echo(task: Task, _: Context) -> TaskResult {
-    Ok(task.payload.into())
+async fn echo(task: Task, _: Context) -> Result<Json, TaskError> {
+    Ok(task.payload)
 }
 
 /// The role of a provider.

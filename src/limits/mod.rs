@@ -383,3 +383,13 @@ pub const MAX_POLICIES: usize = 256;
 
 /// Of how many callers it is remembered how often they asked, under rules with a rate: 150 bytes each.
 pub const MAX_POLICY_CALLERS: usize = 16 * 1024;
+
+/// From how many bytes on a message is long: it waits apart, so that short ones pass it, and is signed and checked alone, on a
+/// task of its own. To sign or check so much costs about as much for its length as for the signature.
+pub const LONG_MESSAGE: usize = 32 * 1024;
+
+/// How many messages are signed and written at once. More would hardly be cheaper for each, and the first of them would wait.
+pub const ROUND_MESSAGES: usize = 256;
+
+/// And how many bytes.
+pub const ROUND_BYTES: usize = 256 * 1024;

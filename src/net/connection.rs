@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::NetConfig;
 use super::handshake::Established;
 use super::hooks::Hooks;
-use super::outbox::{Closing, Outbox, SendError};
+use super::outbox::{Closing, Outbox, Outgoing, SendError};
 use super::reader::Reader;
 use super::writer::Writer;
 use crate::error::CloseReason;
@@ -183,7 +183,7 @@ impl Established {
         });
         // An empty outbox takes any one message that fits on the wire, and a welcome is made to fit.
         if let Some(first) = first
-            && let Err(error) = shared.outbox.push(&first)
+            && let Err(error) = shared.outbox.push(Outgoing::Ready(first))
         {
             shared.abort(None, error.to_string());
         }
@@ -221,7 +221,6 @@ impl Tasks {
 
 impl Connection {
     /// Whether the peer takes messages that were signed in a batch: it listed that in its handshake.
-    #[cfg_attr(not(test), allow(dead_code, reason = "asked by what signs messages together"))]
     pub fn takes_batches(&self) -> bool {
         self.inner.shared.takes_batches
     }
@@ -231,8 +230,14 @@ impl Connection {
     /// # Errors
     ///
     /// When there is no room, the connection is closed, or the message is longer than the wire allows.
-    pub fn send(&self, message: &Object) -> Result<(), SendError> {
+    pub fn send(&self, message: Outgoing) -> Result<(), SendError> {
         self.inner.shared.outbox.push(message)
+    }
+
+    /// A message that is ready.
+    #[cfg(test)]
+    pub fn send_object(&self, message: &Object) -> Result<(), SendError> {
+        self.send(Outgoing::Ready(message.clone()))
     }
 
     /// Whether less than half of the outbox is used.

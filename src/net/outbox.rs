@@ -1,8 +1,14 @@
 //! What waits to be sent to one peer: bounded in bytes and in messages.
 //!
-//! Messages are copied in as they go out. Holding on to them instead would be cheaper at first sight, but a relayed
-//! message is a slice of the buffer it arrived in, and would keep all of that alive.
+//! A message that is signed already is copied in. Holding on to it instead would be cheaper at first sight, but a relayed
+//! message is a slice of the buffer it arrived in, and would keep all of that alive. Those that the writer signs wait as they
+//! are: it takes what is there and signs it together.
+//!
+//! A long message waits apart, so that a short one that comes later need not wait for its time on the line: each round of the
+//! writer takes the short ones that wait, and then one long one. Messages of a task that so come out of their order are put
+//! into it by their numbers. Nodes of the Python package, which have no numbers, are sent everything in the order it came.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,9 +16,19 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::sync::Notify;
 
-use crate::limits::{Limits, MAX_MESSAGE};
+use super::late::Late;
+use crate::limits::{LONG_MESSAGE, Limits, MAX_MESSAGE, ROUND_BYTES, ROUND_MESSAGES};
 use crate::memory::{Kind, Memory};
 use crate::wire::{Framing, Object, codec};
+
+/// A message on its way out.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// Ready to be sent.
+    Ready(Object),
+    /// Signed when its turn comes, together with what else is there.
+    Late(Late),
+}
 
 /// A message was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,22 +56,89 @@ pub(super) struct Closing {
 /// What the writer does next.
 #[derive(Debug)]
 pub(super) enum Next {
-    /// It has a batch of that many messages to write.
-    Batch(usize),
+    /// It has these to write.
+    Round(Round),
     /// Everything was taken, and nothing more will come.
     Closed,
 }
 
+/// What is written at once.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    /// How many messages they are.
+    pub(super) messages: usize,
+    /// The short ones, in their order.
+    pub(super) parts: Vec<Part>,
+    /// A long one, encoded.
+    pub(super) long: Option<BytesMut>,
+    /// What the short ones take in the outbox.
+    pub(super) bytes: usize,
+}
+
+/// Messages that wait.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// Encoded: some, one after the other.
+    Encoded {
+        /// The messages.
+        bytes: BytesMut,
+        /// How many.
+        messages: usize,
+    },
+    /// One that is yet to be signed.
+    Late(Late),
+}
+
+impl Part {
+    /// How many messages it has, and how many bytes it takes.
+    fn size(&self) -> (usize, usize) {
+        match self {
+            Self::Encoded { bytes, messages } => (*messages, bytes.len()),
+            Self::Late(late) => (1, late.size()),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Queue {
-    /// Encoded messages.
-    waiting: BytesMut,
-    /// How many there are.
+    short: VecDeque<Part>,
+    long: VecDeque<BytesMut>,
+    /// What all that takes.
+    bytes: usize,
+    /// How many there are in all.
     messages: usize,
     /// Bytes, and messages, that the writer took and has not written yet: they count as well.
     taken_bytes: usize,
     taken_messages: usize,
     closing: Option<Closing>,
+}
+
+impl Queue {
+    /// What is written next: short messages, as many as fit into a round, and one long one.
+    fn take_round(&mut self) -> Round {
+        let mut round = Round::default();
+        while round.messages < ROUND_MESSAGES && round.bytes < ROUND_BYTES {
+            let Some(part) = self.short.pop_front() else { break };
+            let (messages, bytes) = part.size();
+            round.messages += messages;
+            round.bytes += bytes;
+            round.parts.push(part);
+        }
+        round.long = self.long.pop_front();
+        if round.long.is_some() {
+            round.messages += 1;
+        }
+        let bytes = round.bytes + round.long.as_ref().map_or(0, BytesMut::len);
+        if self.short.is_empty() && self.short.capacity() > ROUND_MESSAGES {
+            // A connection at rest keeps no room.
+            self.short = VecDeque::new();
+        }
+        self.bytes -= bytes;
+        self.messages -= round.messages;
+        self.taken_bytes = bytes;
+        self.taken_messages = round.messages;
+        round
+    }
 }
 
 /// See the module.
@@ -99,8 +182,11 @@ impl Outbox {
     }
 
     /// Takes a message in, or says why not. Never waits.
-    pub(super) fn push(&self, message: &Object) -> Result<(), SendError> {
-        let length = message.raw().len();
+    pub(super) fn push(&self, message: Outgoing) -> Result<(), SendError> {
+        let length = match &message {
+            Outgoing::Ready(object) => object.raw().len(),
+            Outgoing::Late(late) => late.size(),
+        };
         if length > MAX_MESSAGE {
             return Err(SendError::TooLarge);
         }
@@ -108,15 +194,39 @@ impl Outbox {
         if queue.closing.is_some() {
             return Err(SendError::Closed);
         }
-        let bytes = queue.waiting.len() + queue.taken_bytes;
+        let bytes = queue.bytes + queue.taken_bytes;
         let messages = queue.messages + queue.taken_messages;
         // One message has room in any case: else a small outbox could never pass on a large one.
         if messages > 0 && (bytes + length > self.max_bytes || messages >= self.max_messages) {
             return Err(SendError::Full);
         }
-        let before = queue.waiting.len();
-        codec::encode(self.framing, message.raw(), &mut queue.waiting);
-        let more = queue.waiting.len() - before;
+        let before = queue.bytes;
+        match message {
+            Outgoing::Ready(object) if length >= LONG_MESSAGE && self.framing == Framing::Line => {
+                let mut encoded = BytesMut::with_capacity(length + 1);
+                codec::encode(self.framing, object.raw(), &mut encoded);
+                queue.bytes += encoded.len();
+                queue.long.push_back(encoded);
+            }
+            Outgoing::Ready(object) => {
+                let mut encoded = match queue.short.pop_back() {
+                    Some(Part::Encoded { bytes, messages }) if bytes.len() < ROUND_BYTES => (bytes, messages),
+                    other => {
+                        queue.short.extend(other);
+                        (BytesMut::new(), 0)
+                    }
+                };
+                let before = encoded.0.len();
+                codec::encode(self.framing, object.raw(), &mut encoded.0);
+                queue.bytes += encoded.0.len() - before;
+                queue.short.push_back(Part::Encoded { bytes: encoded.0, messages: encoded.1 + 1 });
+            }
+            Outgoing::Late(late) => {
+                queue.bytes += length;
+                queue.short.push_back(Part::Late(late));
+            }
+        }
+        let more = queue.bytes - before;
         queue.messages += 1;
         // Before the writer can take it: what is given back first would make less than nothing.
         self.memory.add(Kind::Outboxes, more);
@@ -142,16 +252,18 @@ impl Outbox {
     /// How many bytes wait in it.
     pub(super) fn bytes(&self) -> usize {
         let queue = self.queue();
-        queue.waiting.len() + queue.taken_bytes
+        queue.bytes + queue.taken_bytes
     }
 
     /// Throws away what the writer has not taken yet.
     pub(super) fn empty(&self) {
         let mut queue = self.queue();
-        let waiting = mem::take(&mut queue.waiting);
+        let thrown = (mem::take(&mut queue.short), mem::take(&mut queue.long));
+        let bytes = mem::take(&mut queue.bytes);
         queue.messages = 0;
         drop(queue);
-        self.memory.sub(Kind::Outboxes, waiting.len());
+        drop(thrown);
+        self.memory.sub(Kind::Outboxes, bytes);
     }
 
     /// Whether it was closed.
@@ -175,7 +287,7 @@ impl Outbox {
     pub(super) fn has_room(&self) -> bool {
         let queue = self.queue();
         queue.closing.is_none()
-            && queue.waiting.len() + queue.taken_bytes <= self.max_bytes / 2
+            && queue.bytes + queue.taken_bytes <= self.max_bytes / 2
             && queue.messages + queue.taken_messages <= self.max_messages / 2
     }
 
@@ -191,17 +303,13 @@ impl Outbox {
         }
     }
 
-    /// For the writer: waits for something to write, and swaps all of it into `batch`, which must be empty.
-    /// Cancelling it loses nothing.
-    pub(super) async fn next(&self, batch: &mut BytesMut) -> Next {
+    /// For the writer: waits for something to write. Cancelling it loses nothing.
+    pub(super) async fn next(&self) -> Next {
         loop {
             {
                 let mut queue = self.queue();
                 if queue.messages > 0 {
-                    mem::swap(&mut queue.waiting, batch);
-                    queue.taken_bytes = batch.len();
-                    queue.taken_messages = mem::take(&mut queue.messages);
-                    return Next::Batch(queue.taken_messages);
+                    return Next::Round(queue.take_round());
                 }
                 if queue.closing.is_some() {
                     return Next::Closed;
@@ -212,7 +320,16 @@ impl Outbox {
         }
     }
 
-    /// For the writer: the batch is down to `rest` bytes.
+    /// For the writer: what it took is signed and encoded now, and so many bytes.
+    pub(super) fn encoded(&self, bytes: usize) {
+        let mut queue = self.queue();
+        let before = mem::replace(&mut queue.taken_bytes, bytes);
+        drop(queue);
+        self.memory.add(Kind::Outboxes, bytes);
+        self.memory.sub(Kind::Outboxes, before);
+    }
+
+    /// For the writer: what it took is down to `rest` bytes.
     pub(super) fn written(&self, rest: usize) {
         let mut queue = self.queue();
         let written = queue.taken_bytes.saturating_sub(rest);

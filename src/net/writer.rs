@@ -1,6 +1,7 @@
 //! The task that writes.
 
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,12 +12,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::NetConfig;
 use super::connection::{Ending, FOREVER, Shared};
 use super::io::WriteHalf;
-use super::outbox::Next;
+use super::late::{self, Late};
+use super::outbox::{Next, Part};
 use crate::error::CloseReason;
-use crate::wire::{codec, draft};
+use crate::wire::{Framing, codec, draft};
 
 /// A buffer larger than this is given back when it is empty: it was for a burst.
-const KEEP: usize = 256 * 1024;
+const KEEP: usize = 4 * 1024;
 
 pub(super) struct Writer {
     ending: Arc<Ending>,
@@ -68,30 +70,68 @@ impl Writer {
         let mut spoke = Instant::now();
         loop {
             let next = tokio::select! {
-                next = shared.outbox.next(&mut self.batch) => Some(next),
+                next = shared.outbox.next() => Some(next),
                 () = sleep_until(spoke + silence) => None,
             };
-            let messages = match next {
-                Some(Next::Batch(messages)) => messages,
+            let (messages, long) = match next {
+                Some(Next::Round(round)) => {
+                    self.encode(shared, round.parts, round.bytes);
+                    shared.outbox.encoded(self.batch.len() + round.long.as_ref().map_or(0, BytesMut::len));
+                    (round.messages, round.long)
+                }
                 Some(Next::Closed) => break,
                 None => {
                     let beat = draft::heartbeat(&self.cfg.identity.id(), self.cfg.now(), None, None);
                     codec::encode(shared.outbox.framing(), beat.raw(), &mut self.batch);
-                    1
+                    (1, None)
                 }
             };
-            self.write_batch(shared).await?;
+            self.write_batch(shared, long.as_ref().map_or(0, BytesMut::len)).await?;
+            if let Some(long) = long {
+                self.batch = long;
+                self.write_batch(shared, 0).await?;
+            }
             shared.messages_out.fetch_add(messages as u64, Ordering::Relaxed);
             spoke = Instant::now();
         }
         if shared.outbox.take_bye(&mut self.batch) {
-            self.write_batch(shared).await?;
+            self.write_batch(shared, 0).await?;
             shared.messages_out.fetch_add(1, Ordering::Relaxed);
         }
         self.half.shutdown().await.map_err(Stuck::Lost)
     }
 
-    async fn write_batch(&mut self, shared: &Shared) -> Result<(), Stuck> {
+    /// Puts them into the batch, signed.
+    fn encode(&mut self, shared: &Shared, parts: Vec<Part>, room: usize) {
+        let framing = shared.outbox.framing();
+        self.batch.reserve(room);
+        let mut late = Vec::new();
+        for part in parts {
+            match part {
+                Part::Late(message) => late.push(message),
+                Part::Encoded { bytes, .. } => {
+                    self.sign(framing, &mut late);
+                    if self.batch.is_empty() {
+                        self.batch = bytes;
+                    } else {
+                        self.batch.extend_from_slice(&bytes);
+                    }
+                }
+            }
+        }
+        self.sign(framing, &mut late);
+    }
+
+    fn sign(&mut self, framing: Framing, late: &mut Vec<Late>) {
+        if late.is_empty() {
+            return;
+        }
+        for message in late::sign(&self.cfg.identity, mem::take(late)) {
+            codec::encode(framing, message.raw(), &mut self.batch);
+        }
+    }
+
+    async fn write_batch(&mut self, shared: &Shared, after: usize) -> Result<(), Stuck> {
         let patience: Duration = self.cfg.limits.write_timeout;
         let length = self.batch.len();
         while self.batch.has_remaining() || self.half.kept() > 0 {
@@ -101,13 +141,13 @@ impl Writer {
                 Ok(Ok(())) => {
                     let written = before - self.batch.len();
                     shared.bytes_out.fetch_add(written as u64, Ordering::Relaxed);
-                    shared.outbox.written(self.batch.len() + self.half.kept());
+                    shared.outbox.written(self.batch.len() + self.half.kept() + after);
                 }
                 Ok(Err(error)) => return Err(Stuck::Lost(error)),
                 Err(_) => return Err(Stuck::TooSlow),
             }
         }
-        // The empty buffer goes back into the outbox with the next swap.
+        // A connection at rest keeps a small buffer at most.
         if length > KEEP {
             self.batch = BytesMut::new();
         }

@@ -8,9 +8,10 @@ use super::driver::{Shared, lock};
 use super::search::SearchNews;
 use crate::error::CloseReason;
 use crate::info::Activity;
+use crate::limits::LONG_MESSAGE;
 use crate::mesh::{Action, CallEvent, ConnId, Now, OnFull, State, What};
-use crate::net::{Connection, Punch, SendError};
-use crate::wire::draft;
+use crate::net::{Connection, Late, Outgoing, Punch, SendError};
+use crate::wire::{Draft, draft};
 
 impl Shared {
     /// Carries actions out, and those that come of it.
@@ -111,23 +112,35 @@ impl Shared {
     fn send(&self, to: ConnId, what: What, on_full: OnFull) -> Vec<Action> {
         let Some(connection) = self.connection(to) else { return Vec::new() };
         let message = match what {
-            What::Ready(object) => object,
-            What::Sign(draft) => draft.sign(&self.identity),
-            What::Relay { target, source, hops, frame } => draft::relay(&target, &source, hops, &frame),
-            What::SignRelay(draft, target, key) => match self.sign_relay(&draft, &target, key) {
+            What::Ready(object) => Outgoing::Ready(object),
+            What::Sign(draft) => self.to_peer(&draft, &connection),
+            What::Relay { target, source, hops, frame } => {
+                Outgoing::Ready(draft::relay(&target, &source, hops, &frame))
+            }
+            What::SignRelay(draft, target, key) => match self.to_relay(draft, target, key, &connection) {
                 Some(message) => message,
                 None => return self.not_sealed(on_full),
             },
         };
-        match connection.send(&message) {
+        match connection.send(message) {
             // A closed connection is reported on its own.
             Ok(()) | Err(SendError::Closed) => Vec::new(),
             Err(SendError::TooLarge) => {
-                tracing::warn!(size = message.raw().len(), "a message is larger than the wire carries; it is dropped");
+                tracing::warn!("a message is larger than the wire carries; it is dropped");
                 self.not_sent(&connection, on_full)
             }
             Err(SendError::Full) => self.not_sent(&connection, on_full),
         }
+    }
+
+    /// A message for the peer itself. It is signed when it is written, with what else there is then, if the peer takes that;
+    /// else here and now, and so on whatever core there is.
+    fn to_peer(&self, draft: &Draft, peer: &Connection) -> Outgoing {
+        let message = draft.unsigned(&self.me);
+        if message.is_all_covered() && message.signed_len() < LONG_MESSAGE && peer.takes_batches() {
+            return Outgoing::Late(Late::Plain(message));
+        }
+        Outgoing::Ready(message.sign(&self.identity))
     }
 
     /// A message can't be sealed: it is not sent in any other way.

@@ -188,9 +188,10 @@ impl Node {
         Ok(())
     }
 
-    /// Prepares a call: await it for its result, or [`Call::start`] it for a handle.
-    pub fn call(&self, capability: impl Into<String>, payload: Value) -> Call {
-        self.prepare(capability.into(), payload::from_value(&payload))
+    /// Prepares a call: await it for its result, or [`Call::start`] it for a handle. The payload is a [`Value`], or what came
+    /// from somebody else as [`Json`].
+    pub fn call(&self, capability: impl Into<String>, payload: impl Into<Payload>) -> Call {
+        self.prepare(capability.into(), payload.into().into_bytes())
     }
 
     /// The same with the payload as JSON text, for integers that no [`Value`] holds. Floats are written in their

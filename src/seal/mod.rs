@@ -78,6 +78,8 @@ struct Receiving {
     enc: SealKey,
     ours: SealKey,
     context: Arc<Context>,
+    /// Whether the source takes messages that were signed in a batch.
+    batch: bool,
 }
 
 /// Seals and opens for one node.
@@ -169,6 +171,7 @@ impl Sealer {
             key: &self.key(),
             enc: &sending.enc,
             n,
+            batch: true,
         };
         let seal = |associated: &[u8]| sending.context.seal(n, associated, message.text).map_err(|_| CantSeal);
         envelope.close(&self.me, seal)
@@ -234,8 +237,14 @@ impl Sealer {
         Some(context)
     }
 
+    /// Whether a node has said, in the envelope of what it sent last, that it takes messages signed in a batch.
+    pub fn takes_batches(&self, node: &NodeId) -> bool {
+        let mut receiving = lock(&self.receiving);
+        receiving.get_mut(node).and_then(|of_source| of_source.front()).is_some_and(|last| last.batch)
+    }
+
     fn remember(&self, sealed: &Sealed, ours: SealKey, context: Context) {
-        let new = Receiving { enc: sealed.enc, ours, context: Arc::new(context) };
+        let new = Receiving { enc: sealed.enc, ours, context: Arc::new(context), batch: sealed.batch };
         let mut receiving = lock(&self.receiving);
         match receiving.get_mut(&sealed.source) {
             Some(of_source) => {

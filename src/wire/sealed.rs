@@ -169,6 +169,8 @@ pub struct Sealed {
     pub enc: SealKey,
     /// The message's number in that context.
     pub n: u64,
+    /// Whether the source takes messages that were signed in a batch.
+    pub batch: bool,
     /// As it came.
     pub object: Object,
 }
@@ -204,6 +206,7 @@ impl Sealed {
             key: key("key")?,
             enc: key("enc")?,
             n: f.u64("n")?,
+            batch: f.opt_bool("batch")?.unwrap_or(false),
             object: f.object().clone(),
         })
     }
@@ -245,6 +248,8 @@ pub struct Envelope<'a> {
     pub enc: &'a SealKey,
     /// See [`Sealed::n`].
     pub n: u64,
+    /// See [`Sealed::batch`].
+    pub batch: bool,
 }
 
 impl Envelope<'_> {
@@ -267,6 +272,7 @@ impl Envelope<'_> {
             Some(seconds) => open.u64("ttl_s", seconds),
             None => open,
         };
+        let open = if self.batch { open.bool("batch", true) } else { open };
         let filled = seal(open.clone().build().raw())?;
         Ok(open.str("box", &URL_SAFE_NO_PAD.encode(filled)).unsigned(&[]))
     }

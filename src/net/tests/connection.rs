@@ -17,10 +17,10 @@ async fn messages_split_at_every_byte() {
 async fn closing_delivers_everything_that_waits() {
     let (connection, notes, mut raw) = connected(|_| {}).await;
     for number in 0..3000 {
-        connection.send(&beat(number)).unwrap();
+        connection.send_object(&beat(number)).unwrap();
     }
     connection.close(CloseReason::Shutdown, "good night");
-    assert_eq!(connection.send(&beat(0)), Err(SendError::Closed));
+    assert_eq!(connection.send_object(&beat(0)), Err(SendError::Closed));
     // The handle isn't needed for the rest.
     drop(connection);
     for number in 0..3000 {
@@ -57,7 +57,7 @@ async fn a_peer_that_never_ends_its_half_is_left_behind() {
 #[tokio::test]
 async fn a_bye_of_the_peer_ends_it_and_what_waits_is_still_sent() {
     let (connection, notes, mut raw) = connected(|_| {}).await;
-    connection.send(&beat(1)).unwrap();
+    connection.send_object(&beat(1)).unwrap();
     raw.send(&crate::wire::draft::bye(CloseReason::Shutdown, "rebooting")).await;
     assert_eq!(raw.read().await.u64("ask").unwrap(), Some(1));
     assert_eq!(raw.fill().await, 0);
@@ -91,7 +91,7 @@ async fn abort_and_drop() {
     let (connection, notes, mut raw) = connected(|_| {}).await;
     let other = connection.clone();
     drop(connection);
-    other.send(&beat(1)).unwrap();
+    other.send_object(&beat(1)).unwrap();
     raw.read().await;
     drop(other);
     assert_eq!(notes.closed().await, (None, "the connection was dropped".into()));
@@ -142,7 +142,7 @@ async fn a_peer_that_does_not_read() {
     let mut full = false;
     let closed = soon(async {
         loop {
-            match connection.send(&large) {
+            match connection.send_object(&large) {
                 Ok(()) => {}
                 Err(SendError::Full) => {
                     full = true;
@@ -168,7 +168,7 @@ async fn room_comes_back_when_the_peer_reads() {
     let mut sent = 0;
     // Until the kernel's buffers are full as well.
     while soon(async {
-        match connection.send(&large) {
+        match connection.send_object(&large) {
             Ok(()) => sent += 1,
             Err(error) => assert_eq!(error, SendError::Full),
         }
@@ -193,22 +193,22 @@ async fn room_comes_back_when_the_peer_reads() {
 async fn too_large_and_too_many() {
     let (connection, _notes, _raw) = connected(|c| c.limits.outbox_messages = 3).await;
     let huge = task("t", &identity(1), identity(2).id(), &"x".repeat(crate::limits::MAX_MESSAGE));
-    assert_eq!(connection.send(&huge), Err(SendError::TooLarge));
+    assert_eq!(connection.send_object(&huge), Err(SendError::TooLarge));
     // Without a chance for the writer.
     for _ in 0..3 {
-        connection.send(&beat(1)).unwrap();
+        connection.send_object(&beat(1)).unwrap();
     }
-    assert_eq!(connection.send(&beat(1)), Err(SendError::Full));
+    assert_eq!(connection.send_object(&beat(1)), Err(SendError::Full));
     assert!(!connection.has_room());
     soon(connection.room()).await;
-    connection.send(&beat(1)).unwrap();
+    connection.send_object(&beat(1)).unwrap();
 }
 
 #[tokio::test]
 async fn a_message_larger_than_the_outbox_passes_alone() {
     let (connection, _notes, mut raw) = connected(|c| c.limits.outbox_bytes = 10).await;
-    connection.send(&beat(1)).unwrap();
-    assert_eq!(connection.send(&beat(2)), Err(SendError::Full));
+    connection.send_object(&beat(1)).unwrap();
+    assert_eq!(connection.send_object(&beat(2)), Err(SendError::Full));
     assert_eq!(raw.read().await.u64("ask").unwrap(), Some(1));
 }
 
@@ -224,7 +224,7 @@ async fn both_sides_write_at_once() {
     let payload = "x".repeat(900_000);
     for (from, to, connection) in [(2, 1, &near), (1, 2, &far)] {
         for number in 0..8 {
-            connection.send(&task(&number.to_string(), &identity(from), identity(to).id(), &payload)).unwrap();
+            connection.send_object(&task(&number.to_string(), &identity(from), identity(to).id(), &payload)).unwrap();
         }
     }
     near_notes.wait(|n| (n.messages.len() == 8).then_some(())).await;

@@ -20,8 +20,8 @@ async fn both_roles() {
     let (far, far_notes) = server.connection().await;
     let notes = Arc::new(Notes::default());
     let near = dialled.start(ConnId(1), None, notes.clone(), &client_cfg);
-    near.send(&task("t", &identity(2), identity(1).id(), "there")).unwrap();
-    far.send(&task("u", &identity(1), identity(2).id(), "back")).unwrap();
+    near.send_object(&task("t", &identity(2), identity(1).id(), "there")).unwrap();
+    far.send_object(&task("u", &identity(1), identity(2).id(), "back")).unwrap();
     far_notes.wait(|n| n.messages.iter().any(|m| m.task_id() == Some("t")).then_some(())).await;
     notes.wait(|n| n.messages.iter().any(|m| m.task_id() == Some("u")).then_some(())).await;
     assert_eq!((near.messages_out(), far.messages_in()), (1, 1));

@@ -28,7 +28,7 @@ async fn what_closes_the_connection() {
         drop(raw);
         let (closed, message) = notes.closed().await;
         assert_eq!((closed, message), (Some(code), reason));
-        assert_eq!(connection.send(&beat(1)), Err(SendError::Closed));
+        assert_eq!(connection.send_object(&beat(1)), Err(SendError::Closed));
     }
 }
 
@@ -120,7 +120,7 @@ async fn a_panic_in_the_node_ends_the_connection() {
     let fragile = established.start(ConnId(1), Some(first), Arc::new(Fragile(notes.clone())), &cfg);
     let near_notes = Arc::new(Notes::default());
     let near = soon(dialling).await.unwrap().unwrap().start(ConnId(2), None, near_notes.clone(), &client_cfg);
-    near.send(&beat(1)).unwrap();
+    near.send_object(&beat(1)).unwrap();
     notes.closed().await;
     near_notes.closed().await;
     assert!(fragile.is_closed());

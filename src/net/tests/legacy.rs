@@ -143,7 +143,7 @@ async fn dialling() {
     let notes = Arc::new(Notes::default());
     let connection = dialled.start(ConnId(1), None, notes.clone(), &cfg);
     let mut raw = soon(node).await.unwrap();
-    connection.send(&task("t", &identity(2), identity(1).id(), "x")).unwrap();
+    connection.send_object(&task("t", &identity(2), identity(1).id(), "x")).unwrap();
     assert_eq!(kind(&raw.read_frame().await), "task");
     raw.frame(&Builder::new("bye").build()).await;
     drop(raw);

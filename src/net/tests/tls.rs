@@ -138,7 +138,7 @@ async fn new_keys_are_agreed_on_under_way() {
         tls.write_all(&[beat(number).raw(), &b"\n"[..]].concat()).await.unwrap();
         tls.flush().await.unwrap();
         notes.wait(|n| (asks(n).len() as u64 == number + 1).then_some(())).await;
-        connection.send(&beat(number)).unwrap();
+        connection.send_object(&beat(number)).unwrap();
     }
     let mut raw = Raw { stream: Box::new(tls), buffer: BytesMut::new() };
     assert_eq!(kind(&raw.read().await), "welcome");
