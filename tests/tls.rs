@@ -52,7 +52,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 }
 
 async fn echo(name: &str, tls: Tls) -> Node {
-    let echo = |task: Task, _| async move { Ok(task.payload.into()) };
+    let echo = |task: Task, _| async move { Ok(task.payload) };
     node(name).agent("whisper").default_handler(echo).tls(tls).start().await.unwrap()
 }
 

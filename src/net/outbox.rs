@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 
 use super::late::Late;
 use crate::limits::{LONG_MESSAGE, Limits, MAX_MESSAGE, ROUND_BYTES, ROUND_MESSAGES};
@@ -110,10 +111,17 @@ struct Queue {
     /// Bytes, and messages, that the writer took and has not written yet: they count as well.
     taken_bytes: usize,
     taken_messages: usize,
+    /// Whether the writer lets it fill, see [`Outbox::cork`].
+    corked: bool,
     closing: Option<Closing>,
 }
 
 impl Queue {
+    /// Whether the writer has something to do.
+    fn is_due(&self) -> bool {
+        self.messages > 0 && (!self.corked || self.bytes >= ROUND_BYTES)
+    }
+
     /// What is written next: short messages, as many as fit into a round, and one long one.
     fn take_round(&mut self) -> Round {
         let mut round = Round::default();
@@ -230,9 +238,30 @@ impl Outbox {
         queue.messages += 1;
         // Before the writer can take it: what is given back first would make less than nothing.
         self.memory.add(Kind::Outboxes, more);
+        let is_due = queue.is_due();
         drop(queue);
-        self.filled.notify_one();
+        if is_due {
+            self.filled.notify_one();
+        }
         Ok(())
+    }
+
+    /// Has the writer wait until the guard is dropped, unless much comes together: the reader is at messages that have come
+    /// already, and what is said to them can be signed together. Nothing is waited for meanwhile but the reader's work.
+    pub(super) fn cork(&self) -> Corked<'_> {
+        self.queue().corked = true;
+        Corked(self)
+    }
+
+    /// The writer may go on.
+    pub(super) fn uncork(&self) {
+        let mut queue = self.queue();
+        queue.corked = false;
+        let is_due = queue.is_due();
+        drop(queue);
+        if is_due {
+            self.filled.notify_one();
+        }
     }
 
     /// Takes no more in. The first one to close it decides how; `false` for the others.
@@ -304,16 +333,23 @@ impl Outbox {
     }
 
     /// For the writer: waits for something to write. Cancelling it loses nothing.
-    pub(super) async fn next(&self) -> Next {
+    ///
+    /// With `patient` it lets those run first who are ready to: the news that made one of them speak as a rule come to
+    /// others, too, and what they all say is signed together.
+    pub(super) async fn next(&self, mut patient: bool) -> Next {
         loop {
-            {
+            let is_due = {
                 let mut queue = self.queue();
-                if queue.messages > 0 {
-                    return Next::Round(queue.take_round());
+                match queue.is_due() || (queue.messages > 0 && queue.closing.is_some()) {
+                    true if !patient => return Next::Round(queue.take_round()),
+                    false if queue.messages == 0 && queue.closing.is_some() => return Next::Closed,
+                    is_due => is_due,
                 }
-                if queue.closing.is_some() {
-                    return Next::Closed;
-                }
+            };
+            if is_due {
+                patient = false;
+                yield_now().await;
+                continue;
             }
             // A permit is kept if the notice came between the look and this.
             self.filled.notified().await;
@@ -354,6 +390,16 @@ impl Outbox {
             }
             None => false,
         }
+    }
+}
+
+/// See [`Outbox::cork`].
+#[derive(Debug)]
+pub(super) struct Corked<'a>(&'a Outbox);
+
+impl Drop for Corked<'_> {
+    fn drop(&mut self) {
+        self.0.uncork();
     }
 }
 

@@ -143,9 +143,13 @@ impl Reader {
     async fn read_until_stop(&mut self, shared: &Shared) -> Stop {
         let mut handled = 0u32;
         let mut large = false;
+        let mut corked = None;
         loop {
             match self.codec.decode(&mut self.buffer) {
                 Ok(Some(message)) => {
+                    if corked.is_none() {
+                        corked = Some(shared.outbox.cork());
+                    }
                     large |= message.len() > KEEP;
                     self.begun = None;
                     if self.partial.bytes() > 0 {
@@ -157,6 +161,7 @@ impl Reader {
                     }
                     handled += 1;
                     if handled.is_multiple_of(TURN) {
+                        drop(corked.take());
                         yield_now().await;
                     }
                     continue;
@@ -167,6 +172,7 @@ impl Reader {
                 }
                 Err(error) => return Stop::Close(CloseReason::BadMessage, error.to_string()),
             }
+            drop(corked.take());
             if large && self.buffer.is_empty() {
                 self.buffer = BytesMut::new();
                 large = false;
@@ -283,6 +289,7 @@ impl Reader {
     /// Waits until the peer is within its rate again. Nothing is lost: meanwhile TCP holds the peer back.
     async fn pace(&mut self, over: Option<Duration>, shared: &Shared) {
         let Some(mut wait) = over else { return };
+        shared.outbox.uncork();
         loop {
             sleep(wait).await;
             match self.messages.take(shared.elapsed()) {
@@ -294,6 +301,7 @@ impl Reader {
 
     async fn rate_limited(&mut self, message: Message, retry_after: Duration, shared: &Shared) -> Result<(), Stop> {
         while let Err(wait) = self.refusals.take(shared.elapsed()) {
+            shared.outbox.uncork();
             sleep(wait).await;
         }
         self.ending.hooks.refused(shared.id, Refused::RateLimited { message, retry_after });

@@ -68,9 +68,10 @@ impl Writer {
     async fn write_until_closed(&mut self, shared: &Shared) -> Result<(), Stuck> {
         let silence = self.cfg.limits.heartbeat_interval.min(FOREVER);
         let mut spoke = Instant::now();
+        let mut several = false;
         loop {
             let next = tokio::select! {
-                next = shared.outbox.next() => Some(next),
+                next = shared.outbox.next(several) => Some(next),
                 () = sleep_until(spoke + silence) => None,
             };
             let (messages, long) = match next {
@@ -93,6 +94,7 @@ impl Writer {
             }
             shared.messages_out.fetch_add(messages as u64, Ordering::Relaxed);
             spoke = Instant::now();
+            several = messages > 1;
         }
         if shared.outbox.take_bye(&mut self.batch) {
             self.write_batch(shared, 0).await?;

@@ -31,7 +31,7 @@ impl Counter {
         let runs = Arc::clone(&self.0);
         builder.agent(capability).handler(capability, move |task: Task, _: Context| {
             runs.fetch_add(1, Ordering::SeqCst);
-            async move { Ok(task.payload.into()) }
+            async move { Ok(task.payload) }
         })
     }
 
@@ -165,7 +165,7 @@ impl Stage {
         let builder = builder
             .handler("work", move |task: Task, _: Context| {
                 works.fetch_add(1, Ordering::SeqCst);
-                async move { Ok(task.payload.into()) }
+                async move { Ok(task.payload) }
             })
             .handler("wait", move |_: Task, context: Context| {
                 waits.fetch_add(1, Ordering::SeqCst);

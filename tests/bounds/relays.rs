@@ -21,7 +21,7 @@ async fn calls_above_the_relays_rate_wait_and_are_answered_once() {
     let far = Node::builder().no_listen().name("far").agent("far").peer(addr_of(&tracker));
     let far = far.handler("far", move |task: Task, _: Context| {
         counted.fetch_add(1, Ordering::SeqCst);
-        async move { Ok(task.payload.into()) }
+        async move { Ok(task.payload) }
     });
     let far = far.start().await.unwrap();
     let near = Node::builder().no_listen().name("near").interest("far").peer(addr_of(&tracker)).start().await.unwrap();

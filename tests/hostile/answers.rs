@@ -79,7 +79,7 @@ async fn only_the_node_that_was_asked_can_answer() {
     assert_eq!(target.refused("not_the_signer"), 1);
     provider.sends(provider.result_of(&id)).await;
     let outcome = outcome(call).await.unwrap();
-    assert_eq!((outcome.payload, outcome.responder), (json!("mine"), provider.id()));
+    assert_eq!((outcome.payload.into_value(), outcome.responder), (json!("mine"), provider.id()));
     drop((provider, thief));
     target.unharmed().await;
 }

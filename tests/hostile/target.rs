@@ -40,7 +40,7 @@ impl Target {
             .handler("echo", echo)
             .handler("work", move |task, _| {
                 works.fetch_add(1, Ordering::SeqCst);
-                async move { Ok(task.payload.into()) }
+                async move { Ok(task.payload) }
             })
             .handler("wait", move |_, context: Context| {
                 waits.fetch_add(1, Ordering::SeqCst);
@@ -82,7 +82,7 @@ impl Target {
     /// The honest peer is served.
     pub async fn serves(&self) {
         let outcome = self.honest.call("echo", json!("still there?")).to(self.node.id().to_string()).await.unwrap();
-        assert_eq!((outcome.payload, outcome.responder), (json!("still there?"), self.node.id()));
+        assert_eq!((outcome.payload.into_value(), outcome.responder), (json!("still there?"), self.node.id()));
     }
 
     /// The attackers are gone: the honest peer is served, and of the others nothing is left.

@@ -58,7 +58,7 @@ async fn calls_of_a_caller_that_was_suspended_end_when_it_wakes() {
     };
     let limits = limits().with(|l| l.caller_timeout = Duration::from_secs(2));
     let provider = node("provider").limits(limits).agent("hang").handler("hang", hang);
-    let provider = provider.agent("echo").handler("echo", |task: elo::Task, _| async move { Ok(task.payload.into()) });
+    let provider = provider.agent("echo").handler("echo", |task: elo::Task, _| async move { Ok(task.payload) });
     let provider = provider.start().await.unwrap();
     let caller = home.serve(&["--peer", &addr_of(&provider)]);
     eventually("they meet", || provider.peers().len() == 1).await;

@@ -31,7 +31,7 @@ async fn tracker(name: &str, other: Option<&Node>) -> Node {
 fn provider(name: &str, tracker: &Node) -> Builder {
     hidden(name, tracker)
         .agent("echo")
-        .handler("echo", |task: Task, _| async move { Ok(task.payload.into()) })
+        .handler("echo", |task: Task, _| async move { Ok(task.payload) })
         .agent("stream")
         .handler("stream", |task: Task, context: Context| async move {
             for n in 0..task.payload.as_u64().unwrap_or(0) {
