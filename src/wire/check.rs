@@ -80,6 +80,37 @@ pub fn check(message: Message, speaker: Speaker) -> Result<Checked, SignatureErr
     Ok(Checked { message, forged_records, signed })
 }
 
+/// How many signatures are looked at when a message is [checked](check), and for its node to open what it seals.
+pub fn signatures(message: &Message) -> u64 {
+    match message {
+        Message::QueryResp(resp) => resp.nodes.len() as u64,
+        // The envelope's, and that of the message in it.
+        Message::Sealed(_) => 2,
+        Message::Relay(relay) => signatures(&relay.frame),
+        Message::Task(_)
+        | Message::Accepted(_)
+        | Message::Chunk(_)
+        | Message::ChunkAck(_)
+        | Message::Cancel(_)
+        | Message::Result(_)
+        | Message::Query(_)
+        | Message::Event(_)
+        | Message::Announce(..) => 1,
+        Message::InterestUpdate(_)
+        | Message::RelayError(_)
+        | Message::Punch(_)
+        | Message::PunchStart(_)
+        | Message::PunchError(_)
+        | Message::Heartbeat(_)
+        | Message::DialBack(_)
+        | Message::DialBackResult(_)
+        // They have a rate of their own, and are checked when they are news.
+        | Message::Revoked(_)
+        | Message::Bye(..)
+        | Message::Unknown(_) => 0,
+    }
+}
+
 /// Checks the signatures of records that came in a list, and leaves the wrong ones out.
 pub fn check_records(objects: &[Object]) -> Vec<Record> {
     let parse = |o: &Object| Record::parse(o).ok().filter(|r| verify_object(&r.object, &r.node_id, &[]).is_ok());

@@ -20,7 +20,7 @@ mod role;
 mod sealed;
 
 pub use caps::{Capability, CapabilityKind, Caps, is_name, matches_pattern};
-pub use check::{Checked, Speaker, check, check_records};
+pub use check::{Checked, Speaker, check, check_records, signatures};
 pub use codec::{Codec, CodecError, Framing};
 pub use compact::{Compact, item_signing_bytes};
 pub use dialback::{DialBack, DialBackResult, ProbeNonce};
