@@ -15,7 +15,7 @@ use elo::benching::{
     Action, Arrival, CallEvent, CallSpec, Config, ConnId, How, Now, Source, State, TaskKey, TrackerRole, What,
 };
 use elo::wire::{Checked, Message, Object, Speaker, check};
-use elo::{Access, Capability, Identity, Limits, Sealing};
+use elo::{Access, Identity, Limits, Sealing};
 
 /// Of how many calls the messages are signed once, and used again and again.
 const RECORDED: usize = 4096;
@@ -121,22 +121,9 @@ impl Pair {
             done: 0,
         };
         let mut out = Vec::new();
+        // Every node answers `ping`: no record is needed to find it.
         pair.caller.connected(CONN, arrival(&pair.identities[1], "provider"), now(mono), &mut out).expect("let in");
         pair.provider.connected(CONN, arrival(&pair.identities[0], "caller"), now(mono), &mut out).expect("let in");
-        pair.provider.register(Capability::agent("echo"), now(mono), &mut out);
-        out.clear();
-        pair.provider.flush_record(now(mono), &mut out);
-        for action in std::mem::take(&mut out) {
-            if let Action::SignRecord(draft) = action {
-                let record = draft.sign(&pair.identities[1]).expect("small");
-                pair.provider.record_signed(record, &mut out);
-            }
-        }
-        for action in out.drain(..) {
-            if let Action::Send { what: What::Ready(object), .. } = action {
-                pair.caller.handle(CONN, checked(object), now(mono), &mut Vec::new());
-            }
-        }
         let caller = pair.identities[0].id();
         for _ in 0..remembered {
             let id = pair.caller.new_task_id(now(mono));
@@ -155,7 +142,7 @@ impl Pair {
         let id = self.caller.new_task_id(now);
         let spec = CallSpec {
             id,
-            capability: "echo".into(),
+            capability: "ping".into(),
             payload: "{\"n\":1}".into(),
             target: None,
             via: None,
