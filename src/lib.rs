@@ -50,6 +50,8 @@
 mod access_file;
 #[cfg(feature = "cli")]
 mod agent;
+#[doc(hidden)]
+pub mod benching;
 #[cfg(feature = "cli")]
 mod control;
 mod discovery;

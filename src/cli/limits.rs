@@ -114,6 +114,8 @@ limits!(
     outbox_messages,
     messages_per_second,
     message_burst,
+    signatures_per_second,
+    signature_burst,
     floods_per_second,
     flood_burst,
     max_records,

@@ -199,6 +199,13 @@ pub const MAX_WAITING_QUERIES: usize = 1024;
 /// 2 MiB. An honest one has some 500.
 pub const MAX_WAITING_QUERY: usize = 2048;
 
+/// Refusals a second for good that one peer is answered for tasks and queries above its rate: 2000, of some 20 µs for each
+/// signature. Who sends even more is read no faster than that.
+pub const REFUSALS_PER_SECOND: u32 = 2000;
+
+/// How many on top of that at once.
+pub const REFUSAL_BURST: u32 = 4000;
+
 /// The most records in one `welcome` or `query_resp`: 64 of 8 KiB fit in half a message.
 pub const MAX_RECORDS_PER_MESSAGE: usize = 64;
 

@@ -53,19 +53,28 @@ pub struct Limits {
     /// How long a peer may take for one message from its first byte, while this node reads all that comes; then it is closed as
     /// too slow. Default 60 s: the largest message over 140 kbit/s.
     pub message_timeout: Duration,
-    /// Bytes a second a peer may send for good; above that it is read no faster. Default 64 MiB: more than half a gigabit, so
-    /// that one peer doesn't take all the time of a core.
+    /// Bytes a second a peer may send for good; above that it is read no faster. Default 256 MiB, two gigabits: what
+    /// [`messages_per_second`](Self::messages_per_second) come to at 1 KiB each. Scanning them takes less than a core.
     pub bytes_per_second: u32,
-    /// Bytes a peer may send at once on top of that. Default 128 MiB; 2 MiB at least.
+    /// Bytes a peer may send at once on top of that. Default 512 MiB; 2 MiB at least.
     pub byte_burst: u32,
     /// The most bytes waiting for one peer. Default 8 MiB: eight messages of the largest size.
     pub outbox_bytes: usize,
     /// The most messages waiting for one peer. Default 4096.
     pub outbox_messages: usize,
-    /// Messages a second a peer may send for good. Default 2000.
+    /// Messages a second a peer may send for good. Default 250000, twice what two nodes that do nothing else bring each
+    /// other: it is the signatures that are dear, and they have a rate of their own. Reading a message takes 1 to 2 µs, so
+    /// who sends at this rate for good takes half a core at most; what one connection brings is read by one task, which
+    /// lets others have their turn after each 32 messages.
     pub messages_per_second: u32,
-    /// Messages a peer may send at once on top of that. Default 4000.
+    /// Messages a peer may send at once on top of that. Default 500000.
     pub message_burst: u32,
+    /// Signatures a second that are checked of what a peer sends, for good; above that it is read no faster. Default 10000: each
+    /// takes some 45 µs, so who has as many forged ones checked takes half a core. With batches one signature covers
+    /// many messages; a peer that signs each by itself spends about as much on each as this node does.
+    pub signatures_per_second: u32,
+    /// Signatures that are checked at once on top of that. Default 20000, a second of one core.
+    pub signature_burst: u32,
     /// Floods (queries, events, announces) a second a peer may send for good. Default 100.
     pub floods_per_second: u32,
     /// Floods a peer may send at once on top of that. Default 400.
@@ -85,18 +94,24 @@ pub struct Limits {
     pub max_subscriptions: usize,
     /// The most calls of this node in flight. Default 4096; further ones fail with `OVERLOADED`.
     pub max_calls: usize,
-    /// The most tasks running at once for all callers. Default 1024; further ones are answered `OVERLOADED`.
+    /// The most tasks running at once for all callers. Default 4096, as many as [`max_calls`](Self::max_calls); further
+    /// ones are answered `OVERLOADED`. Each takes some kilobytes, and what its payload and its handler hold: the payloads
+    /// are counted in [`memory_budget`](Self::memory_budget).
     pub max_tasks: usize,
-    /// The most tasks running at once for one caller. Default 256, a quarter of [`max_tasks`](Self::max_tasks): one
-    /// caller that asks for much leaves room for others. Further ones are answered `OVERLOADED`.
+    /// The most tasks running at once for one caller. Default 1024, a quarter of [`max_tasks`](Self::max_tasks): one
+    /// caller that asks for much leaves room for others. A caller with some hundreds in flight stays below it
+    /// also while answers are on their way. Further ones are answered `OVERLOADED`.
     pub max_tasks_per_caller: usize,
-    /// The most tasks running or remembered until their deadlines, so that none runs twice. Default 1048576, of about
-    /// 40 bytes each (those whose answers are kept apart). None is forgotten before its deadline: a caller is answered `OVERLOADED`
-    /// instead when it has a third as many here as there is room left for. One caller alone gets a quarter, which at
-    /// the most messages a second that a peer may send is two minutes of tasks; many greedy ones leave room for the next.
+    /// How much is remembered of tasks until their deadlines, so that none runs twice. A task's id counts 1, or 2 for all
+    /// ids together that are one of 64 in a row as elo makes them; each unit is 34 bytes at most. Default 1048576. None is
+    /// forgotten before its deadline: a caller is answered `OVERLOADED` instead when it has a third as much here as there
+    /// is room left for. One caller alone gets a quarter. With the usual minute of life that is room for 120000
+    /// of elo's calls a second, or for 4000 with ids of any other kind; many greedy ones leave room for the next.
     pub max_remembered_tasks: usize,
-    /// The most answers of finished tasks remembered, for callers that ask again. Default 16384; the oldest go first, and
-    /// asked again the node says `DUPLICATE`.
+    /// The most answers of finished tasks remembered, for callers that ask again. Default 16384: four times
+    /// [`max_calls`](Self::max_calls), so one caller's fit that lost its connection with all its calls in flight. When there is
+    /// no room, the oldest goes of the caller for whom the most is kept, and asked again the node says `DUPLICATE`: who calls
+    /// at full speed makes nobody else's be forgotten.
     pub max_answers: usize,
     /// The most bytes of finished tasks' answers remembered. Default 64 MiB.
     pub remembered_bytes: usize,
@@ -220,12 +235,14 @@ impl Default for Limits {
             handshakes_per_second_per_ip: 50,
             handshake_burst_per_ip: 250,
             message_timeout: Duration::from_secs(60),
-            bytes_per_second: 64 * 1024 * 1024,
-            byte_burst: 128 * 1024 * 1024,
+            bytes_per_second: 256 * 1024 * 1024,
+            byte_burst: 512 * 1024 * 1024,
             outbox_bytes: 8 * 1024 * 1024,
             outbox_messages: 4096,
-            messages_per_second: 2000,
-            message_burst: 4000,
+            messages_per_second: 250_000,
+            message_burst: 500_000,
+            signatures_per_second: 10_000,
+            signature_burst: 20_000,
             floods_per_second: 100,
             flood_burst: 400,
             max_records: 4096,
@@ -234,8 +251,8 @@ impl Default for Limits {
             max_seen: 16 * 1024,
             max_subscriptions: 1024,
             max_calls: 4096,
-            max_tasks: 1024,
-            max_tasks_per_caller: 256,
+            max_tasks: 4096,
+            max_tasks_per_caller: 1024,
             max_remembered_tasks: 1024 * 1024,
             max_answers: 16 * 1024,
             remembered_bytes: 64 * 1024 * 1024,

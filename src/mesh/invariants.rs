@@ -10,12 +10,13 @@ impl State {
         let in_flight: usize = self.in_flight.values().sum();
         // This node's calls to itself are bounded as calls.
         let local = self.tasks.running_for(&self.me);
-        let own = self.calls.len() + 2 * self.tasks.len() + self.queries.len() + self.forwards.len() + 3 * conns;
+        let own = self.calls.len() + 2 * self.tasks.entries() + self.queries.len() + self.forwards.len() + 3 * conns;
         let bounds = [
             ("records", self.table.len(), l.max_records.max(1)),
             ("queries", self.queries.len(), l.max_seen + l.max_calls),
             ("events", self.seen_events.len(), l.max_seen),
-            ("tasks", self.tasks.len(), l.max_remembered_tasks + local),
+            ("tasks", self.tasks.weight(), l.max_remembered_tasks),
+            ("tasks running and answered", self.tasks.entries(), l.max_tasks + local + l.max_answers),
             ("running tasks", self.tasks.running(), l.max_tasks + local),
             ("calls", self.calls.len(), l.max_calls),
             ("punches", self.punches.len(), crate::limits::MAX_PUNCHES),
@@ -38,7 +39,7 @@ impl State {
         let alarms = 2 + register + usize::from(self.reach.waits());
         let counts = [
             ("calls", self.calls.len(), 0),
-            ("tasks", self.tasks.len(), 0),
+            ("tasks", self.tasks.weight() + self.tasks.entries(), 0),
             ("relays", self.relays.len(), 0),
             ("queries", self.queries.len(), 0),
             ("events", self.seen_events.len(), 0),

@@ -18,6 +18,7 @@ mod events;
 mod federation;
 mod forward;
 pub mod handshake;
+mod ids;
 #[cfg(any(test, fuzzing))]
 mod invariants;
 mod keylife;

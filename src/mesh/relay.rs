@@ -5,6 +5,7 @@
 //! that its caller is told when the target is lost.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ const TOLD_FOR: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub struct Relays {
     carried: BTreeMap<(NodeId, String), Carried>,
+    /// How many of them each source has.
+    by_source: HashMap<NodeId, usize>,
     /// How many of them came from each address.
     by_origin: HashMap<Origin, usize>,
     max_carried: usize,
@@ -58,6 +61,7 @@ impl Relays {
     pub fn new(limits: &Limits, secret: u64) -> Self {
         Self {
             carried: BTreeMap::new(),
+            by_source: HashMap::new(),
             by_origin: HashMap::new(),
             max_carried: limits.max_carried,
             rate: RelayRate::new(limits, secret),
@@ -67,11 +71,12 @@ impl Relays {
 
     /// Forgets tasks past their deadlines.
     pub fn expire(&mut self, now: Now) {
-        let by_origin = &mut self.by_origin;
-        self.carried.retain(|_, carried| {
+        let (by_source, by_origin) = (&mut self.by_source, &mut self.by_origin);
+        self.carried.retain(|(source, _), carried| {
             let stays = carried.until > now.mono;
             if !stays {
-                forget(by_origin, carried.origin);
+                forget(by_source, source);
+                forget(by_origin, &carried.origin);
             }
             stays
         });
@@ -81,22 +86,26 @@ impl Relays {
     /// Whether another task of that source, from that address, can be waited for. A source has a sixteenth of all; and an
     /// address a third of what is free, whatever number of keys it has: see `no_room` in `tasks/memory.rs`.
     fn has_room(&self, source: &NodeId, origin: &Origin) -> bool {
-        let own = || self.carried.range((*source, String::new())..).take_while(|((s, _), _)| s == source);
+        let of_source = self.by_source.get(source).copied().unwrap_or(0);
         let free = self.max_carried.saturating_sub(self.carried.len());
         let of_origin = self.by_origin.get(origin).copied().unwrap_or(0);
-        of_origin < free.div_ceil(3) && own().nth((self.max_carried / 16).max(1) - 1).is_none()
+        of_origin < free.div_ceil(3) && of_source < (self.max_carried / 16).max(1)
     }
 
     fn insert(&mut self, key: (NodeId, String), carried: Carried) {
+        let source = key.0;
+        *self.by_source.entry(source).or_default() += 1;
         *self.by_origin.entry(carried.origin).or_default() += 1;
         if let Some(before) = self.carried.insert(key, carried) {
-            forget(&mut self.by_origin, before.origin);
+            forget(&mut self.by_source, &source);
+            forget(&mut self.by_origin, &before.origin);
         }
     }
 
     fn remove(&mut self, key: &(NodeId, String)) {
         if let Some(carried) = self.carried.remove(key) {
-            forget(&mut self.by_origin, carried.origin);
+            forget(&mut self.by_source, &key.0);
+            forget(&mut self.by_origin, &carried.origin);
         }
     }
 
@@ -107,11 +116,11 @@ impl Relays {
     }
 }
 
-fn forget(by_origin: &mut HashMap<Origin, usize>, origin: Origin) {
-    if let Some(n) = by_origin.get_mut(&origin) {
+fn forget<K: Eq + Hash>(counts: &mut HashMap<K, usize>, of: &K) {
+    if let Some(n) = counts.get_mut(of) {
         *n -= 1;
         if *n == 0 {
-            by_origin.remove(&origin);
+            counts.remove(of);
         }
     }
 }

@@ -6,7 +6,7 @@
 //! Suter, Lakshman, Stiliadis and Choudhury, "Buffer management schemes for supporting TCP in gigabit routers with
 //! per-flow queueing" (1999): drop from the longest queue.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
 use std::time::Duration;
 
@@ -23,7 +23,9 @@ type Order<K> = VecDeque<(Duration, u64, K)>;
 pub struct Seen<K, V> {
     entries: HashMap<K, (V, u64)>,
     /// By who brought them.
-    orders: BTreeMap<NodeId, Order<K>>,
+    orders: HashMap<NodeId, Order<K>>,
+    /// The same, by how many places they have.
+    longest: BTreeSet<(usize, NodeId)>,
     /// The places in all of them.
     places: usize,
     count: u64,
@@ -34,7 +36,15 @@ pub struct Seen<K, V> {
 impl<K: Clone + Eq + Hash, V> Seen<K, V> {
     /// Remembers at most `cap` entries, each for `keep`.
     pub fn new(cap: usize, keep: Duration) -> Self {
-        Self { entries: HashMap::new(), orders: BTreeMap::new(), places: 0, count: 0, cap: cap.max(1), keep }
+        Self {
+            entries: HashMap::new(),
+            orders: HashMap::new(),
+            longest: BTreeSet::new(),
+            places: 0,
+            count: 0,
+            cap: cap.max(1),
+            keep,
+        }
     }
 
     /// Remembers a key; `false` when it is known already. The oldest make room.
@@ -52,22 +62,27 @@ impl<K: Clone + Eq + Hash, V> Seen<K, V> {
         while self.entries.len() >= self.cap || self.places >= 2 * self.cap {
             let own = self.orders.get(&from).map_or(0, VecDeque::len);
             // Of several that brought the same, whoever comes now gives way.
-            let most = self.orders.iter().max_by_key(|(_, order)| order.len()).filter(|(_, order)| order.len() > own);
-            let most = most.map_or(from, |(most, _)| *most);
-            if !self.pop_oldest(&most) && !self.pop_any() {
-                break;
-            }
+            let Some((most, longest)) = self.longest.last().copied() else { break };
+            self.pop_oldest(&if most > own { longest } else { from });
         }
         self.count += 1;
         self.places += 1;
         self.entries.insert(key.clone(), (value, self.count));
-        self.orders.entry(from).or_default().push_back((now.saturating_add(self.keep), self.count, key));
+        let order = self.orders.entry(from).or_default();
+        self.longest.remove(&(order.len(), from));
+        order.push_back((now.saturating_add(self.keep), self.count, key));
+        self.longest.insert((order.len(), from));
         true
     }
 
     /// Whether a key is remembered.
     pub fn contains(&self, key: &K) -> bool {
         self.entries.contains_key(key)
+    }
+
+    /// Whether nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// What is remembered for a key.
@@ -77,7 +92,7 @@ impl<K: Clone + Eq + Hash, V> Seen<K, V> {
 
     /// Forgets what is old.
     pub fn expire(&mut self, now: Duration) {
-        let all: Vec<NodeId> = self.orders.keys().copied().collect();
+        let all: Vec<NodeId> = self.longest.iter().map(|(_, from)| *from).collect();
         for from in all {
             self.expire_of(&from, now);
         }
@@ -102,7 +117,8 @@ impl<K: Clone + Eq + Hash, V> Seen<K, V> {
         let orders: usize = self.orders.values().map(VecDeque::capacity).sum();
         // Keys stand in both tables; what they hold outside of them is taken to be as long on the average.
         let tables = super::weight::hash(self.entries.capacity(), size_of::<(K, (V, u64))>())
-            + super::weight::btree(self.orders.len(), size_of::<(NodeId, Order<K>)>())
+            + super::weight::hash(self.orders.capacity(), size_of::<(NodeId, Order<K>)>())
+            + super::weight::btree(self.longest.len(), size_of::<(usize, NodeId)>())
             + orders * size_of::<(Duration, u64, K)>();
         tables + 2 * entries
     }
@@ -113,22 +129,20 @@ impl<K: Clone + Eq + Hash, V> Seen<K, V> {
         self.entries.len()
     }
 
-    fn pop_any(&mut self) -> bool {
-        let Some(from) = self.orders.keys().next().copied() else { return false };
-        self.pop_oldest(&from)
-    }
-
-    fn pop_oldest(&mut self, from: &NodeId) -> bool {
-        let Some(order) = self.orders.get_mut(from) else { return false };
-        let Some((_, count, key)) = order.pop_front() else { return false };
+    fn pop_oldest(&mut self, from: &NodeId) {
+        let Some(order) = self.orders.get_mut(from) else { return };
+        self.longest.remove(&(order.len(), *from));
+        let oldest = order.pop_front();
         if order.is_empty() {
             self.orders.remove(from);
+        } else {
+            self.longest.insert((order.len(), *from));
         }
+        let Some((_, count, key)) = oldest else { return };
         self.places -= 1;
         if self.entries.get(&key).is_some_and(|(_, c)| *c == count) {
             self.entries.remove(&key);
         }
-        true
     }
 }
 
@@ -147,7 +161,7 @@ mod tests {
         assert!(seen.insert("c", 4, at(10)) && seen.insert("d", 5, at(10)));
         assert_eq!((seen.len(), seen.get_mut(&"b")), (3, None));
         seen.expire(at(20));
-        assert_eq!((seen.len(), seen.places, seen.orders.len()), (0, 0, 0));
+        assert_eq!((seen.len(), seen.places, seen.orders.len(), seen.longest.len()), (0, 0, 0, 0));
     }
 
     #[test]
@@ -179,6 +193,6 @@ mod tests {
         assert!(seen.contains(&(2, 999)) && seen.contains(&(3, 999)) && !seen.contains(&(2, 900)));
         // What is old goes whoever brought it.
         seen.expire(Duration::from_secs(700));
-        assert_eq!((seen.len(), seen.places, seen.orders.len()), (0, 0, 0));
+        assert_eq!((seen.len(), seen.places, seen.orders.len(), seen.longest.len()), (0, 0, 0, 0));
     }
 }

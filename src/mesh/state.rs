@@ -17,6 +17,7 @@ use super::dialable::Near;
 use super::dialback::DialBacks;
 use super::federation::Shares;
 use super::forward::Forwards;
+use super::ids::{self, TaskIds};
 use super::keylife::KeyLife;
 use super::lookups::{LookupId, Lookups};
 use super::own_record::Drafts;
@@ -76,10 +77,8 @@ pub struct Config {
 pub enum Timer {
     /// A call: its deadline, or its next step.
     Call(String),
-    /// A task that has run for 100 ms: its caller is told that it was accepted.
-    Accept(TaskKey),
-    /// A task's deadline.
-    Deadline(TaskKey),
+    /// A running task: it has run for 100 ms, and its caller is told that it was accepted; or its deadline.
+    Task(TaskKey),
     /// What a tracker did not relay of an answer may be sent again.
     Again(TaskKey),
     /// The caller of a running task was lost, and has had a while to come back.
@@ -157,6 +156,7 @@ pub struct State {
     pub(super) timers: Timers<Timer>,
     pub(super) held: Held,
     pub(super) rng: StdRng,
+    pub(super) task_ids: TaskIds,
     pub(super) asks: u64,
     pub(super) draining: bool,
     pub(super) counters: Counters,
@@ -226,6 +226,7 @@ impl State {
             timers: Timers::default(),
             held: Held::new(limits.memory_budget),
             rng,
+            task_ids: TaskIds::default(),
             asks: 0,
             draining: false,
             counters: Counters::default(),
@@ -338,8 +339,7 @@ impl State {
         while let Some(timer) = self.timers.pop(now.mono) {
             match timer {
                 Timer::Call(id) => self.call_due(&id, now, out),
-                Timer::Accept(key) => self.accept_due(&key, out),
-                Timer::Deadline(key) => self.deadline_due(&key, now, out),
+                Timer::Task(key) => self.task_due(&key, now, out),
                 Timer::Again(key) => self.again_due(&key, out),
                 Timer::Orphan(key) => self.orphan_due(&key, now, out),
                 Timer::Query(id) => self.query_due(&id, now, out),
@@ -430,14 +430,14 @@ impl State {
         true
     }
 
-    /// A fresh id: 122 random bits as a UUIDv4.
+    /// A fresh id that says nothing, for all but tasks.
     pub fn new_id(&mut self) -> String {
-        let mut b = [0u8; 16];
-        self.rng.fill_bytes(&mut b);
-        b[6] = (b[6] & 0x0f) | 0x40;
-        b[8] = (b[8] & 0x3f) | 0x80;
-        let hex: String = b.iter().map(|b| format!("{b:02x}")).collect();
-        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+        ids::random(&mut self.rng)
+    }
+
+    /// A fresh id for a task of this node.
+    pub fn new_task_id(&mut self, now: Now) -> String {
+        self.task_ids.next(&mut self.rng, now.mono)
     }
 
     /// No new tasks and calls from now on.

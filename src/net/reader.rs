@@ -15,7 +15,7 @@ use super::hooks::Refused;
 use super::io::{Read, ReadHalf};
 use super::stream::READ;
 use crate::error::{CloseReason, ErrorCode};
-use crate::limits::{CONNECTION_BYTES, MAX_MESSAGE};
+use crate::limits::{CONNECTION_BYTES, MAX_MESSAGE, REFUSAL_BURST, REFUSALS_PER_SECOND};
 use crate::memory::{Kind, Share};
 use crate::mesh::handshake::tellable;
 use crate::mesh::throttle::Bucket;
@@ -48,6 +48,8 @@ pub(super) struct Reader {
     bytes: Bucket,
     /// All messages.
     messages: Bucket,
+    /// The signatures that are checked.
+    signatures: Bucket,
     /// Those that are passed on to many.
     floods: Bucket,
     /// Those that are answered with a refusal. Refusing is cheap, but not for nothing: a peer that sends even more than
@@ -85,8 +87,12 @@ impl Reader {
             partial: Share::new(memory, Kind::Input, 0),
             bytes: Bucket::new(limits.bytes_per_second, limits.byte_burst.max(LEAST_BURST)),
             messages: Bucket::new(limits.messages_per_second, limits.message_burst),
+            signatures: Bucket::new(limits.signatures_per_second, limits.signature_burst),
             floods: Bucket::new(limits.floods_per_second, limits.flood_burst),
-            refusals: Bucket::new(limits.messages_per_second, limits.message_burst),
+            refusals: Bucket::new(
+                limits.messages_per_second.min(REFUSALS_PER_SECOND),
+                limits.message_burst.min(REFUSAL_BURST),
+            ),
             roots: Roots::new(),
         }
     }
@@ -273,6 +279,7 @@ impl Reader {
                     Message::Bye(reason, text) => Some((*reason, text.clone())),
                     _ => None,
                 };
+                let before = self.roots.checks();
                 match check(message, shared.speaker, &mut self.roots) {
                     Ok(checked) => self.ending.hooks.message(id, checked, size, &mut self.roots),
                     Err(_) => {
@@ -281,7 +288,11 @@ impl Reader {
                         self.ending.hooks.refused(id, relay.unwrap_or_else(|| bad_signature(&object)));
                     }
                 }
-                bye.map_or(Ok(()), |(reason, text)| Err(Stop::Bye(reason, text)))
+                if let Some((reason, text)) = bye {
+                    return Err(Stop::Bye(reason, text));
+                }
+                self.pace_signatures(self.roots.checks() - before, shared).await;
+                Ok(())
             }
         }
     }
@@ -296,6 +307,14 @@ impl Reader {
                 Ok(()) => return,
                 Err(more) => wait = more,
             }
+        }
+    }
+
+    /// Waits until the signatures that were checked are within the peer's rate: what comes next waits for what this cost.
+    async fn pace_signatures(&mut self, checked: u64, shared: &Shared) {
+        while let Err(wait) = self.signatures.take_many(checked, shared.elapsed()) {
+            shared.outbox.uncork();
+            sleep(wait).await;
         }
     }
 

@@ -218,7 +218,7 @@ impl Shared {
         }
         let (sender, events) = mpsc::channel(CHANNEL);
         let id = self.with(|state, now, out| {
-            let id = state.new_id();
+            let id = state.new_task_id(now);
             lock(&self.calls).insert(id.clone(), sender);
             let spec = CallSpec {
                 id: id.clone(),

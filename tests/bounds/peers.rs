@@ -76,6 +76,33 @@ async fn bytes_at_full_speed_are_paced_and_nobody_waits_for_them() {
 }
 
 #[tokio::test]
+async fn signatures_at_full_speed_are_paced_and_nobody_waits_for_them() {
+    let target = limited(|l| (l.signatures_per_second, l.signature_burst) = (100, 20)).await;
+    let mut other = Raw::connect_from(&target.node, ELSEWHERE).await;
+    let mut fast = Raw::connect(&target.node).await;
+    let stranger = elo::Identity::generate();
+    let forged: Vec<_> = (0..170).map(|n| sign(fast.task(&n.to_string()), &stranger)).collect();
+    let began = Instant::now();
+    let flood = async {
+        for task in &forged {
+            fast.send(task).await;
+        }
+        fast.heard().await;
+    };
+    let others = async {
+        // Fewer than its own rate lets through: it waits for nobody's signatures but its own.
+        for _ in 0..10 {
+            is_served(&mut other).await;
+        }
+    };
+    tokio::join!(flood, others);
+    assert_eq!(target.refused("bad_signature"), 170, "nothing is lost, and nothing is believed");
+    assert!(began.elapsed() > Duration::from_millis(1400), "it was slowed: {:?}", began.elapsed());
+    drop((fast, other));
+    target.unharmed().await;
+}
+
+#[tokio::test]
 async fn a_flood_of_ids_does_not_make_a_node_forget_anothers() {
     let target = limited(|l| {
         l.max_seen = 64;

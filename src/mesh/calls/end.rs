@@ -39,8 +39,7 @@ impl State {
 
     /// Gives every call up: the node is going down.
     pub fn abandon_calls(&mut self, now: Now, out: &mut Vec<Action>) {
-        let ids: Vec<_> = self.calls.entries.keys().cloned().collect();
-        for id in ids {
+        for id in self.calls_where(|_| true) {
             self.cancel_call(&id, now, out);
         }
     }
@@ -91,13 +90,17 @@ impl State {
         now: Now,
         out: &mut Vec<Action>,
     ) {
-        let Some(call) = self.calls.entries.remove(id) else { return };
+        let Some(call) = self.calls.entries.remove(id).map(|call| *call) else { return };
         self.calls.early_bytes -= call.early.values().map(Bytes::len).sum::<usize>();
-        self.timers.cancel(&Timer::Call(id.to_owned()));
+        if let Some(alarm) = call.alarm {
+            self.timers.take(alarm);
+        }
         if let Some(query) = &call.query {
             self.stop_query(query);
         }
-        self.timers.cancel(&Timer::Dht(id.to_owned()));
+        if call.dht_at.is_some() {
+            self.timers.cancel(&Timer::Dht(id.to_owned()));
+        }
         self.leave_dht(call.dht, out);
         let responder = call.responder();
         if let Some(node) = &responder {

@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use self::dht::Dht;
 use super::action::Action;
-use super::clock::Now;
+use super::clock::{Now, Place};
 use super::state::{State, Timer};
 use crate::error::{Attempt, Delivery, ErrorCode};
 use crate::identity::NodeId;
@@ -142,6 +142,8 @@ struct Call {
     last_sent: Duration,
     resend_at: Option<Duration>,
     resend_wait: Duration,
+    /// The alarm for all of that.
+    alarm: Option<Place>,
     delivery: Delivery,
     sent_at: Option<Duration>,
     first_sign: Option<Duration>,
@@ -159,7 +161,8 @@ struct Call {
 /// Calls in flight.
 #[derive(Debug, Default)]
 pub struct Calls {
-    entries: BTreeMap<String, Call>,
+    /// Whoever goes through them does so by their ids: see [`State::calls_where`].
+    entries: HashMap<String, Box<Call>>,
     /// Bytes of chunks that came before their turn.
     early_bytes: usize,
 }
@@ -239,6 +242,7 @@ impl State {
             last_sent: Duration::ZERO,
             resend_at: None,
             resend_wait: RESEND,
+            alarm: None,
             delivery: Delivery::NotSent,
             sent_at: None,
             first_sign: None,
@@ -249,7 +253,7 @@ impl State {
             early: BTreeMap::new(),
             answer: None,
         };
-        self.calls.entries.insert(id.clone(), call);
+        self.calls.entries.insert(id.clone(), Box::new(call));
         if full || self.draining {
             let (code, message) = if self.draining {
                 (ErrorCode::Cancelled, "this node is going down".to_owned())
@@ -267,7 +271,10 @@ impl State {
     }
 
     fn calls_where(&self, wanted: impl Fn(&Call) -> bool) -> Vec<String> {
-        self.calls.entries.iter().filter(|(_, c)| wanted(c)).map(|(id, _)| id.clone()).collect()
+        let wanted = self.calls.entries.iter().filter(|(_, c)| wanted(c));
+        let mut ids: Vec<String> = wanted.map(|(id, _)| id.clone()).collect();
+        ids.sort_unstable();
+        ids
     }
 
     pub(super) fn call_due(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
@@ -297,13 +304,16 @@ impl State {
     }
 
     fn set_call_timer(&mut self, id: &str) {
-        let Some(call) = self.calls.entries.get(id) else { return };
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
         let next = match call.phase {
             Phase::Lost { until, .. } => call.resend_at.map_or(until, |at| at.min(until)),
             Phase::Sent { .. } => call.resend_at.unwrap_or(call.deadline),
             _ => call.deadline,
         };
-        self.timers.set(Timer::Call(id.to_owned()), next.min(call.deadline));
+        let alarm = self.timers.put(Timer::Call(id.to_owned()), next.min(call.deadline));
+        if let Some(before) = call.alarm.replace(alarm) {
+            self.timers.take(before);
+        }
     }
 
     /// A result came through so many trackers.

@@ -39,15 +39,16 @@ impl Call {
 impl State {
     /// Takes a searching call one step further.
     pub(super) fn advance(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
-        let Some(mut call) = self.calls.entries.remove(id) else { return };
+        let Some((key, mut call)) = self.calls.entries.remove_entry(id) else { return };
         let step = self.next_step(&mut call, now);
-        self.calls.entries.insert(id.to_owned(), call);
+        self.calls.entries.insert(key, call);
         match step {
             Step::Send(node, path) => {
                 if let Some(error) = self.legacy_refusal(id, &node, path, now) {
                     return self.not_run(id, node, error, crate::error::Delivery::NotSent, now, out);
                 }
-                let sealed = self.seal_for(&node, Seal::ByRecord).is_ok_and(|key| key.is_some());
+                let is_sealed = || self.seal_for(&node, Seal::ByRecord).is_ok_and(|key| key.is_some());
+                let sealed = matches!(path, Path::Relay(_)) && is_sealed();
                 if let Some(call) = self.calls.entries.get_mut(id) {
                     let (step, result) = match path {
                         Path::Local => ("local", "this node answers itself"),

@@ -419,7 +419,8 @@ impl World {
     pub fn call(&mut self, n: N, mut ask: Ask) -> (N, String) {
         self.asked += 1;
         ask.plan.n = self.asked;
-        let id = self.nodes[n].state.new_id();
+        let now = self.nodes[n].now(self.now);
+        let id = self.nodes[n].state.new_task_id(now);
         let own = OwnCall { n: ask.plan.n, deadline: self.now + ask.timeout, takes: ask.takes, ..OwnCall::default() };
         self.nodes[n].calls.insert(id.clone(), own);
         let spec = CallSpec {

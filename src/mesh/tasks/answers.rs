@@ -45,9 +45,9 @@ impl State {
         out: &mut Vec<Action>,
     ) {
         self.refuse("repeated_task");
-        self.timers.cancel(&Timer::Accept(key.clone()));
         if let Some(entry) = self.tasks.entries.get_mut(key) {
             (entry.trail, entry.legacy, entry.repeated) = (trail, legacy, true);
+            entry.accept_at = None;
         }
         self.heard_of_caller(key, now);
         let Some(entry) = self.tasks.entries.get_mut(key) else { return };
@@ -102,7 +102,7 @@ impl State {
         }
     }
 
-    pub(in crate::mesh) fn accept_due(&mut self, key: &TaskKey, out: &mut Vec<Action>) {
+    pub(super) fn accept_due(&mut self, key: &TaskKey, out: &mut Vec<Action>) {
         let Some(entry) = self.tasks.entries.get_mut(key) else { return };
         if entry.answer.is_some() {
             return;
@@ -143,9 +143,12 @@ impl State {
         if std::mem::take(&mut entry.waiting) {
             out.push(Action::Credit { key: key.clone() });
         }
-        self.timers.cancel(&Timer::Accept(key.clone()));
-        self.timers.cancel(&Timer::Deadline(key.clone()));
-        self.timers.cancel(&Timer::Orphan(key.clone()));
+        if let Some(alarm) = entry.alarm.take() {
+            self.timers.take(alarm);
+        }
+        if std::mem::take(&mut entry.orphan) {
+            self.timers.cancel(&Timer::Orphan(key.clone()));
+        }
         self.used(&key.0, now);
         if local {
             self.call_local_answer(&key.1, answer, now, out);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::mesh::action::{Action, OnFull, TaskKey};
 use crate::mesh::clock::Now;
-use crate::mesh::state::{State, Timer};
+use crate::mesh::state::State;
 use crate::wire::Draft;
 
 /// The most bytes of chunks on the way unacknowledged, beyond the first chunk: two messages of the largest size.
@@ -22,19 +22,17 @@ pub enum ChunkRefused {
 impl State {
     pub(in crate::mesh) fn on_chunk_ack(&mut self, key: &TaskKey, next: u64, out: &mut Vec<Action>) {
         let Some(entry) = self.tasks.entries.get_mut(key) else { return };
-        let (kept, unacked) = (entry.kept_bytes(), entry.unacked_bytes);
+        let (running, unacked) = (entry.running, entry.unacked_bytes);
         while entry.unacked.front().is_some_and(|(seq, _)| *seq < next) {
             if let Some((_, data)) = entry.unacked.pop_front() {
                 entry.unacked_bytes -= data.len();
             }
         }
-        self.tasks.answered_bytes -= kept - entry.kept_bytes();
-        if entry.running {
-            self.tasks.unacked_bytes -= unacked - entry.unacked_bytes;
-        }
+        let freed = unacked - entry.unacked_bytes;
         if std::mem::take(&mut entry.waiting) {
             out.push(Action::Credit { key: key.clone() });
         }
+        self.tasks.acknowledged(key, running, freed);
     }
 
     /// The handler sends a chunk; `data` is canonical JSON.
@@ -61,9 +59,8 @@ impl State {
         }
         let seq = entry.next_seq;
         entry.next_seq += 1;
-        entry.accepted = true;
+        (entry.accepted, entry.accept_at) = (true, None);
         let (trail, local, window) = (entry.trail, entry.local, entry.window);
-        self.timers.cancel(&Timer::Accept(key.clone()));
         if local {
             return if self.call_local_chunk(&key.1, data, now, out) {
                 Ok(())

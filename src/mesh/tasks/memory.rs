@@ -1,11 +1,10 @@
 //! What is remembered of tasks, and for whom: nobody's task is forgotten for want of room that another one took.
 
-use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::{Hash, Hasher};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::Entry;
+use super::ran::Ran;
 use crate::identity::NodeId;
 use crate::limits::Limits;
 use crate::mesh::action::TaskKey;
@@ -15,19 +14,26 @@ use crate::wire::{Task, WireError};
 
 /// What one caller takes up.
 #[derive(Debug, Default)]
-struct Caller {
+pub(super) struct Caller {
     /// Its handlers at work.
     running: usize,
-    /// Its tasks that are answered, and whose answers are kept.
-    answered: usize,
-    /// Its tasks whose answers are no longer kept: a hash of the id, and the second from which it may be forgotten.
-    /// A few bytes each, since there may be many. Two ids of the same hash harm nobody but the caller who chose them.
-    bare: HashMap<u64, u32>,
+    /// Its tasks whose answers are kept and whose handlers came back, the oldest first.
+    answered: VecDeque<String>,
+    /// What these answers take: their bytes, and [`Tasks::each`] for every one.
+    kept: usize,
+    /// Its tasks that began.
+    ran: Ran,
 }
 
 impl Caller {
-    fn remembered(&self) -> usize {
-        self.answered + self.bare.len()
+    fn is_idle(&self) -> bool {
+        self.running == 0 && self.answered.is_empty() && self.ran.len() == 0
+    }
+
+    /// See [`Tasks::keep`].
+    #[cfg(test)]
+    pub(super) fn holds(&self) -> usize {
+        self.kept
     }
 }
 
@@ -35,17 +41,22 @@ impl Caller {
 #[derive(Debug, Default)]
 pub struct Tasks {
     pub(super) entries: HashMap<TaskKey, Entry>,
-    /// Those whose answers are kept and whose handlers came back, the oldest first.
-    answered: VecDeque<TaskKey>,
-    pub(super) answered_bytes: usize,
-    callers: BTreeMap<NodeId, Caller>,
+    pub(super) callers: BTreeMap<NodeId, Caller>,
+    /// The callers whose answers are kept, by what these take.
+    pub(super) keep: BTreeSet<(usize, NodeId)>,
+    /// What an answer counts for beside its bytes when it is decided whose goes: as many bytes as there are for each
+    /// when both bounds are reached at once.
+    each: usize,
+    /// How many answers are kept.
+    answers: usize,
+    answered_bytes: usize,
     running: usize,
     /// The payloads of those whose handlers are at work.
     payload_bytes: usize,
     /// Their chunks that are not acknowledged.
     pub(super) unacked_bytes: usize,
-    /// How many tasks of all callers are remembered without their answers.
-    bare: usize,
+    /// What the ids of all callers' tasks weigh that began: see [`Ran::weight`].
+    weight: usize,
     /// Until when, by this node's clock, deadlines had passed when tasks were forgotten last.
     forgotten_s: i64,
     pub(super) cancelled_early: CancelledEarly,
@@ -60,12 +71,6 @@ impl Default for CancelledEarly {
         // What overtakes does so by moments; a thousand of them at once is more than any honest callers have.
         Self(Seen::new(1024, Duration::from_secs(10)))
     }
-}
-
-fn hash(id: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    id.hash(&mut hasher);
-    hasher.finish()
 }
 
 impl Tasks {
@@ -96,50 +101,73 @@ impl Tasks {
 
     /// How many answers are kept.
     pub fn answers(&self) -> usize {
-        self.answered.len()
+        self.answers
     }
 
-    /// How many are running or remembered.
-    pub fn len(&self) -> usize {
-        self.entries.len() + self.bare
+    /// How many entries there are: of tasks that are running, and of those whose answers are kept.
+    #[cfg(any(test, fuzzing))]
+    pub fn entries(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// What the ids of all tasks that began weigh: what `max_remembered_tasks` bounds.
+    #[cfg(any(test, fuzzing))]
+    pub fn weight(&self) -> usize {
+        self.weight
     }
 
     /// Whether a task ran, or runs.
     pub fn is_known(&self, key: &TaskKey) -> bool {
-        self.entries.contains_key(key) || self.is_bare(key)
+        self.entries.contains_key(key) || self.began(key)
     }
 
-    /// Whether a task ran, and its answer is no longer kept.
-    pub(super) fn is_bare(&self, key: &TaskKey) -> bool {
-        self.callers.get(&key.0).is_some_and(|c| c.bare.contains_key(&hash(&key.1)))
+    /// Whether a task began that is remembered; one of another node.
+    pub(super) fn began(&self, key: &TaskKey) -> bool {
+        self.callers.get(&key.0).is_some_and(|c| c.ran.contains(&key.1))
     }
 
     /// Why there is no room for another task of this caller; with the seconds after which to come back.
-    pub(super) fn no_room(&self, caller: &NodeId, limits: &Limits) -> Option<(String, u64)> {
-        let (running, remembered) = self.callers.get(caller).map_or((0, 0), |c| (c.running, c.remembered()));
+    pub(super) fn no_room(&self, caller: &NodeId, id: &str, limits: &Limits) -> Option<(String, u64)> {
+        let none = Caller::default();
+        let caller = self.callers.get(caller).unwrap_or(&none);
         if self.running >= limits.max_tasks {
             return Some((format!("{} tasks are running", self.running), 1));
         }
-        if running >= limits.max_tasks_per_caller {
-            return Some((format!("{running} tasks of this caller are running"), 1));
+        if caller.running >= limits.max_tasks_per_caller {
+            return Some((format!("{} tasks of this caller are running", caller.running), 1));
         }
         // A share that shrinks as the memory fills: a third of what is free. So one caller alone gets a quarter of it
         // all, many greedy ones leave something free whatever they do, and who comes next gets its share of that. After
         // Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches" (1998).
-        let free = limits.max_remembered_tasks.saturating_sub(self.len());
-        if running + remembered >= free.div_ceil(3) {
-            let message = format!("{remembered} tasks of this caller are remembered until their deadlines");
+        let free = limits.max_remembered_tasks.saturating_sub(self.weight);
+        let costs = caller.ran.costs(id);
+        if costs > 0 && caller.ran.weight() + costs > free.div_ceil(3) {
+            let message = format!("{} tasks of this caller are remembered until their deadlines", caller.ran.len());
             return Some((message, 5));
         }
         None
     }
 
-    /// A handler begins.
+    /// A handler begins. From here on the task is known by its id until its deadline, whatever becomes of its entry.
     pub(super) fn enter(&mut self, key: TaskKey, entry: Entry) {
-        self.callers.entry(key.0).or_default().running += 1;
+        let caller = self.callers.entry(key.0).or_default();
+        caller.running += 1;
         self.running += 1;
         self.payload_bytes += entry.payload_bytes;
+        // Nobody can send a task in this node's own name.
+        if !entry.local {
+            self.began_now(&key, entry.until);
+        }
         self.entries.insert(key, entry);
+    }
+
+    /// A task is known by its id from here on.
+    pub fn began_now(&mut self, key: &TaskKey, until: Duration) {
+        let ran = &mut self.callers.entry(key.0).or_default().ran;
+        let before = ran.weight();
+        // Never forgotten before its time: up to the next whole second.
+        ran.insert(&key.1, u32::try_from(until.as_secs() + 1).unwrap_or(u32::MAX));
+        self.weight += ran.weight() - before;
     }
 
     /// The tasks that have no answer yet.
@@ -147,7 +175,7 @@ impl Tasks {
         self.entries.iter().filter(|(_, entry)| entry.answer.is_none()).map(|(key, _)| key)
     }
 
-    /// A task's handler came back, and its answer is there: it is remembered until its deadline. Gives the rule that it
+    /// A task's handler came back, and its answer is there: it is kept for whoever asks again. Gives the rule that it
     /// counted for.
     pub(super) fn done(&mut self, key: &TaskKey, limits: &Limits) -> Option<usize> {
         let entry = self.entries.get_mut(key)?;
@@ -158,44 +186,60 @@ impl Tasks {
         self.running -= 1;
         self.payload_bytes -= entry.payload_bytes;
         self.unacked_bytes -= entry.unacked_bytes;
-        self.answered_bytes += entry.kept_bytes();
-        let local = entry.local;
-        let caller = self.callers.entry(key.0).or_default();
+        let (local, bytes) = (entry.local, entry.kept_bytes());
+        let Some(caller) = self.callers.get_mut(&key.0) else { return rule };
         caller.running -= 1;
-        caller.answered += 1;
         if local {
-            // Nobody can send a task in this node's own name.
-            self.forget(key);
+            self.entries.remove(key);
+            if caller.is_idle() {
+                self.callers.remove(&key.0);
+            }
             return rule;
         }
-        self.answered.push_back(key.clone());
+        caller.answered.push_back(key.1.clone());
+        self.answers += 1;
+        self.answered_bytes += bytes;
+        self.each = limits.remembered_bytes / limits.max_answers.max(1);
+        let more = bytes.saturating_add(self.each);
+        reckon(&mut self.keep, &key.0, caller, |kept| kept.saturating_add(more));
         self.keep_answers_within(limits.max_answers, limits.remembered_bytes);
         rule
     }
 
-    /// Keeps the memory of answers within its bounds, the oldest go first. That the tasks ran is not forgotten.
+    /// Keeps the memory of answers within its bounds: the oldest goes of the caller for whom the most is kept. So a
+    /// caller may ask again for what it was just answered, however many tasks others have done meanwhile. That the
+    /// tasks ran is not forgotten.
     pub fn keep_answers_within(&mut self, most: usize, bytes: usize) {
-        while self.answered.len() > most || self.answered_bytes > bytes {
-            let Some(key) = self.answered.pop_front() else { break };
-            let Some(until) = self.entries.get(&key).map(|e| e.until) else { continue };
-            self.forget(&key);
-            // Never before its time: up to the next whole second.
-            let until = u32::try_from(until.as_secs() + 1).unwrap_or(u32::MAX);
-            if self.callers.entry(key.0).or_default().bare.insert(hash(&key.1), until).is_none() {
-                self.bare += 1;
-            }
+        while self.answers > most || self.answered_bytes > bytes {
+            let Some((_, caller)) = self.keep.last().copied() else { break };
+            self.forget_oldest(&caller);
         }
     }
 
-    /// Takes out a task whose handler came back.
-    fn forget(&mut self, key: &TaskKey) {
-        let Some(entry) = self.entries.remove(key) else { return };
-        self.answered_bytes -= entry.kept_bytes();
-        if let Some(caller) = self.callers.get_mut(&key.0) {
-            caller.answered -= 1;
-            if caller.running == 0 && caller.remembered() == 0 {
-                self.callers.remove(&key.0);
-            }
+    /// Forgets the oldest answer kept for a caller.
+    fn forget_oldest(&mut self, node: &NodeId) {
+        let Some(caller) = self.callers.get_mut(node) else { return };
+        let Some(id) = caller.answered.pop_front() else { return };
+        let Some(entry) = self.entries.remove(&(*node, id)) else { return };
+        let bytes = entry.kept_bytes();
+        self.answers -= 1;
+        self.answered_bytes -= bytes;
+        let less = bytes.saturating_add(self.each);
+        reckon(&mut self.keep, node, caller, |kept| kept.saturating_sub(less));
+        if caller.is_idle() {
+            self.callers.remove(node);
+        }
+    }
+
+    /// A caller has chunks of a task's answer, which are kept no longer.
+    pub(super) fn acknowledged(&mut self, key: &TaskKey, running: bool, bytes: usize) {
+        if running {
+            self.unacked_bytes -= bytes;
+            return;
+        }
+        self.answered_bytes -= bytes;
+        if let Some(caller) = self.callers.get_mut(&key.0).filter(|_| bytes > 0) {
+            reckon(&mut self.keep, &key.0, caller, |kept| kept.saturating_sub(bytes));
         }
     }
 
@@ -209,34 +253,50 @@ impl Tasks {
 
     /// Forgets answered tasks past their deadlines.
     pub fn expire(&mut self, now: Now) {
-        let before = self.len();
+        let before = self.weight;
         self.forget_expired(now);
-        if self.len() < before {
+        if self.weight < before {
             self.forgotten_s = now.unix_s();
         }
     }
 
     fn forget_expired(&mut self, now: Now) {
-        let mut answered = std::mem::take(&mut self.answered);
-        answered.retain(|key| {
-            let over = self.entries.get(key).is_none_or(|e| e.until <= now.mono);
-            if over {
-                self.forget(key);
-            }
-            !over
-        });
-        self.answered = answered;
         let second = now.mono.as_secs();
-        let mut bare = 0;
-        self.callers.retain(|_, caller| {
-            caller.bare.retain(|_, until| u64::from(*until) > second);
-            if caller.bare.capacity() > 64 && caller.bare.len() < caller.bare.capacity() / 8 {
-                caller.bare.shrink_to_fit();
-            }
-            bare += caller.bare.len();
-            caller.running > 0 || caller.remembered() > 0
+        self.weight = 0;
+        let (entries, keep) = (&mut self.entries, &mut self.keep);
+        let (answers, answered_bytes) = (&mut self.answers, &mut self.answered_bytes);
+        self.callers.retain(|node, caller| {
+            let (mut freed, mut key) = (0, (*node, String::new()));
+            caller.answered.retain(|id| {
+                key.1.clone_from(id);
+                let over = entries.get(&key).is_none_or(|e| e.until <= now.mono);
+                if over {
+                    let bytes = entries.remove(&key).map_or(0, |e| e.kept_bytes());
+                    *answers -= 1;
+                    *answered_bytes -= bytes;
+                    freed = usize::saturating_add(freed, bytes.saturating_add(self.each));
+                }
+                !over
+            });
+            reckon(keep, node, caller, |kept| kept.saturating_sub(freed));
+            caller.ran.expire(second);
+            self.weight += caller.ran.weight();
+            !caller.is_idle()
         });
-        self.bare = bare;
+    }
+}
+
+/// What is kept for a caller changes.
+fn reckon(
+    keep: &mut BTreeSet<(usize, NodeId)>,
+    node: &NodeId,
+    caller: &mut Caller,
+    change: impl FnOnce(usize) -> usize,
+) {
+    keep.remove(&(caller.kept, *node));
+    caller.kept = change(caller.kept);
+    if !caller.answered.is_empty() {
+        keep.insert((caller.kept, *node));
     }
 }
 

@@ -4,6 +4,7 @@ mod answers;
 mod chunks;
 mod memory;
 mod orphans;
+mod ran;
 mod refusal;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ use crate::error::ErrorCode;
 use crate::identity::NodeId;
 use crate::info::Activity;
 use crate::mesh::action::{Action, TaskKey, TaskToRun};
-use crate::mesh::clock::Now;
+use crate::mesh::clock::{Now, Place};
 use crate::mesh::conn_id::ConnId;
 use crate::mesh::sealing::Seal;
 use crate::mesh::state::{State, Timer};
@@ -51,6 +52,14 @@ struct Entry {
     /// The Python node's connection, if it came from one.
     legacy: Option<ConnId>,
     local: bool,
+    /// When its caller is to be told that it was accepted, unless that knows already.
+    accept_at: Option<Duration>,
+    /// When it must be done.
+    deadline: Duration,
+    /// The alarm for these.
+    alarm: Option<Place>,
+    /// Whether its caller was lost, and there is an alarm for that.
+    orphan: bool,
     accepted: bool,
     window: Option<u64>,
     next_seq: u64,
@@ -81,6 +90,10 @@ impl Entry {
             trail: Trail::DIRECT,
             legacy: None,
             local: false,
+            accept_at: None,
+            deadline: until,
+            alarm: None,
+            orphan: false,
             accepted: false,
             window: None,
             next_seq: 0,
@@ -125,7 +138,7 @@ impl State {
         let key = (caller, task.id.clone());
         if let Some(why) = self.barred(&caller) {
             // Also when it came before, and is at work or was answered: who is not let in hears nothing of it.
-            let known = self.tasks.entries.contains_key(&key) || self.tasks.is_bare(&key);
+            let known = self.tasks.is_known(&key);
             let error = WireError::new(ErrorCode::NotAllowed, why);
             self.count_refused(&task.capability, ErrorCode::NotAllowed);
             let error = if known { error } else { error.not_run() };
@@ -134,7 +147,7 @@ impl State {
         if self.tasks.entries.contains_key(&key) {
             return self.answer_again(&key, trail, from, now, out);
         }
-        if self.tasks.is_bare(&key) {
+        if self.tasks.began(&key) {
             self.refuse("repeated_task");
             return self.answer_unheld(task.id, Err(memory::no_longer_kept()), caller, trail, from, out);
         }
@@ -166,7 +179,10 @@ impl State {
         let payload_bytes = task.payload.len();
         let sealed = matches!(trail.seal, Seal::To(_));
         let rule = self.policies.begin(&task.capability);
+        let accept_at = (!legacy).then_some(now.mono + ACCEPT_AFTER);
+        let alarm = self.timers.put(Timer::Task(key.clone()), accept_at.map_or(deadline, |at| at.min(deadline)));
         self.enter(&key, &task.capability, until, now, |e| {
+            (e.accept_at, e.deadline, e.alarm) = (accept_at, deadline, Some(alarm));
             e.payload_bytes = payload_bytes;
             e.rule = rule;
             e.trail = trail;
@@ -174,10 +190,6 @@ impl State {
             e.late_s = late_s;
             e.window = if legacy { None } else { task.window.map(|w| w.clamp(1, MAX_WINDOW)) };
         });
-        if !legacy {
-            self.timers.set(Timer::Accept(key.clone()), now.mono + ACCEPT_AFTER);
-        }
-        self.timers.set(Timer::Deadline(key.clone()), deadline);
         out.push(Action::Activity(Activity::TaskReceived {
             id: task.id.clone(),
             capability: task.capability.clone(),
@@ -208,6 +220,11 @@ impl State {
         self.tasks.enter(key.clone(), entry);
     }
 
+    /// A task is known from now on as one that ran, and of which nothing else is kept: for benches.
+    pub fn has_run(&mut self, key: &TaskKey, until: Duration) {
+        self.tasks.began_now(key, until);
+    }
+
     pub(super) fn on_cancel(&mut self, key: &TaskKey, now: Now, out: &mut Vec<Action>) {
         if !self.tasks.entries.contains_key(key) {
             // It may have overtaken its task, which then must not begin.
@@ -221,7 +238,24 @@ impl State {
         }
     }
 
-    pub(super) fn deadline_due(&mut self, key: &TaskKey, now: Now, out: &mut Vec<Action>) {
+    /// The alarm of a running task.
+    pub(super) fn task_due(&mut self, key: &TaskKey, now: Now, out: &mut Vec<Action>) {
+        let Some(entry) = self.tasks.entries.get_mut(key).filter(|e| e.answer.is_none()) else { return };
+        let accept = entry.accept_at.take_if(|at| *at <= now.mono).is_some();
+        let over = entry.deadline <= now.mono;
+        if !over {
+            let next = entry.accept_at.map_or(entry.deadline, |at| at.min(entry.deadline));
+            entry.alarm = Some(self.timers.put(Timer::Task(key.clone()), next));
+        }
+        if accept {
+            self.accept_due(key, out);
+        }
+        if over {
+            self.deadline_due(key, now, out);
+        }
+    }
+
+    fn deadline_due(&mut self, key: &TaskKey, now: Now, out: &mut Vec<Action>) {
         if let Some(entry) = self.tasks.entries.get(key).filter(|e| e.answer.is_none()) {
             let message = match entry.late_s {
                 Some(late) => format!(

@@ -52,6 +52,7 @@ impl State {
                 // Its copies tell, over whichever tracker they come.
                 continue;
             }
+            entry.orphan = true;
             self.timers.set(Timer::Orphan(key), due);
         }
     }
@@ -69,6 +70,7 @@ impl State {
     pub(super) fn heard_of_caller(&mut self, key: &TaskKey, now: Now) {
         let Some(entry) = self.tasks.entries.get_mut(key) else { return };
         entry.caller_run = None;
+        entry.orphan = entry.answer.is_none() && entry.trail.via.is_some();
         if entry.answer.is_some() || entry.trail.via.is_none() {
             return self.timers.cancel(&Timer::Orphan(key.clone()));
         }

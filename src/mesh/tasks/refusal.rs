@@ -76,7 +76,8 @@ impl State {
             error.instance = Some(self.config.instance.clone());
             return Some(error.not_run());
         }
-        if self.tasks.cancelled_early.0.contains(&(caller, task.id.clone())) {
+        let cancelled = &self.tasks.cancelled_early.0;
+        if !cancelled.is_empty() && cancelled.contains(&(caller, task.id.clone())) {
             return error(ErrorCode::Cancelled, "the caller took the task back".into());
         }
         if self.draining {
@@ -97,7 +98,7 @@ impl State {
         if let Some(error) = self.policies.forbids(&self.ids_of(&caller), &task.capability) {
             return Some(error);
         }
-        if let Some((message, seconds)) = self.tasks.no_room(&caller, &self.config.limits) {
+        if let Some((message, seconds)) = self.tasks.no_room(&caller, &task.id, &self.config.limits) {
             return Some(WireError::new(ErrorCode::Overloaded, message).retry_after_s(seconds).not_run());
         }
         self.policies.crowded(&caller, &task.capability, now.mono)

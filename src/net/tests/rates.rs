@@ -68,6 +68,31 @@ async fn everything_else_above_the_rate_is_slowed_down_and_not_lost() {
 }
 
 #[tokio::test]
+async fn signatures_have_a_rate_of_their_own_and_what_has_none_costs_none() {
+    let (_connection, notes, mut raw) = connected(|c| {
+        c.limits.signatures_per_second = 100;
+        c.limits.signature_burst = 5;
+    })
+    .await;
+    let began = Instant::now();
+    for number in 0..1000 {
+        raw.send(&beat(number)).await;
+    }
+    // One more than there are at once, and forged ones cost as much as others.
+    for number in 0..35 {
+        let task = task(&number.to_string(), &identity(2), identity(1).id(), "x");
+        raw.send(&if number % 2 == 0 { task } else { task.with_member("ttl_s", b"7") }).await;
+    }
+    raw.send(&beat(1000)).await;
+    notes.wait(|n| (asks(n).len() == 1001).then_some(())).await;
+    let notes = notes.notes.lock().unwrap();
+    let forged = notes.refused.iter().filter(|r| matches!(r, Refused::BadSignature { .. })).count();
+    assert_eq!((notes.messages.len(), forged, notes.refused.len()), (1001 + 18, 17, 17), "{:?}", notes.refused);
+    // 30 of the tasks had to wait for what those before them cost.
+    assert!(began.elapsed() >= Duration::from_millis(290), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn refusals_have_a_rate_as_well() {
     let (_connection, notes, mut raw) = connected(|c| {
         c.limits.messages_per_second = 50;
