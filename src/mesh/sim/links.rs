@@ -342,6 +342,7 @@ impl World {
             *self.throttled.entry(kind).or_default() += 1;
             return;
         }
+        *self.received_bytes.entry(kind.clone()).or_default() += bytes.len() as u64 + 1;
         *self.received.entry(kind).or_default() += 1;
         self.received_by[n] += 1;
         let bye = matches!(checked.message(), Message::Bye(..));

@@ -6,6 +6,7 @@
 
 mod big;
 mod carry;
+mod growth;
 mod hostile;
 mod ledger;
 mod links;

@@ -189,6 +189,8 @@ pub struct World {
     pub ledger: Ledger,
     pub checked: HashMap<Bytes, Option<Checked>>,
     pub received: BTreeMap<String, u64>,
+    /// Their bytes, line ends included.
+    pub received_bytes: BTreeMap<String, u64>,
     pub received_by: Vec<u64>,
     pub rejected: u64,
     pub lost: u64,
@@ -261,6 +263,7 @@ impl World {
             ledger: Ledger::default(),
             checked: HashMap::new(),
             received: BTreeMap::new(),
+            received_bytes: BTreeMap::new(),
             received_by: Vec::new(),
             rejected: 0,
             lost: 0,
