@@ -252,6 +252,7 @@ impl Plan {
 
     fn how_much(&self) -> String {
         match self.calls {
+            Some(1) => "1 call".to_owned(),
             Some(calls) => format!("{} calls", text::count(calls)),
             None => span(self.duration),
         }
@@ -259,11 +260,7 @@ impl Plan {
 
     /// For a person, before it begins.
     fn told(&self, target: &Value) -> String {
-        let id: String = target["node_id"].as_str().unwrap_or_default().chars().take(12).collect();
-        let who = match target["name"].as_str() {
-            None | Some("") => id,
-            Some(name) => format!("{name} ({id})"),
-        };
+        let who = render::bench_node(target, "name", "node_id");
         let capability = &self.capability;
         let how_much = match self.calls {
             Some(_) => self.how_much(),
