@@ -258,10 +258,9 @@ fn ctrl_c_ends_it_with_what_was_measured() {
     through.event("peer_connected");
     let addr = node.addr();
     let common = ["--capability", "echo", "--duration", "10m", "--warm-up", "0", "--in-flight", "3", "--json"];
-    let benches = [here.command([&["bench", "box"], &common[..]].concat()), {
-        stranger.command([&["bench", "--peer", &addr], &common[..]].concat())
-    }];
-    for mut command in benches {
+    let through_the_running_one = here.command([&["bench", "box"], &common[..]].concat());
+    let of_its_own = stranger.command([&["bench", "--peer", &addr], &common[..]].concat());
+    for mut command in [through_the_running_one, of_its_own] {
         let bench = Reaped(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
         for _ in 0..50 {
             node.event("task_finished");
