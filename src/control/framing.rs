@@ -69,7 +69,10 @@ mod tests {
     async fn hanging_up_is_noticed_behind_what_was_sent() {
         let (mut here, there) = tokio::io::duplex(16);
         let (heard, mut said) = tokio::sync::mpsc::unbounded_channel();
-        let watcher = tokio::spawn(async move { hung_up(&mut BufReader::new(there), || drop(heard.send(()))).await });
+        let watcher = tokio::spawn(async move {
+            let told = || assert!(heard.send(()).is_ok());
+            hung_up(&mut BufReader::new(there), told).await;
+        });
         here.write_all(&[b'x'; 1000]).await.unwrap();
         assert!(!watcher.is_finished());
         assert_eq!(said.recv().await, Some(()));
