@@ -1,6 +1,6 @@
 //! `elo bench`: how fast another node answers, and which way.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -157,19 +157,19 @@ async fn bench(app: &App, args: BenchArgs, payload: Box<RawValue>, timeout: Dura
         timeout_ms: whole_millis(timeout),
         progress: waiting.is_seen(),
     };
-    let interrupted = RefCell::new(false);
+    let interrupted = Cell::new(false);
     let show = Show { app, plan: &plan, waiting: RefCell::new(Some(waiting)) };
     let asked = tokio::select! {
         asked = way.ask_until(op::BENCH, &request, |news| show.news(&mesh::value(&news)?), async {
             first.next().await;
-            *interrupted.borrow_mut() = true;
+            interrupted.set(true);
         }) => asked,
         () = async { second.next().await; second.next().await } => Err(Failure::interrupted()),
     };
     drop(show);
     // In any case: hanging up cancels what is still under way, and our node says goodbye after that.
     way.close().await;
-    let interrupted = interrupted.into_inner();
+    let interrupted = interrupted.get();
     let report = asked.map_err(|failure| match interrupted {
         true => Failure::interrupted(),
         // What a call is advised has flags that are not here.
@@ -252,6 +252,7 @@ impl Plan {
 
     fn how_much(&self) -> String {
         match self.calls {
+            Some(1) => "1 call".to_owned(),
             Some(calls) => format!("{} calls", text::count(calls)),
             None => span(self.duration),
         }
@@ -259,11 +260,7 @@ impl Plan {
 
     /// For a person, before it begins.
     fn told(&self, target: &Value) -> String {
-        let id: String = target["node_id"].as_str().unwrap_or_default().chars().take(12).collect();
-        let who = match target["name"].as_str() {
-            None | Some("") => id,
-            Some(name) => format!("{name} ({id})"),
-        };
+        let who = render::bench_node(target, "name", "node_id");
         let capability = &self.capability;
         let how_much = match self.calls {
             Some(_) => self.how_much(),

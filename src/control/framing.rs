@@ -70,10 +70,8 @@ mod tests {
         let (mut here, there) = tokio::io::duplex(16);
         let (heard, mut said) = tokio::sync::mpsc::unbounded_channel();
         let watcher = tokio::spawn(async move {
-            let tell = || {
-                let _ = heard.send(());
-            };
-            hung_up(&mut BufReader::new(there), tell).await
+            let told = || assert!(heard.send(()).is_ok());
+            hung_up(&mut BufReader::new(there), told).await;
         });
         here.write_all(&[b'x'; 1000]).await.unwrap();
         assert!(!watcher.is_finished());

@@ -34,10 +34,11 @@ fn rate(per_second: f64) -> String {
 }
 
 /// A node's name with the beginning of its id.
-fn node(value: &Value, name: &str, id: &str) -> String {
+pub(in crate::cli) fn bench_node(value: &Value, name: &str, id: &str) -> String {
     let id = short(text_of(value, id));
     match text_of(value, name) {
-        "" => id,
+        // Who has no name of its own goes by the beginning of its id.
+        name if name.is_empty() || id.starts_with(name) => id,
         name => format!("{name} ({id})"),
     }
 }
@@ -88,7 +89,7 @@ fn head(report: &Value) -> String {
         "node",
         &format!(
             "{}: {}, {} in flight, {} of payload",
-            node(report, "name", "node_id"),
+            bench_node(report, "name", "node_id"),
             text_of(report, "capability"),
             text::count(number(report, "in_flight")),
             text::bytes(number(report, "payload_bytes"))
@@ -144,7 +145,7 @@ fn route(taken: &Value) -> String {
     match text_of(taken, "route") {
         "relay" => {
             let sealed = if taken["sealed"] == true { "sealed" } else { "not sealed" };
-            format!("relay via {}{layer} to it, {sealed}: {calls}", node(taken, "via_name", "via"))
+            format!("relay via {}{layer} to it, {sealed}: {calls}", bench_node(taken, "via_name", "via"))
         }
         "flood" => format!("direct{layer}, found by asking the mesh: {calls}"),
         other => format!("{other}{layer}: {calls}"),

@@ -12,7 +12,7 @@ use crate::control::{Progress, Stage};
 use super::text;
 
 pub(super) use activity::activity;
-pub(super) use bench::{bench, bench_progress};
+pub(super) use bench::{bench, bench_node, bench_progress};
 pub(super) use status::{admission, status};
 
 /// The narrowest terminal that tables are fitted into; on a narrower one each row is a list.

@@ -295,7 +295,7 @@ impl Bench {
                 () = enough.cancelled() => return,
                 _ = self.workers.join_next() => {}
                 () = sleep_until(end) => return,
-                () = sleep(NEWS_EVERY) => self.tell(began, &News::Ending),
+                () = sleep(NEWS_EVERY) => self.tell(began, News::Ending),
             }
         }
     }

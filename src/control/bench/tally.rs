@@ -151,9 +151,8 @@ impl Tally {
     /// Bars for all answers: as fine as there are not too many.
     pub(super) fn bars(&self) -> Vec<Bar> {
         let Some(latency) = self.latency.as_ref().filter(|latency| !latency.is_empty()) else { return Vec::new() };
-        let shown = latency.value_at_quantile(SHOWN);
-        let mut edges =
-            STEPS.iter().map(|steps| edges(steps, latency.min(), shown)).find(|edges| edges.len() <= MAX_BARS);
+        let (least, shown) = (latency.highest_equivalent(latency.min()), latency.value_at_quantile(SHOWN));
+        let mut edges = STEPS.iter().map(|steps| edges(steps, least, shown)).find(|edges| edges.len() <= MAX_BARS);
         let edges = edges.get_or_insert_with(|| vec![0]);
         let last = edges.last().copied().unwrap_or(u64::MAX);
         if latency.max() >= last {
@@ -162,8 +161,8 @@ impl Tally {
         let mut bars: Vec<Bar> =
             edges.windows(2).map(|edge| Bar { from_ms: millis(edge[0]), to_ms: millis(edge[1]), calls: 0 }).collect();
         for recorded in latency.iter_recorded() {
-            // The least that counts as this value: the greatest could lie behind an edge.
-            let value = latency.lowest_equivalent(recorded.value_iterated_to());
+            // The greatest that counts as this value, as those are that the edges were chosen for.
+            let value = recorded.value_iterated_to();
             let at = edges.partition_point(|edge| *edge <= value).saturating_sub(1).min(bars.len().saturating_sub(1));
             if let Some(bar) = bars.get_mut(at) {
                 bar.calls += recorded.count_at_value();
@@ -247,6 +246,7 @@ mod tests {
         calls.push(90_000_000);
         let bars = tally(calls).bars();
         assert_eq!(bars.len(), 2, "{bars:?}");
+        // Edges belong to the bar that they begin, to three digits.
         assert_eq!((bars[0].from_ms, bars[0].to_ms, bars[0].calls), (0.6, 0.8, 18_990));
         assert_eq!((bars[1].from_ms, bars[1].calls), (0.8, 1));
         assert!(bars[1].to_ms > 89.0);
