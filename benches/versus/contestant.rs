@@ -28,8 +28,11 @@ pub struct Message {
     pub bytes: Bytes,
 }
 
-/// What a call of elo adds to its payload, in plain text.
-const ENVELOPE: usize = 350 - 29;
+/// The usual message: NATS' payload, the echo's line, what is signed for the limit.
+pub const USUAL: usize = 350;
+
+/// elo's payload in it. What a task of elo has around its payload comes to about as much as the whole of the usual message.
+const USUAL_PAYLOAD: usize = 30;
 
 impl Message {
     /// A JSON object of so many bytes.
@@ -39,9 +42,9 @@ impl Message {
         Self { bytes: value.to_string().into(), value }
     }
 
-    /// A message of 350 bytes on the wire: elo's with all its members and its signature, the others' payload.
+    /// The usual message. For elo and the Python package, which have envelopes of their own, a short payload.
     pub fn usual() -> Self {
-        Self { value: Self::of(350 - ENVELOPE).value, bytes: Self::of(350).bytes }
+        Self { value: Self::of(USUAL_PAYLOAD).value, bytes: Self::of(USUAL).bytes }
     }
 }
 
@@ -134,6 +137,14 @@ impl Contestant {
 }
 
 impl Elo {
+    /// How many bytes go out for a call, and how many come back.
+    pub async fn bytes_of(&self, message: &Message) -> Result<(u64, u64), Fault> {
+        let before = self.node.metrics();
+        self.call(message)().await?;
+        let after = self.node.metrics();
+        Ok((after.bytes_out - before.bytes_out, after.bytes_in - before.bytes_in))
+    }
+
     fn call(&self, message: &Message) -> Operation {
         let (node, payload) = (self.node.clone(), message.value.clone());
         let via = self.tracker.as_ref().map(|tracker| tracker.id.clone());

@@ -4,7 +4,7 @@ use elo::Tls;
 
 use super::{Bench, Field};
 use crate::Fault;
-use crate::contestant::{Contestant, Message};
+use crate::contestant::{Contestant, Message, USUAL};
 use crate::figures::{Figure, Round, Row, Series};
 use crate::limit;
 
@@ -17,6 +17,13 @@ pub async fn one_at_a_time(bench: &Bench) -> Result<Row, Fault> {
     field.enter("elo, encrypted", Contestant::elo(bench.elo(Tls::Required)).await?);
     field.enter("NATS", bench.nats().await?);
     field.enter("Python", bench.python().await?);
+    let mut notes = vec![format!("messages of {USUAL} bytes: the echo's line, NATS' payload")];
+    for (contestant, series) in &field.0 {
+        if let Contestant::Elo(elo) = contestant {
+            let (out, back) = elo.bytes_of(&message).await?;
+            notes.push(format!("{}: {out} bytes there, {back} back, payload {}", series.name, message.value));
+        }
+    }
     let mut signing = Vec::new();
     for round in 0..bench.args.rounds {
         signing.push(limit::signature(message.bytes.len(), bench.args.window / 4)?);
@@ -28,12 +35,12 @@ pub async fn one_at_a_time(bench: &Bench) -> Result<Row, Fault> {
     let rounds = limits.map(|p50| Round { p50_us: Some(p50), ..Round::default() }).collect();
     series.insert(1, Series { name: "the limit".into(), rounds });
     let mean = |of: fn(&(f64, f64)) -> f64| signing.iter().map(of).sum::<f64>() / signing.len() as f64;
-    let notes = vec![format!(
+    notes.push(format!(
         "the limit: echo + 2 sign ({:.1} µs) + 2 verify ({:.1} µs)",
         mean(|(sign, _)| *sign),
         mean(|(_, verify)| *verify)
-    )];
-    let about = "one call after another, messages of 350 bytes".to_owned();
+    ));
+    let about = "one call after another".to_owned();
     Ok(Row {
         name: "one-at-a-time",
         about,
@@ -56,7 +63,7 @@ pub async fn in_flight(bench: &Bench, name: &'static str, in_flight: usize) -> R
     for round in 0..bench.args.rounds {
         field.round(round, in_flight, &message, bench.args.window).await?;
     }
-    let about = format!("{in_flight} calls in flight on one connection, messages of 350 bytes");
+    let about = format!("{in_flight} calls in flight on one connection");
     Ok(Row {
         name,
         about,

@@ -18,8 +18,9 @@ use crate::{Fault, load};
 /// How many handshakes are under way at once.
 const AT_ONCE: usize = 8;
 
-/// From how many addresses of loopback connections are made: each has 28,000 ports.
-const SOURCES: u32 = 16;
+/// From how many addresses of loopback connections are made: each has 28,000 ports, and those of ended connections
+/// can't be had again for a minute.
+const SOURCES: u32 = 64;
 
 /// How long a server may settle before its memory is looked at.
 const SETTLE: Duration = Duration::from_secs(1);

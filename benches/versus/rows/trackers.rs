@@ -25,7 +25,7 @@ pub async fn relayed(bench: &Bench, name: &'static str, in_flight: usize) -> Res
         field.round(round, in_flight, &message, bench.args.window).await?;
     }
     let figure = if in_flight == 1 { Figure::P50 } else { Figure::Rate };
-    let about = format!("{in_flight} in flight through a tracker (`elo serve --tracker`), messages of 350 bytes");
+    let about = format!("{in_flight} in flight through a tracker (`elo serve --tracker`)");
     let notes = vec!["\"encrypted\": each of the two connections has TLS as well".to_owned()];
     Ok(Row { name, about, unit: "", figure, bases: &["NATS"], series: field.series(), notes })
 }
