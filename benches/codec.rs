@@ -6,11 +6,14 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use elo::Identity;
 use elo::seal::{Message, Sealer};
 use elo::wire::codec::encode;
-use elo::wire::{Builder, Codec, Framing, Message as WireMessage, Object, SealedKind, Speaker, check, verify_object};
+use elo::wire::{
+    Builder, Codec, Framing, Message as WireMessage, Object, Roots, SealedKind, Speaker, batch, check, verify_object,
+    verify_signed,
+};
 use tokio_util::codec::Decoder;
 
 /// A signed task of about `size` bytes.
@@ -93,6 +96,33 @@ fn codec(criterion: &mut Criterion) {
     }
 }
 
+/// Signing many messages at once, and checking them: the time is that of all of them.
+fn batches(criterion: &mut Criterion) {
+    let identity = Identity::from_seed([1; 32]);
+    let mut group = criterion.benchmark_group("small messages signed together");
+    group.sample_size(30);
+    for count in [2u64, 16, 64, 256] {
+        let payload = Builder::untyped().build();
+        let unsigned = || (0..count).map(|_| builder(&identity, &payload).unsigned(&[])).collect::<Vec<_>>();
+        let signed = batch::sign(&identity, unsigned());
+        group.throughput(Throughput::Elements(count));
+        group.bench_function(format!("sign {count}"), |b| {
+            b.iter_batched(unsigned, |all| batch::sign(&identity, all), BatchSize::SmallInput);
+        });
+        group.bench_function(format!("verify {count}"), |b| {
+            b.iter(|| {
+                let mut roots = Roots::new();
+                signed.iter().all(|m| verify_signed(black_box(m), &identity.id(), &mut roots).is_ok())
+            });
+        });
+        group.bench_function(format!("verify {count}, the root known"), |b| {
+            let mut roots = Roots::new();
+            b.iter(|| signed.iter().all(|m| verify_signed(black_box(m), &identity.id(), &mut roots).is_ok()));
+        });
+    }
+    group.finish();
+}
+
 /// Sealing and opening: in a context that is known, and with one to be agreed on.
 fn sealing(criterion: &mut Criterion) {
     let (alice, bob) = (Identity::from_seed([1; 32]), Identity::from_seed([2; 32]));
@@ -116,7 +146,7 @@ fn sealing(criterion: &mut Criterion) {
         let relay = Builder::new("relay").str("target", &target.to_string()).str("source", &me.to_string());
         let relay = relay.u64("hops", 1).object("frame", &frame).build();
         let parsed = || WireMessage::parse(&relay).expect("a relay");
-        let checked = check(parsed(), Speaker::Proven).expect("signed");
+        let checked = check(parsed(), Speaker::Proven, &mut Roots::new()).expect("signed");
         let sealed = checked.sealed_for(&target).expect("an envelope");
         let mut group = criterion.benchmark_group(format!("sealed, {name}"));
         group.sample_size(30);
@@ -130,7 +160,7 @@ fn sealing(criterion: &mut Criterion) {
         });
         group.bench_function("a key pair", |b| b.iter(|| Sealer::new(me, &mut rand::rng())));
         group.bench_function("verify the envelope", |b| {
-            b.iter(|| check(parsed(), Speaker::Proven).is_ok());
+            b.iter(|| check(parsed(), Speaker::Proven, &mut Roots::new()).is_ok());
         });
         group.bench_function("open, warm", |b| b.iter(|| opener.open(black_box(sealed), now).is_ok()));
         group.bench_function("open, cold", |b| {
@@ -143,5 +173,5 @@ fn sealing(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, codec, sealing);
+criterion_group!(benches, codec, batches, sealing);
 criterion_main!(benches);

@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn every_target_is_replayed() {
-        let listed = ["lines", "frames", "canonical", "message", "record", "handshake", "state"];
+        let listed = ["lines", "frames", "canonical", "message", "batch", "record", "handshake", "state"];
         assert_eq!(TARGETS, listed);
         for target in TARGETS {
             let source = format!("{}/fuzz/fuzz_targets/{target}.rs", env!("CARGO_MANIFEST_DIR"));
@@ -76,5 +76,5 @@ mod tests {
         )*};
     }
 
-    replays! { lines frames canonical message record handshake state }
+    replays! { lines frames canonical message batch record handshake state }
 }

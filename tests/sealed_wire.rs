@@ -103,7 +103,7 @@ fn an_envelope_that_is_not_one_is_refused() {
     let bare = Message::parse(&envelope().sign(&alice(), &[])).unwrap();
     assert!(matches!(bare, Message::Unknown(kind) if kind == "sealed"));
     // Signed by who sealed it, and brought in no other name.
-    let of = |frame: &Object| check(relayed(frame).unwrap(), Speaker::Proven).map(drop);
+    let of = |frame: &Object| check(relayed(frame).unwrap(), Speaker::Proven, &mut Roots::new()).map(drop);
     assert!(of(&envelope().sign(&alice(), &[])).is_ok());
     assert!(of(&envelope().sign(&bob(), &[])).is_err());
     assert!(of(&envelope().build()).is_err());

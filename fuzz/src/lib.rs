@@ -4,6 +4,7 @@
 //! The crate's own unit tests include these files too (`src/lib.rs`, `fuzz_cases`): there every seed and every case that
 //! was ever found runs again on each `cargo test`, with a stable compiler and without cargo-fuzz.
 
+mod batch;
 mod canonical;
 mod codec;
 mod handshake;
@@ -14,7 +15,7 @@ mod reference;
 mod state;
 
 /// The targets by name: [`run`] takes one of them.
-pub const TARGETS: [&str; 7] = ["lines", "frames", "canonical", "message", "record", "handshake", "state"];
+pub const TARGETS: [&str; 8] = ["lines", "frames", "canonical", "message", "batch", "record", "handshake", "state"];
 
 /// Gives one input to one target; `false`: there is none of that name.
 pub fn run(target: &str, data: &[u8]) -> bool {
@@ -23,6 +24,7 @@ pub fn run(target: &str, data: &[u8]) -> bool {
         "frames" => frames(data),
         "canonical" => canonical(data),
         "message" => message(data),
+        "batch" => batch(data),
         "record" => record(data),
         "handshake" => handshake(data),
         "state" => state(data),
@@ -49,6 +51,11 @@ pub fn canonical(data: &[u8]) {
 /// A message: understood or refused whatever its spelling, and believed only when its author signed it.
 pub fn message(data: &[u8]) {
     message::text(data);
+}
+
+/// Signatures over many messages: believed only as they were made.
+pub fn batch(data: &[u8]) {
+    batch::play(data);
 }
 
 /// What nodes say of themselves: records, and what stands in the DHT.

@@ -1,9 +1,10 @@
-//! The attacker's own keys, canonical form and signatures, written from docs/protocol.md section 3 and nothing else.
+//! The attacker's own keys, canonical form and signatures, written from docs/protocol.md sections 3 and 24 and nothing else.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::{Signer, SigningKey};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// 32 bytes of chance in base64url: what a nonce looks like.
 pub fn nonce() -> String {
@@ -57,6 +58,60 @@ impl Key {
             members.insert("ttl".into(), ttl);
         }
         message
+    }
+}
+
+/// A signature in a batch, in parts: each can be made another.
+#[derive(Clone)]
+pub struct Proof {
+    pub signature: Vec<u8>,
+    pub index: u16,
+    pub count: u16,
+    pub path: Vec<Vec<u8>>,
+}
+
+impl Proof {
+    pub fn text(&self) -> String {
+        let place = [self.index.to_be_bytes(), self.count.to_be_bytes()].concat();
+        format!("m{}", encode(&[&self.signature[..], &place, &self.path.concat()].concat()))
+    }
+}
+
+/// The hash of a message in a batch.
+pub fn leaf(message: &Value) -> Vec<u8> {
+    let mut message = message.clone();
+    message.as_object_mut().unwrap().remove("signature");
+    Sha256::digest([&[0], canonical(&message).as_bytes()].concat()).to_vec()
+}
+
+/// The hash of two neighbours in a batch.
+pub fn above(left: &[u8], right: &[u8]) -> Vec<u8> {
+    Sha256::digest([&[1], left, right].concat()).to_vec()
+}
+
+impl Key {
+    /// What a batch's signature is over, signed.
+    pub fn sign_root(&self, count: u16, root: &[u8]) -> Vec<u8> {
+        self.key.sign(&[b"elo-batch-v1\n", &count.to_be_bytes()[..], root].concat()).to_bytes().to_vec()
+    }
+
+    /// The proofs of some messages, signed together.
+    pub fn sign_together(&self, messages: &[Value]) -> Vec<Proof> {
+        let count = messages.len() as u16;
+        let mut level: Vec<Vec<u8>> = messages.iter().map(leaf).collect();
+        let mut paths = vec![Vec::new(); messages.len()];
+        let mut height = 0;
+        while level.len() > 1 {
+            for (n, path) in paths.iter_mut().enumerate() {
+                path.extend(level.get((n >> height) ^ 1).cloned());
+            }
+            let node = |pair: &[Vec<u8>]| if pair.len() == 2 { above(&pair[0], &pair[1]) } else { pair[0].clone() };
+            level = level.chunks(2).map(node).collect();
+            height += 1;
+        }
+        let signature = self.sign_root(count, &level[0]);
+        let proof = |(index, path)| Proof { signature: signature.clone(), index, count, path };
+        (0..).zip(paths).map(proof).collect()
     }
 }
 

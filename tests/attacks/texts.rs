@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::attacker::Attacker;
-use crate::canon::canonical;
+use crate::attacker::{Attacker, relay};
+use crate::canon::{Key, Proof, above, canonical, leaf};
 use crate::stage::Stage;
 
 /// A task whose payload is one text where it is signed and another where it is sent.
@@ -170,7 +170,7 @@ async fn a_signature_for_one_message_is_none_for_another() {
     let stage = Stage::plain().await;
     let mut attacker = Attacker::connect(&stage.addr()).await;
     // What one signs as an event or a query without its ttl is no task, whatever members it has.
-    let as_task = |mut message: Value, id: &str, key: &crate::canon::Key| {
+    let as_task = |mut message: Value, id: &str, key: &Key| {
         message["id"] = json!(id);
         for kind in ["event", "query", "result", "cancel", "record", "hello"] {
             message["type"] = json!(kind);
@@ -196,5 +196,128 @@ async fn a_signature_for_one_message_is_none_for_another() {
     attacker.heard().await;
     assert_eq!((stage.runs(), stage.refused("bad_signature")), (0, 3));
     drop(attacker);
+    stage.unharmed().await;
+}
+
+/// With such a signature the task is answered, or refused.
+async fn outcome(attacker: &mut Attacker, message: &Value, signature: &str) -> String {
+    let mut message = message.clone();
+    message["signature"] = json!(signature);
+    attacker.say(&message).await;
+    let result = attacker.result(message["id"].as_str().unwrap()).await;
+    result["error"]["code"].as_str().unwrap_or("done").to_owned()
+}
+
+/// Five tasks that are signed together are run; with anything in their proofs changed none is.
+#[tokio::test]
+async fn a_signature_over_many_messages_proves_each_of_them_and_no_other() {
+    let stage = Stage::plain().await;
+    let mut attacker = Attacker::connect(&stage.addr()).await;
+    let peer = attacker.peer.clone();
+    let said = attacker.until("its record", |m| m["type"] == "announce" && m["record"]["node_id"] == peer).await;
+    assert!(said["record"]["features"].as_array().unwrap().contains(&json!("batch")), "{said}");
+    let tasks: Vec<Value> = (0..5).map(|n| attacker.task(&format!("task{n}"))).collect();
+    let proofs = attacker.key.sign_together(&tasks);
+    let (first, last) = (&proofs[0], &proofs[4]);
+    // Of the first task, and of the last one, which has moved up twice: forged before any was believed.
+    let with = |proof: &Proof, change: &dyn Fn(&mut Proof)| {
+        let mut proof = proof.clone();
+        change(&mut proof);
+        proof.text()
+    };
+    let other = Key::fresh();
+    let mut forged: Vec<(usize, &str, String)> = vec![
+        (0, "another's proof", proofs[1].text()),
+        (4, "another's proof", proofs[3].text()),
+        (0, "a place that has the same sides", with(first, &|p| p.count = 6)),
+        (4, "a place that has the same sides", with(last, &|p| (p.index, p.count) = (1, 2))),
+        (4, "the same one higher up", with(last, &|p| (p.index, p.count) = (2, 3))),
+        (0, "an index too high", with(first, &|p| p.index = 5)),
+        (0, "the highest index", with(first, &|p| p.index = u16::MAX)),
+        (0, "no message at all", with(first, &|p| p.count = 0)),
+        (0, "the most that a count can say", with(first, &|p| p.count = u16::MAX)),
+        (0, "a path that ends early", with(first, &|p| p.path.truncate(2))),
+        (0, "no path", with(first, &|p| p.path.clear())),
+        (0, "a path that goes on", with(first, &|p| p.path.push(vec![0; 32]))),
+        (0, "a path without end", with(first, &|p| p.path = vec![vec![0; 32]; 20_000])),
+        (0, "a path in another order", with(first, &|p| p.path.reverse())),
+        (0, "half a hash", with(first, &|p| p.path[2].truncate(16))),
+        (0, "a bit", with(first, &|p| p.path[1][31] ^= 128)),
+        (0, "a bit of the signature", with(first, &|p| p.signature[63] ^= 1)),
+        (0, "half a signature", with(first, &|p| p.signature.truncate(32))),
+        (0, "signed by another", with(first, &|p| p.signature = other.sign_together(&tasks)[0].signature.clone())),
+        (0, "the root's signature alone", crate::canon::encode(&first.signature)),
+        (0, "nothing", "m".into()),
+        (0, "no mark", first.text()[1..].into()),
+        (0, "padded", format!("{}==", first.text())),
+        (0, "in another alphabet", format!("m+{}", &first.text()[2..])),
+        // A tree that doubles lone nodes has the last task three times more.
+        (
+            4,
+            "doubled",
+            with(last, &|p| (p.index, p.count, p.path) = (5, 6, [vec![leaf(&tasks[4])], last.path.clone()].concat())),
+        ),
+        // A level of the tree taken for the leaves, and the leaves for a level above others.
+        (0, "a level less", with(first, &|p| (p.count, p.path) = (3, p.path[1..].to_vec()))),
+        (
+            0,
+            "a level more",
+            with(first, &|p| (p.count, p.path) = (10, [vec![leaf(&tasks[0])], p.path.clone()].concat())),
+        ),
+    ];
+    // What the attacker signs itself is no proof either, when it is another construction than the one agreed on.
+    let (a, b) = (leaf(&tasks[0]), leaf(&tasks[1]));
+    let signed_so = |count: u16, root: &[u8], path: Vec<Vec<u8>>| {
+        Proof { signature: attacker.key.sign_root(count, root), index: 0, count, path }.text()
+    };
+    forged.push((0, "a batch of one", signed_so(1, &a, vec![])));
+    forged.push((0, "more than may be", signed_so(300, &above(&a, &b), vec![b.clone(); 9])));
+    forged.push((0, "a leaf as the root", signed_so(2, &a, vec![b.clone()])));
+    for (n, what, signature) in &forged {
+        assert_eq!(outcome(&mut attacker, &tasks[*n], signature).await, "BAD_SIGNATURE", "{what}");
+    }
+    assert_eq!((stage.runs(), stage.refused("bad_signature")), (0, forged.len() as u64));
+    for (task, proof) in tasks.iter().zip(&proofs) {
+        assert_eq!(outcome(&mut attacker, task, &proof.text()).await, "done");
+    }
+    assert_eq!(stage.runs(), 5);
+    // The same now that the root is known; under new ids, as the old ones are answered.
+    for (n, what, signature) in &forged {
+        let mut task = tasks[*n].clone();
+        task["id"] = json!(format!("again {n} {what}"));
+        assert_eq!(outcome(&mut attacker, &task, &proofs[*n].text()).await, "BAD_SIGNATURE", "another task");
+        assert_eq!(outcome(&mut attacker, &task, signature).await, "BAD_SIGNATURE", "{what}");
+    }
+    // In another's name, over its own connection: the attacker's proofs prove nothing of others.
+    let mut third = Attacker::connect(&stage.addr()).await;
+    let task = third.task("third");
+    assert_eq!(outcome(&mut third, &task, &proofs[0].text()).await, "BAD_SIGNATURE");
+    third
+        .say(&relay(&stage.id(), &third.id(), 1, &{
+            let mut frame = tasks[1].clone();
+            frame["signature"] = json!(proofs[1].text());
+            frame
+        }))
+        .await;
+    third.until("a refusal", |m| m["type"] == "relay_error" && m["code"] == "BAD_SIGNATURE").await;
+    // Events are not signed so: their `ttl` changes on the way.
+    let before = stage.refused("bad_signature");
+    let events = [third.event("e1"), third.event("e2")];
+    let bare = events.clone().map(|mut event| {
+        event.as_object_mut().unwrap().remove("ttl");
+        event
+    });
+    for proofs in [third.key.sign_together(&events), third.key.sign_together(&bare)] {
+        for (event, proof) in events.iter().zip(proofs) {
+            let mut event = event.clone();
+            event["signature"] = json!(proof.text());
+            third.say(&event).await;
+        }
+    }
+    third.heard().await;
+    assert_eq!(stage.refused("bad_signature"), before + 4);
+    assert_eq!(stage.runs(), 5);
+    stage.answers().await;
+    drop((attacker, third));
     stage.unharmed().await;
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::duplicate_mod, reason = "what a connection does is tested in plain text and under TLS")]
 
 mod accept;
+mod batches;
 mod encrypted;
 mod handshake;
 mod legacy;
