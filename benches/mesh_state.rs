@@ -14,7 +14,7 @@ use criterion::{Criterion, Throughput, criterion_group};
 use elo::benching::{
     Action, Arrival, CallEvent, CallSpec, Config, ConnId, How, Now, Source, State, TaskKey, TrackerRole, What,
 };
-use elo::wire::{Checked, Message, Object, Speaker, check};
+use elo::wire::{Checked, Message, Object, Roots, Speaker, check};
 use elo::{Access, Identity, Limits, Sealing};
 
 /// Of how many calls the messages are signed once, and used again and again.
@@ -47,7 +47,7 @@ impl Wire {
 }
 
 fn checked(object: Object) -> Checked {
-    check(Message::parse(&object).expect("ours"), Speaker::Proven).expect("signed")
+    check(Message::parse(&object).expect("ours"), Speaker::Proven, &mut Roots::new()).expect("signed")
 }
 
 struct Pair {

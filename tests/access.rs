@@ -148,7 +148,7 @@ async fn rules_decide_who_may_ask_and_how_often() {
     meets(&boss, &[&provider]).await;
     meets(&worker, &[&provider]).await;
     async fn ask(who: &Node, capability: &str) -> Result<Value, (ErrorCode, bool)> {
-        who.call(capability, json!(1)).await.map(|o| o.payload).map_err(|e| {
+        who.call(capability, json!(1)).await.map(|o| o.payload.into_value()).map_err(|e| {
             assert_eq!(e.delivery, Delivery::Answered, "{e:?}");
             (e.code, e.retry_after.is_some())
         })

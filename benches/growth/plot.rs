@@ -164,7 +164,10 @@ fn file(path: PathBuf, panels: &[Panel]) -> Result<PathBuf, Error> {
 }
 
 /// Two costs, in messages and in bytes.
-fn costs(points: &[Point], what: [(&str, fn(&Point) -> Cost); 2]) -> [Panel; 2] {
+/// What is drawn, and what it is called.
+type Drawn<'a> = (&'a str, fn(&Point) -> Cost);
+
+fn costs(points: &[Point], what: [Drawn<'_>; 2]) -> [Panel; 2] {
     let panel = |title, of: fn(Cost) -> f64| {
         let both = what.iter().enumerate();
         let curves = both.flat_map(|(i, (kind, cost))| curves(points, kind, i > 0, |p| Some(of(cost(p))))).collect();

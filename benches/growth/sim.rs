@@ -32,7 +32,7 @@ fn tests() -> Result<PathBuf, String> {
     let text = String::from_utf8_lossy(&output.stdout);
     let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let built = messages.filter(|m| m["target"]["kind"][0] == "lib" && m["profile"]["test"] == true);
-    let executable = built.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).last();
+    let executable = built.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).next_back();
     executable.ok_or_else(|| format!("the library's tests were not built: {}", output.status))
 }
 

@@ -57,6 +57,13 @@ impl fmt::Debug for Late {
     }
 }
 
+/// Those for one node behind the peer: their messages, and what becomes of each.
+#[derive(Default)]
+struct OfTarget {
+    messages: Vec<Unsigned>,
+    rest: Vec<(usize, Seal, Wrap)>,
+}
+
 /// Signs messages together, and gives them in the order they came.
 ///
 /// Who reads a message also sees hashes of those it was signed with, and could guess at what they say. So messages for one reader
@@ -64,39 +71,39 @@ impl fmt::Debug for Late {
 pub(super) fn sign(identity: &Identity, messages: Vec<Late>) -> Vec<Object> {
     let mut done: Vec<Option<Object>> = Vec::new();
     done.resize_with(messages.len(), || None);
-    let (mut plain, mut plain_places) = (Vec::new(), Vec::new());
-    let mut inner: BTreeMap<NodeId, (Vec<Unsigned>, Vec<(usize, Seal, Wrap)>)> = BTreeMap::new();
+    let mut plain = (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
+    let mut sealed: BTreeMap<NodeId, OfTarget> = BTreeMap::new();
     for (place, message) in messages.into_iter().enumerate() {
         match message {
             Late::Plain(message) => {
-                plain.push(message);
-                plain_places.push(place);
+                plain.0.push(place);
+                plain.1.push(message);
             }
             Late::Sealed(sealing) => {
-                let Sealing { target, inner: message, seal, wrap } = *sealing;
-                let of_target = inner.entry(target).or_default();
-                of_target.0.push(message);
-                of_target.1.push((place, seal, wrap));
+                let Sealing { target, inner, seal, wrap } = *sealing;
+                let of_target = sealed.entry(target).or_default();
+                of_target.messages.push(inner);
+                of_target.rest.push((place, seal, wrap));
             }
         }
     }
-    for (place, object) in plain_places.into_iter().zip(batch::sign(identity, plain)) {
+    for (place, object) in plain.0.into_iter().zip(batch::sign(identity, plain.1)) {
         done[place] = Some(object);
     }
-    let (mut envelopes, mut envelope_places) = (Vec::new(), Vec::new());
-    for (messages, places) in inner.into_values() {
-        for (object, (place, seal, wrap)) in batch::sign(identity, messages).iter().zip(places) {
+    let mut envelopes = (Vec::new(), Vec::new());
+    for OfTarget { messages, rest } in sealed.into_values() {
+        for (object, (place, seal, wrap)) in batch::sign(identity, messages).iter().zip(rest) {
             match seal(object) {
                 Some(envelope) => {
-                    envelopes.push(envelope);
-                    envelope_places.push((place, wrap));
+                    envelopes.0.push((place, wrap));
+                    envelopes.1.push(envelope);
                 }
                 // The call is sent again, and ends at its deadline.
                 None => tracing::warn!("a message could not be sealed to its target's key; it is not sent"),
             }
         }
     }
-    for ((place, wrap), object) in envelope_places.into_iter().zip(batch::sign(identity, envelopes)) {
+    for ((place, wrap), object) in envelopes.0.into_iter().zip(batch::sign(identity, envelopes.1)) {
         done[place] = Some(wrap(object));
     }
     done.into_iter().flatten().collect()

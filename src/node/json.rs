@@ -76,14 +76,12 @@ impl From<Json> for Payload {
     }
 }
 
-impl PartialEq for Json {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text || self.value() == other.value()
-    }
-}
-
-impl PartialEq<Value> for Json {
-    fn eq(&self, other: &Value) -> bool {
+/// As its value: also with strings, numbers and booleans, as a [`Value`] is.
+impl<T: ?Sized> PartialEq<T> for Json
+where
+    Value: PartialEq<T>,
+{
+    fn eq(&self, other: &T) -> bool {
         self.value() == other
     }
 }
@@ -140,6 +138,8 @@ mod tests {
     fn it_equals_what_says_the_same() {
         assert_eq!(of("[1, 2]"), of("[1,2]"));
         assert_eq!(of("[1, 2]"), json!([1, 2]));
+        assert_eq!(of("\"x\""), "x");
+        assert_eq!(of("7"), 7);
         assert_ne!(of("[1,2]"), of("[2,1]"));
     }
 }

@@ -111,7 +111,7 @@ async fn an_id_that_begins_alike_or_a_name_that_is_the_same_takes_no_call() {
     }
     for n in 0..20 {
         let outcome = stage.victim.call("translate", json!(n)).to(good.id()).await.unwrap();
-        assert_eq!((outcome.responder.to_string(), outcome.payload), (good.id(), json!(n)));
+        assert_eq!((outcome.responder.to_string(), outcome.payload.into_value()), (good.id(), json!(n)));
     }
     let heard = attacker.heard().await;
     assert!(heard.iter().all(|m| m["type"] != "task"), "{heard:?}");

@@ -127,7 +127,7 @@ async fn a_tracker_that_lies_of_seal_keys_has_nothing_sealed_for_itself() {
     assert!(answer["frame"]["type"] == "sealed" && !answer.to_string().contains(MARKER), "{answer}");
     to_caller.say(&relay(&source, &victim, 1, &answer["frame"])).await;
     let outcome = call.outcome().await.unwrap();
-    assert_eq!((outcome.payload, outcome.sealed, stage.runs()), (json!(MARKER), true, 1));
+    assert_eq!((outcome.payload.into_value(), outcome.sealed, stage.runs()), (json!(MARKER), true, 1));
     caller.shutdown().await;
     drop((to_caller, to_victim, elsewhere, tracker));
     stage.unharmed().await;

@@ -64,7 +64,7 @@ impl Steady {
                         call = call.via(via);
                     }
                     let outcome = call.await.unwrap_or_else(|e| panic!("steady call {n} to {to} via {via:?}: {e:?}"));
-                    assert_eq!((outcome.payload, outcome.responder.to_string()), (json!(n), to.clone()));
+                    assert_eq!((outcome.payload.into_value(), outcome.responder.to_string()), (json!(n), to.clone()));
                     counter.fetch_add(1, Ordering::SeqCst);
                 }
                 // Its pace: the attack is to have the machine most of the time.

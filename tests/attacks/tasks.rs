@@ -224,7 +224,10 @@ async fn nobody_answers_in_a_responders_place() {
     assert!(refused(&caller, &counted) >= before + members.len() as u64, "{:?}", caller.metrics().refused);
     to_caller.say(&relay(&source, &victim, 1, &answer["frame"])).await;
     let outcome = call.outcome().await.unwrap();
-    assert_eq!((outcome.payload, outcome.responder.to_string(), outcome.verified), (json!("mine"), victim, true));
+    assert_eq!(
+        (outcome.payload.into_value(), outcome.responder.to_string(), outcome.verified),
+        (json!("mine"), victim, true)
+    );
     assert_eq!((outcome.chunks, stage.runs()), (0, 1));
     caller.shutdown().await;
     drop((to_caller, to_victim, peer, tracker));

@@ -52,7 +52,7 @@ fn provider(name: &str, tracker: &Node) -> Builder {
 async fn all_kinds(caller: &Node, provider: &Node, links: u32) {
     let to = provider.id().to_string();
     let outcome = caller.call("echo", json!({"n": 1.5})).to(&to).await.unwrap();
-    assert_eq!((&outcome.payload, outcome.route, outcome.sealed), (&json!({"n": 1.5}), Route::Relay, true));
+    assert_eq!((outcome.payload.value(), outcome.route, outcome.sealed), (&json!({"n": 1.5}), Route::Relay, true));
     assert_eq!(outcome.hops, links);
     // Several windows full.
     let mut call = caller.call("stream", json!(150)).to(&to).start().await.unwrap();
@@ -60,7 +60,7 @@ async fn all_kinds(caller: &Node, provider: &Node, links: u32) {
         assert_eq!(call.next_chunk().await, Some(json!(n)));
     }
     let outcome = call.outcome().await.unwrap();
-    assert_eq!((outcome.chunks, &outcome.payload), (150, &json!(true)));
+    assert_eq!((outcome.chunks, outcome.payload.value()), (150, &json!(true)));
     let error = caller.call("fail", json!(null)).to(&to).await.unwrap_err();
     assert_eq!((error.code, error.message.as_str()), (ErrorCode::HandlerError, "as it should"));
     let error = caller.call("nothing", json!(null)).to(&to).await.unwrap_err();
@@ -110,7 +110,7 @@ async fn who_seals_nothing_is_served_unless_sealing_is_required() {
         let asked = open.call("stream", json!(1)).to(provider.id().to_string()).await;
         if served {
             let outcome = asked.unwrap();
-            assert_eq!((outcome.sealed, outcome.payload), (false, json!(false)));
+            assert_eq!((outcome.sealed, outcome.payload.into_value()), (false, json!(false)));
         } else {
             let error = asked.unwrap_err();
             assert_eq!(error.code, ErrorCode::NotAllowed);
@@ -137,7 +137,7 @@ async fn a_provider_that_restarted_is_sealed_to_anew() {
     .await;
     // The caller knows the first run's record, key and name.
     let outcome = caller.call("echo", json!(2)).to(&to).await.unwrap();
-    assert_eq!((outcome.payload, outcome.sealed), (json!(2), true));
+    assert_eq!((outcome.payload.into_value(), outcome.sealed), (json!(2), true));
     assert!(outcome.tried.iter().any(|a| a.result.contains("asking its new run")), "{:?}", outcome.tried);
     assert_eq!(second.metrics().refused.get("not_opened"), Some(&1));
 }

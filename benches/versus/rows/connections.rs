@@ -180,7 +180,7 @@ async fn connected(kind: Kind, count: usize, to: SocketAddr, sources: &Sources) 
         let (left, sources) = (Arc::clone(&left), sources.clone());
         makers.spawn(async move {
             let mut made = Vec::new();
-            while left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
                 made.push(kind.connect(sources.next(), to).await?);
             }
             Ok::<_, Fault>(made)
