@@ -49,6 +49,7 @@ fn an_idle_connection_is_small() {
 
 #[test]
 fn a_connection_that_carried_a_long_message_holds_nothing_of_it() {
+    // Under TLS rustls keeps the room of one record, up to the next read.
     costs_less_than(28, Manner { says: LONG, ..Manner::default() });
-    costs_less_than(40, Manner { tls: true, says: LONG, ..Manner::default() });
+    costs_less_than(64, Manner { tls: true, says: LONG, ..Manner::default() });
 }
