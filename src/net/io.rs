@@ -64,7 +64,7 @@ impl Io {
 
     /// Does the TLS handshake. When it fails, or is given up half-way, nothing can be said on the stream any more; the
     /// other side was sent an alert if there is one for it.
-    pub(super) async fn secure(&mut self, mut tls: Connection) -> io::Result<()> {
+    pub(super) async fn secure(&mut self, mut tls: Box<Connection>) -> io::Result<()> {
         self.layer = Layer::Unfinished;
         let mut out = Vec::new();
         loop {
@@ -74,7 +74,7 @@ impl Io {
             self.tcp.write_all(&out).await?;
             out.clear();
             if !tls.is_handshaking() {
-                self.layer = Layer::Tls(Box::new(tls));
+                self.layer = Layer::Tls(tls);
                 return Ok(());
             }
             if let Err(error) = self.take_in(&mut tls).await {
@@ -314,7 +314,9 @@ async fn read_plain(tcp: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -
         .await;
     }
     // The way over the stack is not worth it.
-    buffer.reserve(buffer.len());
+    if buffer.capacity() - buffer.len() < READ {
+        buffer.reserve(buffer.len());
+    }
     tcp.read_buf(buffer).await
 }
 

@@ -123,7 +123,7 @@ impl Stream {
     /// where everybody on the way can write: it is not taken for something said inside.
     pub(super) async fn secure(
         &mut self,
-        tls: Result<rustls::Connection, rustls::Error>,
+        tls: Result<Box<rustls::Connection>, rustls::Error>,
     ) -> Result<Binding, HandshakeError> {
         if !self.buffer.is_empty() {
             let message = "bytes between the messages in plain text and the beginning of TLS";

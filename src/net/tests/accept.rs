@@ -65,10 +65,10 @@ async fn the_tasks_of_a_connection_are_small() {
     let (stream, _) = soon(listener.accept()).await.unwrap();
     let handshake = handshake_inbound(stream, &here);
     let size = size_of_val(&handshake);
-    assert!(size < 4096, "a handshake takes {size} bytes");
+    assert!(size < 2048, "a handshake takes {size} bytes");
     let established = soon(handshake).await.unwrap();
     let (_connection, tasks) = established.prepare(ConnId(1), None, Arc::new(Notes::default()), &here);
     let [reader, writer] = tasks.sizes();
-    assert!(reader < 3072 && writer < 2048, "reading takes {reader} bytes, writing {writer}");
+    assert!(reader < 3072 && writer < 1536, "reading takes {reader} bytes, writing {writer}");
     far.abort();
 }
