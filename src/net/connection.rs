@@ -217,6 +217,12 @@ impl Tasks {
         tokio::spawn(self.reader.run());
         tokio::spawn(self.writer.run());
     }
+
+    /// How many bytes each of them takes while it waits.
+    #[cfg(test)]
+    pub fn sizes(self) -> [usize; 2] {
+        [size_of_val(&self.reader.run()), size_of_val(&self.writer.run())]
+    }
 }
 
 impl Connection {

@@ -2,21 +2,30 @@
 //!
 //! rustls keeps both directions of a connection in one object, so the two tasks of a connection share it under a lock.
 //! It is held while at most [`TAKE`] bytes are encrypted or decrypted, some ten microseconds, never while a socket is
-//! used, and by nobody else: this is the one lock under which there is cryptography. An idle connection keeps no
-//! buffer of its own here beside the 4 KiB that rustls has for its input.
+//! used, and by nobody else: this is the one lock under which there is cryptography.
+//!
+//! What comes is read onto the stack, and only as much as came is kept: a connection that waits has no buffer. An idle one
+//! has nothing here beside the 4 KiB that rustls keeps for its input.
 
+use std::future::poll_fn;
 use std::io::{self, BufRead};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use rustls::Connection;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::task::coop::consume_budget;
 
 /// The most that goes through the encryption at once, each way: four of TLS' largest records.
 const TAKE: usize = 64 * 1024;
+
+/// How many bytes are asked for at once. Of a message longer than that as many as there are already: it is read in ever
+/// larger steps, and never more is asked for than has come of it.
+pub(super) const READ: usize = 16 * 1024;
 
 /// How many bytes of TLS are asked for at once: a little more than one of its largest records.
 const SCRATCH: usize = 17 * 1024;
@@ -55,7 +64,7 @@ impl Io {
 
     /// Does the TLS handshake. When it fails, or is given up half-way, nothing can be said on the stream any more; the
     /// other side was sent an alert if there is one for it.
-    pub(super) async fn secure(&mut self, mut tls: Connection) -> io::Result<()> {
+    pub(super) async fn secure(&mut self, mut tls: Box<Connection>) -> io::Result<()> {
         self.layer = Layer::Unfinished;
         let mut out = Vec::new();
         loop {
@@ -65,11 +74,10 @@ impl Io {
             self.tcp.write_all(&out).await?;
             out.clear();
             if !tls.is_handshaking() {
-                self.layer = Layer::Tls(Box::new(tls));
+                self.layer = Layer::Tls(tls);
                 return Ok(());
             }
-            self.tcp.readable().await?;
-            if let Err(error) = self.take_in(&mut tls) {
+            if let Err(error) = self.take_in(&mut tls).await {
                 while tls.wants_write() {
                     tls.write_tls(&mut out)?;
                 }
@@ -80,22 +88,19 @@ impl Io {
         }
     }
 
-    /// Hands on what came; nothing, if nothing did.
-    fn take_in(&self, tls: &mut Connection) -> io::Result<()> {
-        // On the stack, and given back before anything is waited for.
-        let mut scratch = [0; 4096];
-        let read = match self.tcp.try_read(&mut scratch) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let mut input = &scratch[..read];
-        while !input.is_empty() {
-            tls.read_tls(&mut input)?;
-            tls.process_new_packets().map_err(invalid)?;
-        }
-        Ok(())
+    /// Hands on what comes next.
+    async fn take_in(&mut self, tls: &mut Connection) -> io::Result<()> {
+        poll_scratch::<4096, _>(&mut self.tcp, |mut input| {
+            if input.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            while !input.is_empty() {
+                tls.read_tls(&mut input)?;
+                tls.process_new_packets().map_err(invalid)?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// What names the TLS connection, and which protocol was agreed on inside it.
@@ -109,19 +114,14 @@ impl Io {
     /// Reads what is there, or waits for it; 0 is the end. Giving it up loses nothing.
     pub(super) async fn read_buf(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         match &mut self.layer {
-            Layer::Plain => self.tcp.read_buf(buffer).await,
+            Layer::Plain => read_plain(&mut self.tcp, buffer).await,
             Layer::Tls(tls) => loop {
                 if let Some(read) = decrypted(tls, buffer)? {
                     return Ok(read);
                 }
-                self.tcp.readable().await?;
-                // Unlike other reads `try_read` never makes room for other tasks, nor for the handshake's time to be up.
-                consume_budget().await;
-                if let Some(input) = Input::read(|scratch| self.tcp.try_read(scratch))? {
-                    let read = input.decrypt(tls, buffer)?;
-                    if let Some(read) = read {
-                        return Ok(read);
-                    }
+                let read = poll_scratch::<SCRATCH, _>(&mut self.tcp, |input| decrypt(input, tls, buffer)).await?;
+                if let Some(read) = read {
+                    return Ok(read);
                 }
             },
             Layer::Unfinished => Err(io::ErrorKind::NotConnected.into()),
@@ -154,8 +154,7 @@ impl Io {
         }
         self.tcp.shutdown().await?;
         // What it means is of no interest any more.
-        let mut scratch = [0; 4096];
-        while self.tcp.read(&mut scratch).await? > 0 {}
+        while poll_scratch::<4096, _>(&mut self.tcp, |input| Ok(input.len())).await? > 0 {}
         Ok(())
     }
 
@@ -206,32 +205,27 @@ impl ReadHalf {
     /// (they may be empty, or ask for new keys), which a peer can send for ever.
     pub(super) async fn read_buf(&mut self, buffer: &mut BytesMut) -> io::Result<Read> {
         let Some(session) = &self.session else {
-            let read = self.tcp.read_buf(buffer).await?;
+            let read = read_plain(&mut self.tcp, buffer).await?;
             return Ok(Read { text: (read > 0).then_some(read), wire: read });
         };
         // From the handshake something may be left.
         if let Some(read) = decrypted(&mut session.lock(), buffer)? {
             return Ok(Read { text: (read > 0).then_some(read), wire: 0 });
         }
-        loop {
-            self.tcp.readable().await?;
-            // Unlike other reads `try_read` never makes room for other tasks.
-            consume_budget().await;
-            if let Some(input) = Input::read(|scratch| self.tcp.try_read(scratch))? {
-                let text = match input.decrypt(&mut session.lock(), buffer)? {
-                    None => Some(0),
-                    Some(0) => None,
-                    text => text,
-                };
-                return Ok(Read { text, wire: input.length });
-            }
-        }
+        poll_scratch::<SCRATCH, _>(&mut self.tcp, |input| {
+            let text = match decrypt(input, &mut session.lock(), buffer)? {
+                None => Some(0),
+                Some(0) => None,
+                text => text,
+            };
+            Ok(Read { text, wire: input.len() })
+        })
+        .await
     }
 
     /// Throws away what still comes, until the other side ends the stream.
     pub(super) async fn discard(&mut self) {
-        let mut scratch = vec![0; 4096];
-        while self.tcp.read(&mut scratch).await.is_ok_and(|read| read > 0) {}
+        while poll_scratch::<4096, _>(&mut self.tcp, |input| Ok(input.len())).await.is_ok_and(|read| read > 0) {}
     }
 }
 
@@ -290,44 +284,59 @@ impl WriteHalf {
     }
 }
 
-/// TLS as it came from a socket. Lives on the stack, for a moment: an idle connection has none.
-struct Input {
-    bytes: [u8; SCRATCH],
-    length: usize,
+/// Waits until something can be read, or the stream has ended, and hands on what that is; nothing is the end. It lies on
+/// the stack, and only while it is handed on: whoever waits has no buffer.
+async fn poll_scratch<const SIZE: usize, T>(
+    tcp: &mut (impl AsyncRead + Unpin),
+    mut take: impl FnMut(&[u8]) -> io::Result<T>,
+) -> io::Result<T> {
+    // A function of its own, as the room must not become a part of the future that is waiting.
+    fn poll<const SIZE: usize, T>(
+        tcp: Pin<&mut impl AsyncRead>,
+        cx: &mut Context<'_>,
+        take: &mut impl FnMut(&[u8]) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        let mut scratch = [const { MaybeUninit::uninit() }; SIZE];
+        let mut read = ReadBuf::uninit(&mut scratch);
+        ready!(tcp.poll_read(cx, &mut read))?;
+        Poll::Ready(take(read.filled()))
+    }
+    poll_fn(|cx| poll::<SIZE, T>(Pin::new(&mut *tcp), cx, &mut take)).await
 }
 
-impl Input {
-    /// What the socket has; `None` when it has nothing.
-    fn read(read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Option<Self>> {
-        let mut input = Self { bytes: [0; SCRATCH], length: 0 };
-        match read(&mut input.bytes) {
-            Ok(length) => {
-                input.length = length;
-                Ok(Some(input))
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
-        }
+/// Appends what is there to `buffer`, or waits for it; 0 is the end. Giving it up loses nothing.
+async fn read_plain(tcp: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> io::Result<usize> {
+    if buffer.len() < READ {
+        return poll_scratch::<READ, _>(tcp, |input| {
+            buffer.extend_from_slice(input);
+            Ok(input.len())
+        })
+        .await;
     }
+    // The way over the stack is not worth it.
+    if buffer.capacity() - buffer.len() < READ {
+        buffer.reserve(buffer.len());
+    }
+    tcp.read_buf(buffer).await
+}
 
-    /// Puts what it says into `buffer`; `None` when a record is not complete yet.
-    fn decrypt(&self, tls: &mut Connection, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
-        let (mut input, mut total) = (&self.bytes[..self.length], 0);
-        loop {
-            // Also when there is nothing: that is how it learns of the end.
-            tls.read_tls(&mut input)?;
-            tls.process_new_packets().map_err(invalid)?;
-            match decrypted(tls, buffer) {
-                // What came before the end, or before what is wrong, is for the caller all the same; it asks again.
-                Ok(Some(0)) | Err(_) if total > 0 => return Ok(Some(total)),
-                Ok(Some(0)) => return Ok(Some(0)),
-                Ok(Some(read)) => total += read,
-                Ok(None) => {}
-                Err(error) => return Err(error),
-            }
-            if input.is_empty() {
-                return Ok((total > 0).then_some(total));
-            }
+/// Puts what TLS says into `buffer`; `None` when a record is not complete yet.
+fn decrypt(mut input: &[u8], tls: &mut Connection, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
+    let mut total = 0;
+    loop {
+        // Also when there is nothing: that is how it learns of the end.
+        tls.read_tls(&mut input)?;
+        tls.process_new_packets().map_err(invalid)?;
+        match decrypted(tls, buffer) {
+            // What came before the end, or before what is wrong, is for the caller all the same; it asks again.
+            Ok(Some(0)) | Err(_) if total > 0 => return Ok(Some(total)),
+            Ok(Some(0)) => return Ok(Some(0)),
+            Ok(Some(read)) => total += read,
+            Ok(None) => {}
+            Err(error) => return Err(error),
+        }
+        if input.is_empty() {
+            return Ok((total > 0).then_some(total));
         }
     }
 }
@@ -376,4 +385,50 @@ fn farewell(tls: &mut Connection, out: &mut Vec<u8>) -> io::Result<()> {
 
 fn invalid(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// Reads so many bytes from a stream that has them all, and gives how they came.
+    async fn reads(total: usize) -> (BytesMut, Vec<usize>) {
+        let (mut near, mut far) = tokio::io::duplex(4 * READ);
+        let sent = tokio::spawn(async move { far.write_all(&vec![b'x'; total]).await });
+        let (mut buffer, mut sizes) = (BytesMut::new(), Vec::new());
+        loop {
+            match read_plain(&mut near, &mut buffer).await.unwrap() {
+                0 => break,
+                read => sizes.push(read),
+            }
+        }
+        sent.await.unwrap().unwrap();
+        (buffer, sizes)
+    }
+
+    #[tokio::test]
+    async fn only_what_came_is_kept_and_no_more_is_asked_for_than_twice_that() {
+        let (buffer, _) = reads(100).await;
+        assert_eq!(buffer.len(), 100);
+        assert!(buffer.capacity() < 1024, "{} bytes for 100", buffer.capacity());
+        let total = 40 * READ;
+        let (buffer, sizes) = reads(total).await;
+        assert_eq!((buffer.len(), buffer.iter().all(|b| *b == b'x')), (total, true));
+        assert!(buffer.capacity() <= 2 * (total + READ), "{} bytes for {total}", buffer.capacity());
+        assert!(sizes[0] <= READ && sizes.iter().any(|size| *size > READ), "{sizes:?}");
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_has_no_buffer() {
+        let (mut near, _far) = tokio::io::duplex(16);
+        let mut buffer = BytesMut::new();
+        {
+            let mut waits = std::pin::pin!(read_plain(&mut near, &mut buffer));
+            assert!(size_of_val(&*waits) < 256, "{} bytes", size_of_val(&*waits));
+            assert!(poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx).is_pending())).await);
+        }
+        assert_eq!(buffer.capacity(), 0);
+    }
 }

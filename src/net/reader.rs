@@ -1,5 +1,6 @@
 //! The task that reads: cuts the stream into messages, parses and checks them, and hands them on.
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,8 +13,7 @@ use tokio_util::codec::Decoder;
 use super::NetConfig;
 use super::connection::{Ending, FOREVER, LINGER, Shared};
 use super::hooks::Refused;
-use super::io::{Read, ReadHalf};
-use super::stream::READ;
+use super::io::{READ, Read, ReadHalf};
 use crate::error::{CloseReason, ErrorCode};
 use crate::limits::{CONNECTION_BYTES, MAX_MESSAGE, REFUSAL_BURST, REFUSALS_PER_SECOND};
 use crate::memory::{Kind, Share};
@@ -27,9 +27,6 @@ const TURN: u32 = 32;
 
 /// No read brings more than this: what is taken at once has to fit in the bucket.
 const LEAST_BURST: u32 = 2 * MAX_MESSAGE as u32;
-
-/// A message longer than this leaves a buffer behind that is not worth keeping.
-const KEEP: usize = 64 * 1024;
 
 pub(super) struct Reader {
     ending: Arc<Ending>,
@@ -148,7 +145,7 @@ impl Reader {
 
     async fn read_until_stop(&mut self, shared: &Shared) -> Stop {
         let mut handled = 0u32;
-        let mut large = false;
+        let mut cut = false;
         let mut corked = None;
         loop {
             match self.codec.decode(&mut self.buffer) {
@@ -156,7 +153,7 @@ impl Reader {
                     if corked.is_none() {
                         corked = Some(shared.outbox.cork());
                     }
-                    large |= message.len() > KEEP;
+                    cut = true;
                     self.begun = None;
                     if self.partial.bytes() > 0 {
                         self.holds_partial(shared);
@@ -179,13 +176,11 @@ impl Reader {
                 Err(error) => return Stop::Close(CloseReason::BadMessage, error.to_string()),
             }
             drop(corked.take());
-            if large && self.buffer.is_empty() {
-                self.buffer = BytesMut::new();
-                large = false;
+            if mem::take(&mut cut) {
+                // The rest alone, mostly nothing: it would keep all that it came with.
+                self.buffer = BytesMut::from(&self.buffer[..]);
             }
             self.holds_partial(shared);
-            // A long message is read in ever larger steps; never more than has come of it already.
-            self.buffer.reserve(READ.max(self.buffer.len()));
             let idle_at = shared.heard_at() + self.idle_timeout;
             let begun = (!self.buffer.is_empty()).then(|| *self.begun.get_or_insert_with(Instant::now));
             let late_at = begun.map(|begun| begun + self.message_timeout);

@@ -17,9 +17,6 @@ use crate::limits::{MAX_HANDSHAKE_MESSAGE, MAX_MESSAGE};
 use crate::mesh::handshake::{Binding, Refusal};
 use crate::wire::{Codec, CodecError, Framing, Object, codec, draft};
 
-/// How many bytes are asked for at once.
-pub(super) const READ: usize = 16 * 1024;
-
 /// How long a peer that is refused, or told goodbye, may take to take it in.
 const PARTING: Duration = Duration::from_secs(1);
 
@@ -75,7 +72,6 @@ impl Stream {
     }
 
     async fn fill(&mut self) -> Result<(), HandshakeError> {
-        self.buffer.reserve(READ);
         match self.io.read_buf(&mut self.buffer).await {
             Ok(0) => Err(HandshakeError::Ended { heard: self.bytes_in > 0 }),
             Ok(read) => {
@@ -127,7 +123,7 @@ impl Stream {
     /// where everybody on the way can write: it is not taken for something said inside.
     pub(super) async fn secure(
         &mut self,
-        tls: Result<rustls::Connection, rustls::Error>,
+        tls: Result<Box<rustls::Connection>, rustls::Error>,
     ) -> Result<Binding, HandshakeError> {
         if !self.buffer.is_empty() {
             let message = "bytes between the messages in plain text and the beginning of TLS";

@@ -50,3 +50,25 @@ async fn a_node_that_is_full_says_so_to_the_dialer() {
     cancel.cancel();
     soon(accepting).await.unwrap();
 }
+
+/// What a connection at rest costs is mostly its two tasks: whatever is large, and rarely there, has to be on the heap.
+#[tokio::test]
+async fn the_tasks_of_a_connection_are_small() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (here, there) = (config(1, |_| {}), config(2, |_| {}));
+    let far = tokio::spawn(async move {
+        let established = dial(&addr.to_string(), None, &there).await.unwrap();
+        tokio::time::sleep(PATIENCE).await;
+        drop(established);
+    });
+    let (stream, _) = soon(listener.accept()).await.unwrap();
+    let handshake = handshake_inbound(stream, &here);
+    let size = size_of_val(&handshake);
+    assert!(size < 2048, "a handshake takes {size} bytes");
+    let established = soon(handshake).await.unwrap();
+    let (_connection, tasks) = established.prepare(ConnId(1), None, Arc::new(Notes::default()), &here);
+    let [reader, writer] = tasks.sizes();
+    assert!(reader < 3072 && writer < 1536, "reading takes {reader} bytes, writing {writer}");
+    far.abort();
+}
