@@ -4,9 +4,9 @@
 //! message is a slice of the buffer it arrived in, and would keep all of that alive. Those that the writer signs wait as they
 //! are: it takes what is there and signs it together.
 //!
-//! A long message waits apart, so that a short one that comes later need not wait for its time on the line: each round of the
-//! writer takes the short ones that wait, and then one long one. Messages of a task that so come out of their order are put
-//! into it by their numbers. Nodes of the Python package, which have no numbers, are sent everything in the order it came.
+//! A long message of a task's course waits apart, so that a short one that comes later need not wait for its time on the line: each
+//! round of the writer takes the short ones that wait, and then one long one. What so comes out of its order is put into it by
+//! its numbers. All else keeps its order, and nodes of the Python package, which have no numbers, are sent everything in the order it came.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -27,6 +27,8 @@ use crate::wire::{Framing, Object, codec};
 pub enum Outgoing {
     /// Ready to be sent.
     Ready(Object),
+    /// Ready as well, and a part of a task's course: if it is long, short ones may pass it.
+    Passable(Object),
     /// Signed when its turn comes, together with what else is there.
     Late(Late),
 }
@@ -192,7 +194,7 @@ impl Outbox {
     /// Takes a message in, or says why not. Never waits.
     pub(super) fn push(&self, message: Outgoing) -> Result<(), SendError> {
         let length = match &message {
-            Outgoing::Ready(object) => object.raw().len(),
+            Outgoing::Ready(object) | Outgoing::Passable(object) => object.raw().len(),
             Outgoing::Late(late) => late.size(),
         };
         if length > MAX_MESSAGE {
@@ -210,13 +212,13 @@ impl Outbox {
         }
         let before = queue.bytes;
         match message {
-            Outgoing::Ready(object) if length >= LONG_MESSAGE && self.framing == Framing::Line => {
+            Outgoing::Passable(object) if length >= LONG_MESSAGE && self.framing == Framing::Line => {
                 let mut encoded = BytesMut::with_capacity(length + 1);
                 codec::encode(self.framing, object.raw(), &mut encoded);
                 queue.bytes += encoded.len();
                 queue.long.push_back(encoded);
             }
-            Outgoing::Ready(object) => {
+            Outgoing::Ready(object) | Outgoing::Passable(object) => {
                 let mut encoded = match queue.short.pop_back() {
                     Some(Part::Encoded { bytes, messages }) if bytes.len() < ROUND_BYTES => (bytes, messages),
                     other => {

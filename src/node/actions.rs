@@ -1,7 +1,5 @@
 //! Carrying out what the mesh decided: outside the lock, by whoever brought the input.
 
-use std::collections::VecDeque;
-
 use tokio::sync::mpsc;
 
 use super::driver::{Shared, lock};
@@ -16,15 +14,20 @@ use crate::wire::{Draft, draft};
 impl Shared {
     /// Carries actions out, and those that come of it.
     pub(crate) fn carry_out(&self, actions: Vec<Action>) {
-        if actions.is_empty() {
-            return;
-        }
-        let mut queue: VecDeque<Action> = actions.into();
-        while let Some(action) = queue.pop_front() {
+        // What comes of an action comes before what was to follow it.
+        let mut rest = Vec::new();
+        let mut actions = actions.into_iter();
+        loop {
+            let Some(action) = actions.next() else {
+                match rest.pop() {
+                    Some(earlier) => actions = earlier,
+                    None => return,
+                }
+                continue;
+            };
             let more = self.carry_out_one(action);
-            // What comes of an action comes before what was to follow it.
-            for action in more.into_iter().rev() {
-                queue.push_front(action);
+            if !more.is_empty() {
+                rest.push(std::mem::replace(&mut actions, more.into_iter()));
             }
         }
     }
@@ -115,7 +118,7 @@ impl Shared {
             What::Ready(object) => Outgoing::Ready(object),
             What::Sign(draft) => self.to_peer(&draft, &connection),
             What::Relay { target, source, hops, frame } => {
-                Outgoing::Ready(draft::relay(&target, &source, hops, &frame))
+                Outgoing::Passable(draft::relay(&target, &source, hops, &frame))
             }
             What::SignRelay(draft, target, key) => match self.to_relay(draft, target, key, &connection) {
                 Some(message) => message,
@@ -140,7 +143,11 @@ impl Shared {
         if message.is_all_covered() && message.signed_len() < LONG_MESSAGE && peer.takes_batches() {
             return Outgoing::Late(Late::Plain(message));
         }
-        Outgoing::Ready(message.sign(&self.identity))
+        match message.is_all_covered() {
+            true => Outgoing::Passable(message.sign(&self.identity)),
+            // Queries and events.
+            false => Outgoing::Ready(message.sign(&self.identity)),
+        }
     }
 
     /// A message can't be sealed: it is not sent in any other way.
@@ -167,18 +174,12 @@ impl Shared {
     /// Hands callers their news. Under the lock, and so in the order they were decided: two connections may bring
     /// chunks of one call at the same time. It only puts them into the calls' channels.
     pub(super) fn tell_callers(&self, state: &mut State, now: Now, actions: &mut Vec<Action>) {
-        let is_news = |action: &mut Action| matches!(action, Action::Call { .. });
-        loop {
-            let news: Vec<Action> = actions.extract_if(.., is_news).collect();
-            if news.is_empty() {
-                return;
-            }
-            for action in news {
-                if let Action::Call { id, event } = action
-                    && !self.tell_caller(&id, event)
-                {
-                    state.cancel_call(&id, now, actions);
-                }
+        // There are few of them, and as a rule no news.
+        while let Some(place) = actions.iter().position(|action| matches!(action, Action::Call { .. })) {
+            if let Action::Call { id, event } = actions.remove(place)
+                && !self.tell_caller(&id, event)
+            {
+                state.cancel_call(&id, now, actions);
             }
         }
     }

@@ -47,13 +47,13 @@ pub(crate) fn from_json(text: &str) -> Result<Bytes, PayloadError> {
     fits(respell(&canonicalize_json(text.as_bytes())?))
 }
 
-/// Of JSON that came from another node. Most of it is as it must be, and is not copied.
-pub(crate) fn from_raw(json: Bytes) -> Result<Bytes, PayloadError> {
-    if json.len() <= MAX_PAYLOAD && is_canonical(&json) && !has_floats(&json) && depth(&json) + AROUND <= MAX_JSON_DEPTH
-    {
-        return Ok(json);
+/// Of JSON that came from another node. Most of it is as it must be. It is copied all the same: it is a slice of all that
+/// came with it, and the answer that it becomes is kept.
+pub(crate) fn from_raw(json: &Bytes) -> Result<Bytes, PayloadError> {
+    if json.len() <= MAX_PAYLOAD && is_canonical(json) && !has_floats(json) && depth(json) + AROUND <= MAX_JSON_DEPTH {
+        return Ok(Bytes::copy_from_slice(json));
     }
-    from_json(std::str::from_utf8(&json).unwrap_or_default())
+    from_json(std::str::from_utf8(json).unwrap_or_default())
 }
 
 /// Whether there is anything to respell.

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -21,7 +20,7 @@ use super::driver::{Shared, lock};
 use super::json::Json;
 use super::payload;
 use super::task::{BoxHandler, Payload, Task, TaskError, TaskResult, boxed};
-use super::threads;
+use super::threads::{self, Started};
 use crate::error::ErrorCode;
 use crate::mesh::{TaskKey, TaskToRun};
 use crate::wire::WireError;
@@ -49,7 +48,7 @@ pub(crate) struct RunningTask {
     /// When it was first seen that nobody waits for it any more.
     over: Option<Instant>,
     /// Drops the handler where it awaits.
-    work: Option<AbortHandle>,
+    started: Started,
     /// The node has not stopped while this is there.
     _counted: TaskTrackerToken,
 }
@@ -66,13 +65,14 @@ impl Shared {
         let token = self.stop.child_token();
         let credit = Arc::new(Notify::new());
         let begins = Arc::new(AtomicBool::new(false));
+        let started = Started::default();
         let running = RunningTask {
             token: token.clone(),
             credit: Arc::clone(&credit),
             begins: Arc::clone(&begins),
             since: Instant::now(),
             over: None,
-            work: None,
+            started: Arc::clone(&started),
             _counted: self.spawned.token(),
         };
         let first = {
@@ -108,10 +108,11 @@ impl Shared {
             }
         };
         // What is built in never blocks, and is answered also when every handler does.
-        let elsewhere = (self.apart && own).then(threads::handlers).flatten();
-        let work = elsewhere.unwrap_or(&self.runtime).spawn(work).abort_handle();
-        if let Some(running) = lock(&self.tasks).get_mut(&key) {
-            running.work = Some(work);
+        match (self.apart && own).then(threads::handlers).flatten() {
+            Some(threads) => threads::begin(threads, Box::pin(work), started),
+            None => {
+                let _ = started.set(self.runtime.spawn(work).abort_handle());
+            }
         }
     }
 
@@ -138,13 +139,13 @@ impl Shared {
             let now = Instant::now();
             for (key, task) in &mut *lock(&self.tasks) {
                 if task.token.is_cancelled() && now - *task.over.get_or_insert(now) >= GRACE {
-                    given_up.push((key.clone(), task.work.take(), Err(stopped())));
+                    given_up.push((key.clone(), Arc::clone(&task.started), Err(stopped())));
                 } else if now - task.since >= BEGIN && !task.begins.swap(true, Ordering::AcqRel) {
-                    given_up.push((key.clone(), task.work.take(), to_body(Err(never_began()))));
+                    given_up.push((key.clone(), Arc::clone(&task.started), to_body(Err(never_began()))));
                 }
             }
-            for (key, work, body) in given_up {
-                if let Some(work) = work {
+            for (key, started, body) in given_up {
+                if let Some(work) = started.get() {
                     work.abort();
                 }
                 self.task_over(&key, body);

@@ -37,7 +37,7 @@ impl Shared {
         let inner = draft.unsigned(&self.me);
         let Some(key) = key else {
             // Everybody on the way can read it, so it is signed with nobody else's.
-            return Some(Outgoing::Ready(draft::relay(&target, &self.me, 0, &inner.sign(&self.identity))));
+            return Some(Outgoing::Passable(draft::relay(&target, &self.me, 0, &inner.sign(&self.identity))));
         };
         let sealer = self.sealer.as_ref()?;
         let envelope = OfEnvelope::new(&draft, target, key)?;
@@ -49,7 +49,7 @@ impl Shared {
             return Some(Outgoing::Late(Late::Sealed(Box::new(Sealing { target, inner, seal, wrap }))));
         }
         let frame = self.sealed(&envelope, &inner.sign(&self.identity))?.sign(&self.identity);
-        Some(Outgoing::Ready(draft::relay(&target, &self.me, 0, &frame)))
+        Some(Outgoing::Passable(draft::relay(&target, &self.me, 0, &frame)))
     }
 
     fn sealed(&self, of: &OfEnvelope, inner: &Object) -> Option<Unsigned> {

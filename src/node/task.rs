@@ -198,7 +198,7 @@ impl Payload {
         match self.0 {
             Form::Value(value) => payload::from_value(&value),
             Form::Text(text) => payload::from_json(&text),
-            Form::Raw(json) => payload::from_raw(json),
+            Form::Raw(json) => payload::from_raw(&json),
         }
     }
 }
