@@ -1,7 +1,6 @@
 //! Carrying out what the mesh decided: outside the lock, by whoever brought the input.
 
-use tokio::sync::mpsc;
-
+use super::call::CHANNEL;
 use super::driver::{Shared, lock};
 use super::search::SearchNews;
 use crate::error::CloseReason;
@@ -187,12 +186,14 @@ impl Shared {
     /// `false`: the caller's channel is full. It holds a window and what surrounds it, so the responder overran that, and
     /// the call can't go on.
     fn tell_caller(&self, id: &str, event: CallEvent) -> bool {
-        let done = matches!(event, CallEvent::Done(_));
         let mut calls = lock(&self.calls);
-        let sender = if done { calls.remove(id) } else { calls.get(id).cloned() };
-        drop(calls);
-        let sent = sender.map(|s| s.try_send(event));
-        done || !matches!(sent, Some(Err(mpsc::error::TrySendError::Full(_))))
+        if matches!(event, CallEvent::Done(_)) {
+            let teller = calls.remove(id);
+            drop(calls);
+            // There is room for the end, whatever came before.
+            return teller.is_none_or(|teller| teller.tell(event, usize::MAX));
+        }
+        calls.get(id).is_none_or(|teller| teller.tell(event, CHANNEL))
     }
 
     /// What the node has in the DHT may have changed, or whom it could join it through.

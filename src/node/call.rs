@@ -8,11 +8,11 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::sync::mpsc;
 
 use super::Node;
 use super::driver::{Shared, lock};
 use super::json::Json;
+use super::news::{Hearer, news};
 use super::payload::PayloadError;
 use crate::error::{Attempt, CallError, Delivery, ErrorCode};
 use crate::identity::NodeId;
@@ -216,10 +216,10 @@ impl Shared {
         if self.closing.is_cancelled() {
             return Err(refused(ErrorCode::Cancelled, "this node is stopped"));
         }
-        let (sender, events) = mpsc::channel(CHANNEL);
+        let (teller, events) = news();
         let id = self.with(|state, now, out| {
             let id = state.new_task_id(now);
-            lock(&self.calls).insert(id.clone(), sender);
+            lock(&self.calls).insert(id.clone(), teller);
             let spec = CallSpec {
                 id: id.clone(),
                 capability: parts.capability,
@@ -246,8 +246,8 @@ impl Shared {
     }
 }
 
-/// A full window of chunks, `accepted` and the end fit in a call's channel.
-const CHANNEL: usize = WINDOW as usize + 8;
+/// A full window of chunks, `accepted` and the end: so much of a call's news may wait for its owner.
+pub(super) const CHANNEL: usize = WINDOW as usize + 8;
 
 /// A call in flight. Dropping it cancels the call; so does dropping the last handle to the node.
 #[derive(Debug)]
@@ -255,7 +255,7 @@ const CHANNEL: usize = WINDOW as usize + 8;
 pub struct CallHandle {
     shared: Arc<Shared>,
     id: String,
-    events: mpsc::Receiver<CallEvent>,
+    events: Hearer,
     /// Chunks that came while something else was waited for.
     early: VecDeque<Bytes>,
     accepted: bool,
@@ -302,7 +302,7 @@ impl CallHandle {
     }
 
     async fn take_event(&mut self) {
-        match self.events.recv().await {
+        match self.events.next().await {
             Some(CallEvent::Accepted) => self.accepted = true,
             Some(CallEvent::Chunk(data)) => {
                 self.accepted = true;

@@ -22,6 +22,7 @@ use super::dht::DhtPart;
 use super::dials::Dials;
 use super::keeper::Discovery;
 use super::kept::Kept;
+use super::news::Teller;
 use super::run::RunningTask;
 use super::search::SearchNews;
 use super::subscriptions::Subscribers;
@@ -29,7 +30,7 @@ use super::task::BoxHandler;
 use crate::identity::{Identity, NodeId};
 use crate::info::{Activity, PortMapping};
 use crate::memory::Memory;
-use crate::mesh::{Action, CallEvent, ConnId, Now, State, TaskKey};
+use crate::mesh::{Action, ConnId, Now, State, TaskKey};
 use crate::net::{self, Connection, NetConfig, Places};
 use crate::seal::Sealer;
 
@@ -98,7 +99,7 @@ pub(crate) struct Shared {
     pub(crate) conns: Mutex<HashMap<ConnId, Link>>,
     next_conn: AtomicU64,
     pub(crate) handlers: RwLock<Handlers>,
-    pub(crate) calls: Mutex<HashMap<String, mpsc::Sender<CallEvent>>>,
+    pub(crate) calls: Mutex<HashMap<String, Teller>>,
     pub(crate) finds: Mutex<HashMap<String, mpsc::Sender<SearchNews>>>,
     pub(crate) tasks: Mutex<HashMap<TaskKey, RunningTask>>,
     /// Rings when there is a first task that runs.

@@ -20,6 +20,7 @@ mod kept;
 pub(crate) mod keys;
 mod links;
 mod memory;
+mod news;
 mod payload;
 mod publish;
 mod run;

@@ -62,7 +62,7 @@ impl Shared {
             let body = Err(WireError::new(ErrorCode::UnknownCapability, message));
             return self.with(|state, now, out| state.finish_task(&key, body, now, out));
         };
-        let token = self.stop.child_token();
+        let token = CancellationToken::new();
         let credit = Arc::new(Notify::new());
         let begins = Arc::new(AtomicBool::new(false));
         let started = Started::default();
@@ -83,6 +83,10 @@ impl Shared {
         };
         if first {
             self.tasks_begin.notify_one();
+        }
+        // Whoever ends the node cancels those that it finds, after it has said so.
+        if self.stop.is_cancelled() {
+            token.cancel();
         }
         let context = Context {
             shared: Arc::clone(&shared),

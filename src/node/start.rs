@@ -319,6 +319,10 @@ impl Shared {
             });
         }
         lock(&self.calls).clear();
+        let tokens: Vec<_> = lock(&self.tasks).values().map(|task| task.token.clone()).collect();
+        for token in tokens {
+            token.cancel();
+        }
         lock(&self.finds).clear();
         self.subscribers.clear();
         // A handler may hold a handle to its own node: nothing would ever free the two.

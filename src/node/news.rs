@@ -1,0 +1,149 @@
+//! How a call's handle hears its news: a short queue and whom to wake.
+//!
+//! A general channel would do, but keeps room for a window of chunks from its beginning, in a block that costs more to
+//! allocate than a call has to cost: most calls have one piece of news.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use crate::mesh::CallEvent;
+
+#[derive(Debug, Default)]
+struct Queue {
+    events: VecDeque<CallEvent>,
+    waker: Option<Waker>,
+    /// Nothing more will come.
+    ended: bool,
+    /// Nobody listens any more.
+    left: bool,
+}
+
+#[derive(Debug, Default)]
+struct News(Mutex<Queue>);
+
+impl News {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The node's end. When it is dropped, the handle hears that nothing more will come.
+#[derive(Debug)]
+pub(crate) struct Teller(Arc<News>);
+
+/// The handle's end.
+#[derive(Debug)]
+pub(crate) struct Hearer(Arc<News>);
+
+/// Both ends.
+pub(crate) fn news() -> (Teller, Hearer) {
+    let news = Arc::new(News::default());
+    (Teller(Arc::clone(&news)), Hearer(news))
+}
+
+impl Teller {
+    /// Puts it behind what was not heard yet; `false`: there are `most` already.
+    pub(crate) fn tell(&self, event: CallEvent, most: usize) -> bool {
+        let mut queue = self.0.queue();
+        if queue.left {
+            return true;
+        }
+        if queue.events.len() >= most {
+            return false;
+        }
+        queue.events.push_back(event);
+        let waker = queue.waker.take();
+        drop(queue);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        true
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue();
+        queue.ended = true;
+        let waker = queue.waker.take();
+        drop(queue);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Hearer {
+    /// The next; `None`: nothing more will come. Giving it up loses nothing.
+    pub(crate) async fn next(&mut self) -> Option<CallEvent> {
+        poll_fn(|cx| {
+            let mut queue = self.0.queue();
+            if let Some(event) = queue.events.pop_front() {
+                return Poll::Ready(Some(event));
+            }
+            if queue.ended {
+                return Poll::Ready(None);
+            }
+            match &mut queue.waker {
+                Some(waker) => waker.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl Drop for Hearer {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue();
+        queue.left = true;
+        let unheard = std::mem::take(&mut queue.events);
+        drop(queue);
+        drop(unheard);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn chunk(n: u8) -> CallEvent {
+        CallEvent::Chunk(Bytes::copy_from_slice(&[n]))
+    }
+
+    #[tokio::test]
+    async fn news_come_in_order_up_to_the_bound_and_end_with_the_teller() {
+        let (teller, mut hearer) = news();
+        assert!(teller.tell(chunk(1), 2) && teller.tell(chunk(2), 2) && !teller.tell(chunk(3), 2));
+        assert!(matches!(hearer.next().await, Some(CallEvent::Chunk(c)) if c[..] == [1]));
+        assert!(teller.tell(chunk(3), 2));
+        drop(teller);
+        for n in [2, 3] {
+            assert!(matches!(hearer.next().await, Some(CallEvent::Chunk(c)) if c[..] == [n]));
+        }
+        assert!(hearer.next().await.is_none() && hearer.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken_and_who_left_is_not_missed() {
+        let (teller, mut hearer) = news();
+        let waiting = tokio::spawn(async move {
+            let first = hearer.next().await.is_some();
+            (first, hearer.next().await.is_none())
+        });
+        tokio::task::yield_now().await;
+        assert!(teller.tell(chunk(1), 1));
+        tokio::task::yield_now().await;
+        drop(teller);
+        assert_eq!(waiting.await.unwrap(), (true, true));
+        let (teller, hearer) = news();
+        drop(hearer);
+        assert!((0..9).all(|n| teller.tell(chunk(n), 1)), "nobody is behind");
+        assert_eq!(teller.0.queue().events.len(), 0);
+    }
+}
