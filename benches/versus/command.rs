@@ -20,6 +20,8 @@ handshakes_per_second_per_ip = 1000000
 handshake_burst_per_ip = 1000000
 messages_per_second = 4000000000
 message_burst = 4000000000
+signatures_per_second = 4000000000
+signature_burst = 4000000000
 bytes_per_second = 4000000000
 byte_burst = 4000000000
 floods_per_second = 4000000000
@@ -54,6 +56,11 @@ impl Home {
     }
 }
 
+/// The event that it is ready, if a line is that. Its members come in no order that is promised.
+fn event_ready(line: &str) -> Option<Value> {
+    serde_json::from_str::<Value>(line).ok().filter(|event| event["event"] == "ready")
+}
+
 /// It runs.
 pub struct Serve {
     pub process: Process,
@@ -65,8 +72,7 @@ pub struct Serve {
 impl Serve {
     pub async fn start(home: Home, flags: &[&str]) -> Result<Self, Fault> {
         let mut process = Process::program("elo serve", ELO.as_ref(), &home.command(flags))?;
-        let ready = process.line("{\"event\":\"ready\"").await?;
-        let ready: Value = serde_json::from_str(&format!("{{\"event\":\"ready\"{ready}"))?;
+        let ready = process.first("ready", event_ready).await?;
         let text = |value: &Value| value.as_str().map(str::to_owned).ok_or_else(|| format!("not ready: {ready}"));
         Ok(Self { process, id: text(&ready["node_id"])?, addr: text(&ready["listen"][0])?, _home: home })
     }

@@ -85,21 +85,32 @@ impl Process {
 
     /// The rest of the first line that contains a text.
     pub async fn line(&mut self, containing: &str) -> Result<String, Fault> {
-        let name = self.name.clone();
+        self.first(containing, |line| line.find(containing).map(|at| line[at + containing.len()..].trim().to_owned()))
+            .await
+    }
+
+    /// What is found in the first line in which something is; `what` is for the error.
+    pub async fn first<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> Result<T, Fault> {
         let wait = async {
             while let Some(line) = self.lines.recv().await {
-                if let Some(at) = line.find(containing) {
-                    return Ok(line[at + containing.len()..].trim().to_owned());
+                if let Some(found) = find(&line) {
+                    return Some(found);
                 }
                 if self.last.len() == LINES {
                     self.last.pop_front();
                 }
                 self.last.push_back(line);
             }
-            let said: Vec<&str> = self.last.iter().rev().take(8).rev().map(String::as_str).collect();
-            Err::<_, Fault>(format!("{name} ended; it said:\n{}", said.join("\n")).into())
+            None
         };
-        tokio::time::timeout(PATIENCE, wait).await.map_err(|_| format!("{name}: no {containing:?} in {PATIENCE:?}"))?
+        let (found, why) = match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(found) => (found, "ended".to_owned()),
+            Err(_) => (None, format!("gave no {what:?} in {PATIENCE:?}")),
+        };
+        found.ok_or_else(|| {
+            let said: Vec<&str> = self.last.iter().rev().take(8).rev().map(String::as_str).collect();
+            format!("{} {why}; it said:\n{}", self.name, said.join("\n")).into()
+        })
     }
 
     /// Writes a line to its input.
