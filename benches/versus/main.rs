@@ -38,11 +38,13 @@ mod report;
 mod roles;
 mod rows;
 
-use std::panic::AssertUnwindSafe;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::process::ExitCode;
+use std::task::Poll;
 use std::time::Instant;
 
-use futures_lite::FutureExt;
 use serde_json::{Value, json};
 
 use crate::args::{Args, HELP};
@@ -147,8 +149,12 @@ async fn measure(args: Args) -> Result<(), Fault> {
 
 /// Measures a row, or some; a panic in it is a fault of that row. What it started has ended then.
 async fn row(name: &'static str, bench: &Bench) -> Result<Vec<figures::Row>, Fault> {
-    let rows = AssertUnwindSafe(rows::run(name, bench)).catch_unwind().await;
-    rows.unwrap_or_else(|_| Err("it panicked, see above".into()))
+    let mut rows = pin!(rows::run(name, bench));
+    poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| rows.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| Poll::Ready(Err("it panicked, see above".into())))
+    })
+    .await
 }
 
 /// Says what is measured under which conditions.
