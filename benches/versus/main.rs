@@ -135,7 +135,7 @@ async fn measure(args: Args) -> Result<(), Fault> {
             }
         }
     }
-    let numbers = if bench.args.check { check::numbers(&measured) } else { Vec::new() };
+    let numbers = if bench.args.check { check::numbers(&measured, |row| bench.args.wants(row)) } else { Vec::new() };
     report::write(&bench.args.json, &setting, &measured, &failed, &check::json(&numbers))?;
     println!("\n{} rows in {:.0} s; {}", measured.len(), started.elapsed().as_secs_f64(), bench.args.json.display());
     let reached = check::print(&numbers);
@@ -172,9 +172,8 @@ fn setting(bench: &Bench) -> Value {
     if bench.args.default_limits {
         println!("elo's limits are the default ones");
     } else {
-        println!(
-            "elo's limits on messages, signatures checked, bytes, relayed bytes, floods and remembered tasks are raised"
-        );
+        println!("elo's limits on messages, signatures checked, bytes, relayed bytes, floods and remembered tasks are");
+        println!("raised, those of `elo serve --tracker` on connections, handshakes and memory as well");
     }
     if cfg!(debug_assertions) {
         println!("THIS IS A DEBUG BUILD: IT SHOWS THAT THE BENCH RUNS. THESE ARE NOT FIGURES.");

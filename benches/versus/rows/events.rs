@@ -22,6 +22,9 @@ const SUBSCRIBERS: usize = 100;
 /// How many events are under way: few enough that nobody's 256 places for waiting ones are ever full.
 const UNDER_WAY: usize = 32;
 
+/// How long is measured at least: in a build without optimisation an event takes a third of a second to all.
+const SHORTEST: Duration = Duration::from_secs(1);
+
 /// How long the last may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -140,6 +143,9 @@ impl Fan {
             }
         }
         let cpu = cpu_time(&processes)?.saturating_sub(before);
+        if latencies.is_empty() {
+            return Err("no event reached everybody in the time measured: give it more with --seconds".into());
+        }
         Ok(Round {
             p50_us: Some(micros(&latencies, 0.5)),
             p99_us: Some(micros(&latencies, 0.99)),
@@ -163,7 +169,7 @@ pub async fn fan_out(bench: &Bench) -> Result<Row, Fault> {
         for at in 0..field.len() {
             let at = (at + round) % field.len();
             let (name, fan) = &mut field[at];
-            let measured = fan.run(UNDER_WAY, bench.args.window).await;
+            let measured = fan.run(UNDER_WAY, bench.args.window.max(SHORTEST)).await;
             series[at].rounds.push(measured.map_err(|fault| format!("{name}: {fault}"))?);
         }
     }
