@@ -1,6 +1,8 @@
 //! The command `elo serve`, as its users run it, in a home of its own.
 
+use std::path::PathBuf;
 use std::process::Command;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -8,8 +10,13 @@ use tempfile::TempDir;
 use crate::Fault;
 use crate::process::Process;
 
-/// The command, built with the bench.
-pub const ELO: &str = env!("CARGO_BIN_EXE_elo");
+/// The command, built with the bench: it lies above the folder that the bench is in. What cargo says when it builds the bench
+/// stays as it was when the target folder is moved, and may be another's command then.
+pub static ELO: LazyLock<PathBuf> = LazyLock::new(|| {
+    let bench = std::env::current_exe().unwrap_or_default();
+    let beside = bench.ancestors().nth(2).map(|folder| folder.join("elo"));
+    beside.filter(|file| file.is_file()).unwrap_or_else(|| env!("CARGO_BIN_EXE_elo").into())
+});
 
 /// What a server for thousands of connections from one machine needs raised, and a tracker that relays all the time.
 const RAISED: &str = "[limits]
@@ -37,7 +44,8 @@ pub struct Home(TempDir);
 impl Home {
     pub fn new(raised: bool) -> Result<Self, Fault> {
         let home = tempfile::tempdir()?;
-        let made = Command::new(ELO).arg("--home").arg(home.path()).arg("init").output()?;
+        let made = Command::new(&*ELO).arg("--home").arg(home.path()).arg("init").output();
+        let made = made.map_err(|e| format!("{} can't be started: {e}", ELO.display()))?;
         if !made.status.success() {
             return Err(format!("elo init: {}", String::from_utf8_lossy(&made.stderr)).into());
         }
@@ -71,7 +79,7 @@ pub struct Serve {
 
 impl Serve {
     pub async fn start(home: Home, flags: &[&str]) -> Result<Self, Fault> {
-        let mut process = Process::program("elo serve", ELO.as_ref(), &home.command(flags))?;
+        let mut process = Process::program("elo serve", ELO.as_os_str(), &home.command(flags))?;
         let ready = process.first("ready", event_ready).await?;
         let text = |value: &Value| value.as_str().map(str::to_owned).ok_or_else(|| format!("not ready: {ready}"));
         Ok(Self { process, id: text(&ready["node_id"])?, addr: text(&ready["listen"][0])?, _home: home })

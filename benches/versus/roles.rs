@@ -75,7 +75,8 @@ fn exec(arguments: &[String]) -> Result<(), Fault> {
     let (program, arguments) = arguments.split_first().ok_or("exec what?")?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
     say(&format!("{EXEC}{}", now.as_nanos()))?;
-    Err(std::process::Command::new(program).args(arguments).exec().into())
+    let fault = std::process::Command::new(program).args(arguments).exec();
+    Err(format!("{program}: {fault}").into())
 }
 
 #[cfg(not(unix))]

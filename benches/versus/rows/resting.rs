@@ -66,7 +66,7 @@ pub async fn start(bench: &Bench) -> Result<Row, Fault> {
         for at in 0..names.len() {
             let at = (at + round) % names.len();
             let (mut process, word) = if at == 0 {
-                (Process::program(names[at], ELO.as_ref(), &elo)?, "\"ready\"")
+                (Process::program(names[at], ELO.as_os_str(), &elo)?, "\"ready\"")
             } else {
                 let program = nats::program().ok_or("nats-server is gone")?;
                 let port = free_port()?.to_string();
@@ -95,13 +95,13 @@ pub fn binary(bench: &Bench) -> Result<Row, Fault> {
     let mut notes = Vec::new();
     let mut size = |name: &str, program: &std::path::Path| -> Result<Round, Fault> {
         let copy = folder.path().join("copy");
-        std::fs::copy(program, &copy)?;
+        std::fs::copy(program, &copy).map_err(|e| format!("{}: {e}", program.display()))?;
         if !Command::new("strip").arg(&copy).status().is_ok_and(|status| status.success()) {
             notes.push(format!("{name}: there is no strip(1), so this is the file as it was built"));
         }
         Ok(Round::of(std::fs::metadata(&copy)?.len() as f64 / 1e6))
     };
-    let mut series = vec![Series { name: "elo".to_owned(), rounds: vec![size("elo", ELO.as_ref())?] }];
+    let mut series = vec![Series { name: "elo".to_owned(), rounds: vec![size("elo", &ELO)?] }];
     if let Some(program) = nats::program().filter(|_| bench.nats) {
         series.push(Series { name: "NATS".to_owned(), rounds: vec![size("NATS", program.as_ref())?] });
     }
