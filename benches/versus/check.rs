@@ -11,6 +11,7 @@ use crate::report::digits;
 enum Bound {
     AtMost(f64),
     AtLeast(f64),
+    Below(f64),
 }
 
 /// A number to reach: a contestant's figure in a row, by another's if it has one.
@@ -32,7 +33,7 @@ const LIMIT: Option<&str> = Some("the limit");
 const NATS: Option<&str> = Some("NATS");
 const PYTHON: Option<&str> = Some("Python");
 
-use Bound::{AtLeast, AtMost};
+use Bound::{AtLeast, AtMost, Below};
 use Figure::{P50, P99, Rate, Value as Amount};
 
 const GOALS: &[Goal] = &[
@@ -51,7 +52,7 @@ const GOALS: &[Goal] = &[
     goal("connections-1000", PLAIN, Amount, None, AtMost(16.0)),
     goal("connections-1000", TLS, Amount, None, AtMost(40.0)),
     goal("idle-memory", "elo", Amount, None, AtMost(10.0)),
-    goal("idle-cpu", "elo", Amount, None, AtMost(0.1)),
+    goal("idle-cpu", "elo", Amount, None, Below(0.1)),
     goal("start", "elo", Amount, None, AtMost(30.0)),
     goal("binary", "elo", Amount, None, AtMost(12.0)),
     goal("payload-10k", PLAIN, Amount, Some("raw socket"), AtLeast(0.5)),
@@ -75,6 +76,7 @@ impl Number {
         self.measured.map(|measured| match self.bound {
             AtMost(most) => measured <= most,
             AtLeast(least) => measured >= least,
+            Below(least) => measured < least,
         })
     }
 
@@ -82,30 +84,33 @@ impl Number {
         match self.bound {
             AtMost(most) => format!("≤ {}", digits(most)),
             AtLeast(least) => format!("≥ {}", digits(least)),
+            Below(least) => format!("< {}", digits(least)),
         }
     }
 }
 
-/// Those of the rows that were measured.
-pub fn numbers(rows: &[Row]) -> Vec<Number> {
-    let measured = GOALS.iter().filter_map(|goal| {
-        let row = rows.iter().find(|row| row.name == goal.row)?;
-        let spread = match goal.by {
+/// Those of the rows that were wanted, whether they could be measured or not.
+pub fn numbers(rows: &[Row], wants: impl Fn(&str) -> bool) -> Vec<Number> {
+    let wanted = GOALS.iter().filter(|goal| wants(goal.row));
+    let numbers = wanted.map(|goal| {
+        let row = rows.iter().find(|row| row.name == goal.row);
+        let spread = row.and_then(|row| match goal.by {
             Some(by) => row.ratio(goal.figure, goal.of, by),
             None => row.figure(goal.figure, goal.of),
-        };
+        });
         let figure = match goal.figure {
             P50 => "p50",
             P99 => "p99",
             Rate => "rate",
             Figure::Cpu => "CPU time",
-            Amount => row.unit,
+            Amount => row.map_or("", |row| row.unit),
         };
         let by = goal.by.map(|by| format!(" ÷ {by}")).unwrap_or_default();
-        let what = format!("{}: {}{by} ({figure})", goal.row, goal.of);
-        Some(Number { what, measured: spread.map(|spread| spread.median), bound: goal.bound })
+        let figure = if figure.is_empty() { String::new() } else { format!(" ({figure})") };
+        let what = format!("{}: {}{by}{figure}", goal.row, goal.of);
+        Number { what, measured: spread.map(|spread| spread.median), bound: goal.bound }
     });
-    measured.collect()
+    numbers.collect()
 }
 
 /// Prints them.
@@ -125,7 +130,7 @@ pub fn print(numbers: &[Number]) -> Result<(), Fault> {
             None => "not measured",
         };
         let measured = number.measured.map_or_else(|| "-".to_owned(), digits);
-        println!("  {:<70}{measured:>10}  {:<8}  {verdict}", number.what, number.bound());
+        println!("  {:<80}{measured:>10}  {:<8}  {verdict}", number.what, number.bound());
     }
     let missed = numbers.iter().filter(|number| number.reached() == Some(false)).count();
     if missed > 0 {

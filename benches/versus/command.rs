@@ -1,6 +1,8 @@
 //! The command `elo serve`, as its users run it, in a home of its own.
 
+use std::path::PathBuf;
 use std::process::Command;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -8,8 +10,13 @@ use tempfile::TempDir;
 use crate::Fault;
 use crate::process::Process;
 
-/// The command, built with the bench.
-pub const ELO: &str = env!("CARGO_BIN_EXE_elo");
+/// The command, built with the bench: it lies above the folder that the bench is in. What cargo says when it builds the bench
+/// stays as it was when the target folder is moved, and may be another's command then.
+pub static ELO: LazyLock<PathBuf> = LazyLock::new(|| {
+    let bench = std::env::current_exe().unwrap_or_default();
+    let beside = bench.ancestors().nth(2).map(|folder| folder.join("elo"));
+    beside.filter(|file| file.is_file()).unwrap_or_else(|| env!("CARGO_BIN_EXE_elo").into())
+});
 
 /// What a server for thousands of connections from one machine needs raised, and a tracker that relays all the time.
 const RAISED: &str = "[limits]
@@ -20,6 +27,8 @@ handshakes_per_second_per_ip = 1000000
 handshake_burst_per_ip = 1000000
 messages_per_second = 4000000000
 message_burst = 4000000000
+signatures_per_second = 4000000000
+signature_burst = 4000000000
 bytes_per_second = 4000000000
 byte_burst = 4000000000
 floods_per_second = 4000000000
@@ -35,7 +44,8 @@ pub struct Home(TempDir);
 impl Home {
     pub fn new(raised: bool) -> Result<Self, Fault> {
         let home = tempfile::tempdir()?;
-        let made = Command::new(ELO).arg("--home").arg(home.path()).arg("init").output()?;
+        let made = Command::new(&*ELO).arg("--home").arg(home.path()).arg("init").output();
+        let made = made.map_err(|e| format!("{} can't be started: {e}", ELO.display()))?;
         if !made.status.success() {
             return Err(format!("elo init: {}", String::from_utf8_lossy(&made.stderr)).into());
         }
@@ -54,6 +64,11 @@ impl Home {
     }
 }
 
+/// The event that it is ready, if a line is that. Its members come in no order that is promised.
+fn event_ready(line: &str) -> Option<Value> {
+    serde_json::from_str::<Value>(line).ok().filter(|event| event["event"] == "ready")
+}
+
 /// It runs.
 pub struct Serve {
     pub process: Process,
@@ -64,9 +79,8 @@ pub struct Serve {
 
 impl Serve {
     pub async fn start(home: Home, flags: &[&str]) -> Result<Self, Fault> {
-        let mut process = Process::program("elo serve", ELO.as_ref(), &home.command(flags))?;
-        let ready = process.line("{\"event\":\"ready\"").await?;
-        let ready: Value = serde_json::from_str(&format!("{{\"event\":\"ready\"{ready}"))?;
+        let mut process = Process::program("elo serve", ELO.as_os_str(), &home.command(flags))?;
+        let ready = process.first("ready", event_ready).await?;
         let text = |value: &Value| value.as_str().map(str::to_owned).ok_or_else(|| format!("not ready: {ready}"));
         Ok(Self { process, id: text(&ready["node_id"])?, addr: text(&ready["listen"][0])?, _home: home })
     }

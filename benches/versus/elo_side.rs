@@ -76,6 +76,8 @@ pub fn raised() -> Limits {
     Limits::default().with(|l| {
         l.messages_per_second = u32::MAX;
         l.message_burst = u32::MAX;
+        l.signatures_per_second = u32::MAX;
+        l.signature_burst = u32::MAX;
         l.bytes_per_second = u32::MAX;
         l.byte_burst = u32::MAX;
         l.relay_bytes_per_second = u32::MAX;

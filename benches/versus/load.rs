@@ -23,11 +23,23 @@ pub fn micros(latencies: &Histogram<u64>, quantile: f64) -> f64 {
     latencies.value_at_quantile(quantile) as f64 / 1000.0
 }
 
+/// Nothing ended in the time measured.
+#[derive(Debug)]
+pub struct TooShort;
+
+impl std::fmt::Display for TooShort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nothing ended in the time measured: give it more with --seconds")
+    }
+}
+
+impl std::error::Error for TooShort {}
+
 /// Runs it. `of` are the processes that take part, this one excluded: what all of them used is counted.
 ///
 /// # Errors
 ///
-/// One operation failed: then it is no measurement.
+/// One operation failed: then it is no measurement. [`TooShort`]: none ended.
 pub async fn run<F, Fut>(in_flight: usize, window: Duration, of: &[u32], operation: F) -> Result<Round, Fault>
 where
     F: Fn() -> Fut + Clone + Send + 'static,
@@ -66,7 +78,7 @@ where
     }
     let cpu = cpu_time(&processes)?.saturating_sub(cpu_before);
     if latencies.is_empty() {
-        return Err("nothing ended in the time measured: give it more with --seconds".into());
+        return Err(TooShort.into());
     }
     Ok(Round {
         p50_us: Some(micros(&latencies, 0.5)),

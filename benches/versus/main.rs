@@ -38,7 +38,11 @@ mod report;
 mod roles;
 mod rows;
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::process::ExitCode;
+use std::task::Poll;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -117,16 +121,40 @@ async fn measure(args: Args) -> Result<(), Fault> {
     }
     let bench = Bench::new(args)?;
     let setting = setting(&bench);
-    let mut measured = Vec::new();
+    let (mut measured, mut failed) = (Vec::new(), Vec::new());
     for name in wanted {
-        let rows = rows::run(name, &bench).await.map_err(|fault| format!("{name}: {fault}"))?;
-        rows.iter().for_each(report::print);
-        measured.extend(rows);
+        match row(name, &bench).await {
+            Ok(rows) => {
+                rows.iter().for_each(report::print);
+                measured.extend(rows);
+            }
+            // The others are measured nevertheless.
+            Err(fault) => {
+                println!("\n{name}: FAILED: {fault}");
+                failed.push((name, fault.to_string()));
+            }
+        }
     }
-    let numbers = if bench.args.check { check::numbers(&measured) } else { Vec::new() };
-    report::write(&bench.args.json, &setting, &measured, &check::json(&numbers))?;
+    let numbers = if bench.args.check { check::numbers(&measured, |row| bench.args.wants(row)) } else { Vec::new() };
+    report::write(&bench.args.json, &setting, &measured, &failed, &check::json(&numbers))?;
     println!("\n{} rows in {:.0} s; {}", measured.len(), started.elapsed().as_secs_f64(), bench.args.json.display());
-    check::print(&numbers)
+    let reached = check::print(&numbers);
+    if failed.is_empty() {
+        return reached;
+    }
+    let faults: Vec<String> = failed.iter().map(|(name, fault)| format!("{name}: {fault}")).collect();
+    let missed = reached.err().map(|fault| format!("\n{fault}")).unwrap_or_default();
+    Err(format!("{} rows failed\n{}{missed}", failed.len(), faults.join("\n")).into())
+}
+
+/// Measures a row, or some; a panic in it is a fault of that row. What it started has ended then.
+async fn row(name: &'static str, bench: &Bench) -> Result<Vec<figures::Row>, Fault> {
+    let mut rows = pin!(rows::run(name, bench));
+    poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| rows.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| Poll::Ready(Err("it panicked, see above".into())))
+    })
+    .await
 }
 
 /// Says what is measured under which conditions.
@@ -144,7 +172,8 @@ fn setting(bench: &Bench) -> Value {
     if bench.args.default_limits {
         println!("elo's limits are the default ones");
     } else {
-        println!("elo's limits on messages, bytes, relayed bytes, floods and remembered tasks are raised");
+        println!("elo's limits on messages, signatures checked, bytes, relayed bytes, floods and remembered tasks are");
+        println!("raised, those of `elo serve --tracker` on connections, handshakes and memory as well");
     }
     if cfg!(debug_assertions) {
         println!("THIS IS A DEBUG BUILD: IT SHOWS THAT THE BENCH RUNS. THESE ARE NOT FIGURES.");

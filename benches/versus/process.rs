@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How many lines wait to be read; older ones go. A server may print one for each connection.
 const LINES: usize = 4096;
 
+/// What a program's first line begins with; then come the nanoseconds since 1970 at its exec.
+pub const EXEC: &str = "exec at ";
+
 /// What Linux counts times in, for programs: 100 a second on every machine.
 const TICKS_PER_SECOND: u64 = 100;
 
@@ -48,15 +51,15 @@ impl Process {
         Self::spawn(role, command)
     }
 
-    /// Another program, by way of a role that has it end with the bench.
+    /// Another program, by way of a role that has it end with the bench. Its first line is [`EXEC`] and when it began.
     pub fn program<S: AsRef<OsStr>>(name: &str, program: &OsStr, arguments: &[S]) -> Result<Self, Fault> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--role", "exec"]).arg(program).args(arguments);
+        command.env_remove("RUST_LOG").args(["--role", "exec"]).arg(program).args(arguments);
         Self::spawn(name, command)
     }
 
     /// What it prints, on either way, is read all the time: nothing waits for a full pipe.
-    pub fn spawn(name: &str, mut command: Command) -> Result<Self, Fault> {
+    fn spawn(name: &str, mut command: Command) -> Result<Self, Fault> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| format!("{name} can't be started: {e}"))?;
         let (sender, lines) = mpsc::unbounded_channel();
@@ -85,21 +88,32 @@ impl Process {
 
     /// The rest of the first line that contains a text.
     pub async fn line(&mut self, containing: &str) -> Result<String, Fault> {
-        let name = self.name.clone();
+        self.first(containing, |line| line.find(containing).map(|at| line[at + containing.len()..].trim().to_owned()))
+            .await
+    }
+
+    /// What is found in the first line in which something is; `what` is for the error.
+    pub async fn first<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> Result<T, Fault> {
         let wait = async {
             while let Some(line) = self.lines.recv().await {
-                if let Some(at) = line.find(containing) {
-                    return Ok(line[at + containing.len()..].trim().to_owned());
+                if let Some(found) = find(&line) {
+                    return Some(found);
                 }
                 if self.last.len() == LINES {
                     self.last.pop_front();
                 }
                 self.last.push_back(line);
             }
-            let said: Vec<&str> = self.last.iter().rev().take(8).rev().map(String::as_str).collect();
-            Err::<_, Fault>(format!("{name} ended; it said:\n{}", said.join("\n")).into())
+            None
         };
-        tokio::time::timeout(PATIENCE, wait).await.map_err(|_| format!("{name}: no {containing:?} in {PATIENCE:?}"))?
+        let (found, why) = match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(found) => (found, "ended".to_owned()),
+            Err(_) => (None, format!("gave no {what:?} in {PATIENCE:?}")),
+        };
+        found.ok_or_else(|| {
+            let said: Vec<&str> = self.last.iter().rev().take(8).rev().map(String::as_str).collect();
+            format!("{} {why}; it said:\n{}", self.name, said.join("\n")).into()
+        })
     }
 
     /// Writes a line to its input.
@@ -130,9 +144,11 @@ pub fn cpu_time(processes: &[u32]) -> Result<Duration, Fault> {
     Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
 }
 
-/// Resident memory in KiB.
-pub fn resident_kib(process: u32) -> Result<f64, Fault> {
+/// Resident memory in kB, of 1000 bytes.
+pub fn resident_kb(process: u32) -> Result<f64, Fault> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).ok_or("no VmRSS in /proc/PID/status")?;
-    Ok(line.split_whitespace().nth(1).ok_or("an odd VmRSS")?.parse()?)
+    // What Linux writes as kB are 1024 bytes.
+    let kib: f64 = line.split_whitespace().nth(1).ok_or("an odd VmRSS")?.parse()?;
+    Ok(kib * 1.024)
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::Fault;
 use crate::figures::Round;
-use crate::load::{histogram, micros};
+use crate::load::{TooShort, histogram, micros};
 use crate::process::{Process, cpu_time};
 
 /// The release that is measured.
@@ -57,7 +57,7 @@ impl Pair {
             latencies.saturating_record(nanoseconds);
         }
         if latencies.is_empty() {
-            return Err("the Python package answered nothing in the time measured".into());
+            return Err(TooShort.into());
         }
         let all = said["all"].as_f64().ok_or("the Python driver didn't count")?;
         Ok(Round {

@@ -76,9 +76,16 @@ pub fn print(row: &Row) {
 }
 
 /// Writes all of it.
-pub fn write(path: &Path, setting: &Value, rows: &[Row], checks: &Value) -> Result<(), Fault> {
+pub fn write(
+    path: &Path,
+    setting: &Value,
+    rows: &[Row],
+    failed: &[(&str, String)],
+    checks: &Value,
+) -> Result<(), Fault> {
     let rows: Vec<Value> = rows.iter().map(Row::json).collect();
-    let all = json!({ "setting": setting, "rows": rows, "numbers_to_reach": checks });
+    let failed: Vec<Value> = failed.iter().map(|(row, fault)| json!({ "row": row, "fault": fault })).collect();
+    let all = json!({ "setting": setting, "rows": rows, "failed": failed, "numbers_to_reach": checks });
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }

@@ -4,10 +4,14 @@
 
 use std::io::{BufRead, Write};
 use std::net::Ipv4Addr;
+#[cfg(unix)]
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
+#[cfg(unix)]
+use crate::process::EXEC;
 use crate::{Fault, elo_side, events, nats};
 
 /// Runs a role to its end.
@@ -64,12 +68,15 @@ async fn echo() -> Result<(), Fault> {
     ready(&addr.to_string()).await
 }
 
-/// Becomes another program. What `end_with_the_bench` said stays said.
+/// Says when, and becomes another program. What `end_with_the_bench` said stays said.
 #[cfg(unix)]
 fn exec(arguments: &[String]) -> Result<(), Fault> {
     use std::os::unix::process::CommandExt;
     let (program, arguments) = arguments.split_first().ok_or("exec what?")?;
-    Err(std::process::Command::new(program).args(arguments).exec().into())
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    say(&format!("{EXEC}{}", now.as_nanos()))?;
+    let fault = std::process::Command::new(program).args(arguments).exec();
+    Err(format!("{program}: {fault}").into())
 }
 
 #[cfg(not(unix))]

@@ -40,6 +40,11 @@ pub async fn one_at_a_time(bench: &Bench) -> Result<Row, Fault> {
         mean(|(sign, _)| *sign),
         mean(|(_, verify)| *verify)
     ));
+    notes.push(
+        "the echo's caller is a task of the runtime that elo's is in, its other end in one of the same kind: \
+         tokio's with a worker for each core"
+            .to_owned(),
+    );
     let about = "one call after another".to_owned();
     Ok(Row {
         name: "one-at-a-time",

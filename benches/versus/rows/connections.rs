@@ -12,7 +12,7 @@ use crate::bare::{self, Connection};
 use crate::command::Serve;
 use crate::figures::{Figure, Round, Row, Series};
 use crate::nats::Server;
-use crate::process::{Process, resident_kib};
+use crate::process::{Process, resident_kb};
 use crate::{Fault, load};
 
 /// How many handshakes are under way at once.
@@ -156,7 +156,7 @@ pub async fn idle(bench: &Bench, name: &'static str, wanted: usize) -> Result<Ro
         notes.push(format!("{count} and not {wanted}: a process may have {room} files open (ulimit -n)"));
     }
     let about = format!("resident memory of the server for each of {count} idle connections");
-    Ok(Row { name, about, unit: "KiB each", figure: Figure::Value, bases: &["NATS"], series, notes })
+    Ok(Row { name, about, unit: "kB each", figure: Figure::Value, bases: &["NATS"], series, notes })
 }
 
 async fn idle_once(kind: Kind, count: usize) -> Result<Round, Fault> {
@@ -165,10 +165,10 @@ async fn idle_once(kind: Kind, count: usize) -> Result<Round, Fault> {
     // What the first connections need once and for all is not what each costs.
     let mut held = connected(kind, 16, addr, &sources).await?;
     tokio::time::sleep(SETTLE).await;
-    let before = resident_kib(target.process().id())?;
+    let before = resident_kb(target.process().id())?;
     held.extend(connected(kind, count, addr, &sources).await?);
     tokio::time::sleep(SETTLE).await;
-    let after = resident_kib(target.process().id())?;
+    let after = resident_kb(target.process().id())?;
     drop(held);
     Ok(Round::of((after - before) / count as f64))
 }

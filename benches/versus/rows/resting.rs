@@ -1,14 +1,14 @@
 //! A node that has nothing to do, how it starts, and how large it is.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::Bench;
 use crate::Fault;
 use crate::command::{ELO, Home, Serve};
 use crate::figures::{Figure, Round, Row, Series};
 use crate::nats::{self, Server};
-use crate::process::{Process, cpu_time, free_port, resident_kib};
+use crate::process::{EXEC, Process, cpu_time, free_port, resident_kb};
 
 /// How long an idle process settles.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ pub async fn idle(bench: &Bench) -> Result<Vec<Row>, Fault> {
     }
     tokio::time::sleep(minute).await;
     for (at, (_, process)) in processes.iter().enumerate() {
-        memory[at].rounds.push(Round::of(resident_kib(*process)? / 1024.0));
+        memory[at].rounds.push(Round::of(resident_kb(*process)? / 1000.0));
         let used = cpu_time(&[*process])?.saturating_sub(before[at]);
         cpu[at].rounds.push(Round::of(used.as_secs_f64() / minute.as_secs_f64() * 100.0));
     }
@@ -47,7 +47,7 @@ pub async fn idle(bench: &Bench) -> Result<Vec<Row>, Fault> {
         notes: Vec::new(),
     };
     let seconds = minute.as_secs();
-    let mut memory = row("idle-memory", format!("resident memory of an idle node, after {seconds} s"), "MiB", memory);
+    let mut memory = row("idle-memory", format!("resident memory of an idle node, after {seconds} s"), "MB", memory);
     memory
         .notes
         .push("elo serve --agent, on loopback: without the local network's multicast and without the DHT".into());
@@ -65,20 +65,17 @@ pub async fn start(bench: &Bench) -> Result<Row, Fault> {
     for round in 0..bench.args.rounds * 5 {
         for at in 0..names.len() {
             let at = (at + round) % names.len();
-            let (mut command, word) = if at == 0 {
-                let mut command = Command::new(ELO);
-                command.args(&elo);
-                (command, "\"ready\"")
+            let (mut process, word) = if at == 0 {
+                (Process::program(names[at], ELO.as_os_str(), &elo)?, "\"ready\"")
             } else {
-                let mut command = Command::new(nats::program().ok_or("nats-server is gone")?);
-                command.args(["-a", "127.0.0.1", "-p", &free_port()?.to_string()]);
-                (command, "Server is ready")
+                let program = nats::program().ok_or("nats-server is gone")?;
+                let port = free_port()?.to_string();
+                (Process::program(names[at], &program, &["-a", "127.0.0.1", "-p", &port])?, "Server is ready")
             };
-            command.env_remove("RUST_LOG");
-            let begun = Instant::now();
-            let mut process = Process::spawn(names[at], command)?;
+            let begun = UNIX_EPOCH + Duration::from_nanos(process.line(EXEC).await?.parse()?);
             process.line(word).await?;
-            series[at].rounds.push(Round::of(begun.elapsed().as_secs_f64() * 1000.0));
+            // By the clock that both processes have. Were it set back meanwhile, this is an error.
+            series[at].rounds.push(Round::of(begun.elapsed()?.as_secs_f64() * 1000.0));
         }
     }
     Ok(Row {
@@ -98,13 +95,13 @@ pub fn binary(bench: &Bench) -> Result<Row, Fault> {
     let mut notes = Vec::new();
     let mut size = |name: &str, program: &std::path::Path| -> Result<Round, Fault> {
         let copy = folder.path().join("copy");
-        std::fs::copy(program, &copy)?;
+        std::fs::copy(program, &copy).map_err(|e| format!("{}: {e}", program.display()))?;
         if !Command::new("strip").arg(&copy).status().is_ok_and(|status| status.success()) {
             notes.push(format!("{name}: there is no strip(1), so this is the file as it was built"));
         }
         Ok(Round::of(std::fs::metadata(&copy)?.len() as f64 / 1e6))
     };
-    let mut series = vec![Series { name: "elo".to_owned(), rounds: vec![size("elo", ELO.as_ref())?] }];
+    let mut series = vec![Series { name: "elo".to_owned(), rounds: vec![size("elo", &ELO)?] }];
     if let Some(program) = nats::program().filter(|_| bench.nats) {
         series.push(Series { name: "NATS".to_owned(), rounds: vec![size("NATS", program.as_ref())?] });
     }
