@@ -119,9 +119,9 @@ struct Queue {
 }
 
 impl Queue {
-    /// Whether the writer has something to do.
-    fn is_due(&self) -> bool {
-        self.messages > 0 && (!self.corked || self.bytes >= ROUND_BYTES)
+    /// Whether the writer has something to do. A cork holds no more than `bytes` and `messages`.
+    fn is_due(&self, (bytes, messages): (usize, usize)) -> bool {
+        self.messages > 0 && (!self.corked || self.bytes >= bytes || self.messages >= messages)
     }
 
     /// What is written next: short messages, as many as fit into a round, and one long one.
@@ -157,6 +157,9 @@ pub(super) struct Outbox {
     framing: Framing,
     max_bytes: usize,
     max_messages: usize,
+    /// What a cork holds at most: a round, and of a small outbox less than would fill it. Else a peer that reads could be
+    /// taken for one that doesn't, as nobody writes meanwhile.
+    cork: (usize, usize),
     memory: Arc<Memory>,
     queue: Mutex<Queue>,
     /// There is something to write, or nothing more to come. Only the writer waits for it.
@@ -173,6 +176,7 @@ impl Outbox {
             framing,
             max_bytes: limits.outbox_bytes,
             max_messages: limits.outbox_messages,
+            cork: (ROUND_BYTES.min(limits.outbox_bytes / 2), ROUND_MESSAGES.min(limits.outbox_messages / 2)),
             memory,
             queue: Mutex::default(),
             filled: Notify::new(),
@@ -240,7 +244,7 @@ impl Outbox {
         queue.messages += 1;
         // Before the writer can take it: what is given back first would make less than nothing.
         self.memory.add(Kind::Outboxes, more);
-        let is_due = queue.is_due();
+        let is_due = queue.is_due(self.cork);
         drop(queue);
         if is_due {
             self.filled.notify_one();
@@ -259,7 +263,7 @@ impl Outbox {
     pub(super) fn uncork(&self) {
         let mut queue = self.queue();
         queue.corked = false;
-        let is_due = queue.is_due();
+        let is_due = queue.is_due(self.cork);
         drop(queue);
         if is_due {
             self.filled.notify_one();
@@ -342,7 +346,7 @@ impl Outbox {
         loop {
             let is_due = {
                 let mut queue = self.queue();
-                match queue.is_due() || (queue.messages > 0 && queue.closing.is_some()) {
+                match queue.is_due(self.cork) || (queue.messages > 0 && queue.closing.is_some()) {
                     true if !patient => return Next::Round(queue.take_round()),
                     false if queue.messages == 0 && queue.closing.is_some() => return Next::Closed,
                     is_due => is_due,
@@ -365,6 +369,10 @@ impl Outbox {
         drop(queue);
         self.memory.add(Kind::Outboxes, bytes);
         self.memory.sub(Kind::Outboxes, before);
+        if bytes == 0 {
+            // None of it could be sealed: there is nothing to write, and who waits for room has it.
+            self.written(0);
+        }
     }
 
     /// For the writer: what it took is down to `rest` bytes.

@@ -135,7 +135,7 @@ impl Writer {
 
     async fn write_batch(&mut self, shared: &Shared, after: usize) -> Result<(), Stuck> {
         let patience: Duration = self.cfg.limits.write_timeout;
-        let length = self.batch.len();
+        let room = self.batch.capacity();
         while self.batch.has_remaining() || self.half.kept() > 0 {
             let before = self.batch.len();
             // Any progress starts the time anew: a slow line is not a peer that doesn't read.
@@ -150,7 +150,7 @@ impl Writer {
             }
         }
         // A connection at rest keeps a small buffer at most.
-        if length > KEEP {
+        if room > KEEP {
             self.batch = BytesMut::new();
         }
         Ok(())

@@ -155,6 +155,8 @@ pub(crate) fn cut(text: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -173,5 +175,56 @@ mod tests {
         let long = format!("\"{}\"", "x".repeat(MAX_PAYLOAD - 1));
         assert_eq!(from_json(&long), Err(PayloadError::TooLarge { size: MAX_PAYLOAD + 1 }));
         assert!(matches!(from_json("{"), Err(PayloadError::Json(_))));
+    }
+
+    fn json() -> impl Strategy<Value = String> {
+        let number = prop_oneof![
+            any::<i64>().prop_map(|n| n.to_string()),
+            any::<f64>().prop_filter("JSON has none", |n| n.is_finite()).prop_map(|n| format!("{n:?}")),
+            "-?(0|[1-9][0-9]{0,30})(\\.[0-9]{1,4})?([eE][+-]?[0-9]{1,2})?",
+        ];
+        let string = any::<String>().prop_map(|text| serde_json::to_string(&text).unwrap());
+        let leaf = prop_oneof![number, string, "true|false|null", r#""[-0-9.eE\\\\u]{0,8}""#];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            let member = ("[\"][a-c]{1,2}[\"]", inner.clone()).prop_map(|(key, value)| format!("{key}:{value}"));
+            prop_oneof![
+                prop::collection::vec(inner, 0..4).prop_map(|all| format!("[{}]", all.join(","))),
+                prop::collection::vec(member, 0..4).prop_map(|all| format!("{{{}}}", all.join(","))),
+            ]
+        })
+    }
+
+    proptest! {
+        /// The short way to it leads to the same.
+        #[test]
+        fn what_came_is_sent_as_what_is_given(text in json()) {
+            let of = |text: &str| from_raw(&Bytes::copy_from_slice(text.as_bytes()));
+            let given = from_json(&text);
+            prop_assert_eq!(of(&text), given.clone());
+            if let Ok(canonical) = given {
+                prop_assert_eq!(from_raw(&canonical), Ok(canonical));
+            }
+        }
+    }
+
+    #[test]
+    fn what_came_has_the_same_bounds() {
+        let edges = [
+            "[".repeat(60) + &"]".repeat(60),
+            "[".repeat(61) + &"]".repeat(61),
+            format!("\"{}\"", "x".repeat(MAX_PAYLOAD - 2)),
+            format!("\"{}\"", "x".repeat(MAX_PAYLOAD - 1)),
+            "9".repeat(4300),
+            "9".repeat(4301),
+            "-0".into(),
+            "{\"a\":1,\"a\":2}".into(),
+            "{\"b\":1,\"a\":2}".into(),
+            "[1, 2]".into(),
+            String::new(),
+        ];
+        for text in edges {
+            let shown = &text[..text.len().min(20)];
+            assert_eq!(from_raw(&Bytes::from(text.clone())), from_json(&text), "{shown} of {} bytes", text.len());
+        }
     }
 }

@@ -72,7 +72,7 @@ impl Shared {
             begins: Arc::clone(&begins),
             since: Instant::now(),
             over: None,
-            started: Arc::clone(&started),
+            started: started.clone(),
             _counted: self.spawned.token(),
         };
         let first = {
@@ -114,9 +114,7 @@ impl Shared {
         // What is built in never blocks, and is answered also when every handler does.
         match (self.apart && own).then(threads::handlers).flatten() {
             Some(threads) => threads::begin(threads, Box::pin(work), started),
-            None => {
-                let _ = started.set(self.runtime.spawn(work).abort_handle());
-            }
+            None => started.on(self.runtime.spawn(work).abort_handle()),
         }
     }
 
@@ -143,15 +141,13 @@ impl Shared {
             let now = Instant::now();
             for (key, task) in &mut *lock(&self.tasks) {
                 if task.token.is_cancelled() && now - *task.over.get_or_insert(now) >= GRACE {
-                    given_up.push((key.clone(), Arc::clone(&task.started), Err(stopped())));
+                    given_up.push((key.clone(), task.started.clone(), Err(stopped())));
                 } else if now - task.since >= BEGIN && !task.begins.swap(true, Ordering::AcqRel) {
-                    given_up.push((key.clone(), Arc::clone(&task.started), to_body(Err(never_began()))));
+                    given_up.push((key.clone(), task.started.clone(), to_body(Err(never_began()))));
                 }
             }
             for (key, started, body) in given_up {
-                if let Some(work) = started.get() {
-                    work.abort();
-                }
+                started.end();
                 self.task_over(&key, body);
             }
         }

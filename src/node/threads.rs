@@ -6,13 +6,12 @@ use std::future::poll_fn;
 use std::mem;
 use std::num::NonZero;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::{AbortHandle, yield_now};
-use tokio::time::sleep;
 
 use super::Context;
 use super::task::{BoxHandler, Payload, Task, TaskError};
@@ -36,6 +35,11 @@ pub(super) fn handlers() -> Option<&'static Handle> {
             .thread_name("elo-handler")
             .enable_all()
             .build();
+        let threads = threads.and_then(|threads| {
+            // Not a task of theirs: a handler that blocks may hold up their clock, too.
+            let (handle, rescue) = (threads.handle().clone(), std::thread::Builder::new().name("elo-rescue".into()));
+            rescue.stack_size(RESCUE_STACK).spawn(move || watch_beginners(&handle)).map(|_| threads)
+        });
         threads
             .inspect_err(|error| tracing::warn!(%error, "no threads for handlers: they share those of connections"))
             .ok()
@@ -43,11 +47,15 @@ pub(super) fn handlers() -> Option<&'static Handle> {
     made.as_ref().map(Runtime::handle)
 }
 
-/// How long the last handler may take over its first step before another thread begins with those that wait behind it.
+/// How long a handler may wait to be begun before another thread helps, and how long that one is waited for before the next: one
+/// that blocks holds up those behind it, and so do many that each take their time.
 const STUCK: Duration = Duration::from_millis(1);
 
 /// How often it is looked whether that is so, while some wait.
 const RESCUE: Duration = Duration::from_millis(2);
+
+/// What the thread needs that looks: it calls hardly anything.
+const RESCUE_STACK: usize = 128 * 1024;
 
 /// After so many handlers those that were begun before get their turn.
 const TURN: usize = 32;
@@ -55,25 +63,48 @@ const TURN: usize = 32;
 /// A handler's future with all that belongs to it.
 pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Where the way to end a handler's future is put, once it is on a task of its own.
-pub(super) type Started = Arc<OnceLock<AbortHandle>>;
+/// The way to end a handler's future, once it is on a task of its own.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Started(Arc<OnceLock<Option<AbortHandle>>>);
+
+impl Started {
+    /// It is on a task now; which is ended if nobody wants it any more.
+    pub(super) fn on(&self, task: AbortHandle) {
+        if let Err(Some(task)) = self.0.set(Some(task)) {
+            task.abort();
+        }
+    }
+
+    /// Has it dropped where it awaits, or when it comes to that.
+    pub(super) fn end(&self) {
+        if self.0.set(None).is_err()
+            && let Some(Some(task)) = self.0.get()
+        {
+            task.abort();
+        }
+    }
+}
 
 /// Handlers that are yet to begin. Most are done with their first step, which is faster than any task and any waking of threads: so
 /// one thread begins them one after the other, and only those that have to wait for something become tasks. When a
 /// handler holds it up, another thread goes on with the rest.
 #[derive(Default)]
 struct Beginners {
-    waiting: VecDeque<(Work, Started)>,
+    /// And since when.
+    waiting: VecDeque<(Work, Started, Instant)>,
     /// How many threads are at it.
     runners: usize,
-    /// When the last one was begun.
-    begun: Option<Instant>,
+    /// When the last one was called.
+    called: Option<Instant>,
     /// Whether somebody looks for those that are held up.
     watched: bool,
 }
 
 static BEGINNERS: Mutex<Beginners> =
-    Mutex::new(Beginners { waiting: VecDeque::new(), runners: 0, begun: None, watched: false });
+    Mutex::new(Beginners { waiting: VecDeque::new(), runners: 0, called: None, watched: false });
+
+/// Wakes who looks for those that are held up.
+static WATCH: Condvar = Condvar::new();
 
 fn beginners() -> MutexGuard<'static, Beginners> {
     BEGINNERS.lock().unwrap_or_else(PoisonError::into_inner)
@@ -82,9 +113,13 @@ fn beginners() -> MutexGuard<'static, Beginners> {
 impl Beginners {
     /// Whether another thread is to help, which is counted then.
     fn wants_runner(&mut self, threads: usize) -> bool {
-        let stuck = || self.begun.is_none_or(|begun| begun.elapsed() >= STUCK);
-        let wants = !self.waiting.is_empty() && (self.runners == 0 || (self.runners < threads && stuck()));
-        self.runners += usize::from(wants);
+        let Some((.., since)) = self.waiting.front() else { return false };
+        let stuck = || since.elapsed() >= STUCK && self.called.is_none_or(|called| called.elapsed() >= STUCK);
+        let wants = self.runners == 0 || (self.runners < threads && stuck());
+        if wants {
+            self.runners += 1;
+            self.called = Some(Instant::now());
+        }
         wants
     }
 }
@@ -93,9 +128,10 @@ impl Beginners {
 pub(super) fn begin(threads: &'static Handle, work: Work, started: Started) {
     let (run, watch) = {
         let mut beginners = beginners();
-        beginners.waiting.push_back((work, started));
+        beginners.waiting.push_back((work, started, Instant::now()));
         let run = beginners.wants_runner(threads.metrics().num_workers());
-        let watch = !run && !beginners.watched;
+        // The only runner begins with this one, unless others wait before it.
+        let watch = !(run && beginners.runners == 1) && !beginners.watched;
         beginners.watched |= watch;
         (run, watch)
     };
@@ -103,7 +139,7 @@ pub(super) fn begin(threads: &'static Handle, work: Work, started: Started) {
         threads.spawn(run_beginners());
     }
     if watch {
-        threads.spawn(watch_beginners(threads));
+        WATCH.notify_one();
     }
 }
 
@@ -121,38 +157,41 @@ async fn run_beginners() {
     for count in 1.. {
         let (mut work, started) = {
             let mut beginners = beginners();
-            let Some(next) = beginners.waiting.pop_front() else {
+            let Some((work, started, _)) = beginners.waiting.pop_front() else {
                 // In the same look: who adds one afterwards knows that nobody is at it.
                 beginners.runners -= 1;
                 mem::forget(runner);
                 return;
             };
-            beginners.begun = Some(Instant::now());
-            next
+            (work, started)
         };
         // It never panics: what its handler does is caught inside.
         let is_done = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx).is_ready())).await;
         if !is_done {
-            let _ = started.set(tokio::spawn(work).abort_handle());
+            started.on(tokio::spawn(work).abort_handle());
         }
-        if count % TURN == 0 {
+        // A task that was just spawned is this thread's to go on with, and no other takes it off it (tokio's slot for the
+        // last one): it must not wait behind a handler that blocks.
+        if !is_done || count % TURN == 0 {
             yield_now().await;
         }
     }
 }
 
-async fn watch_beginners(threads: &'static Handle) {
+/// Has another thread help when handlers wait too long. On a thread of its own: tokio's timers stand still while the
+/// thread that looked after them last is held by a handler, and no other is woken for them.
+fn watch_beginners(threads: &Handle) {
+    let mut beginners = beginners();
     loop {
-        sleep(RESCUE).await;
-        let run = {
-            let mut beginners = beginners();
-            if beginners.waiting.is_empty() {
-                beginners.watched = false;
-                return;
-            }
-            beginners.wants_runner(threads.metrics().num_workers())
-        };
-        if run {
+        if beginners.waiting.is_empty() {
+            beginners.watched = false;
+            beginners = WATCH.wait(beginners).unwrap_or_else(PoisonError::into_inner);
+            continue;
+        }
+        drop(beginners);
+        std::thread::sleep(RESCUE);
+        beginners = self::beginners();
+        if beginners.wants_runner(threads.metrics().num_workers()) {
             threads.spawn(run_beginners());
         }
     }
@@ -180,5 +219,145 @@ fn tell(capability: &str, held: Duration) {
             capability,
             "a handler held its thread for {seconds:.1} s: what blocks belongs into spawn_blocking"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// These hold threads that belong to the whole process.
+    static TURN: Mutex<()> = Mutex::new(());
+
+    fn turn() -> MutexGuard<'static, ()> {
+        TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begins(work: impl Future<Output = ()> + Send + 'static) -> Started {
+        let started = Started::default();
+        begin(handlers().unwrap(), Box::pin(work), started.clone());
+        started
+    }
+
+    /// A handler that holds its thread until that is dropped, and one that tells that it began.
+    fn blocks(began: &Sender<()>) -> Sender<()> {
+        let (hold, held): (Sender<()>, Receiver<()>) = channel();
+        let began = began.clone();
+        begins(async move {
+            began.send(()).unwrap();
+            let _ = held.recv();
+        });
+        hold
+    }
+
+    #[test]
+    fn those_behind_one_that_blocks_are_begun_by_others_up_to_the_last_thread() {
+        let _turn = turn();
+        let threads = handlers().unwrap().metrics().num_workers();
+        let (began, begun) = channel();
+        let held: Vec<_> = (1..threads).map(|_| blocks(&began)).collect();
+        for _ in 1..threads {
+            begun.recv_timeout(PATIENCE).unwrap();
+        }
+        // With one thread left many more are done.
+        let (done, is_done) = channel();
+        for n in 0..1000 {
+            let done = done.clone();
+            begins(async move { done.send(n).unwrap() });
+        }
+        let all: HashSet<i32> = (0..1000).map(|_| is_done.recv_timeout(PATIENCE).unwrap()).collect();
+        assert_eq!(all.len(), 1000);
+        // With none they wait, and are not lost.
+        let last = blocks(&began);
+        begun.recv_timeout(PATIENCE).unwrap();
+        let after = done.clone();
+        begins(async move { after.send(1000).unwrap() });
+        assert!(is_done.recv_timeout(Duration::from_millis(100)).is_err());
+        drop((held, last));
+        assert_eq!(is_done.recv_timeout(PATIENCE), Ok(1000));
+        // And all threads are counted out.
+        let (went, gone) = (Instant::now(), || beginners().runners == 0);
+        while !gone() && went.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(gone());
+    }
+
+    /// It was on this thread last, and has something to do; the next one holds the thread.
+    #[test]
+    fn one_that_awaits_is_not_held_up_by_the_next() {
+        let _turn = turn();
+        for _ in 0..20 {
+            let (done, is_done) = channel();
+            let (hold, held) = channel::<()>();
+            // Both are there when the thread comes to them.
+            begins(async move {
+                begins(async move {
+                    yield_now().await;
+                    done.send(()).unwrap();
+                });
+                begins(async move {
+                    let _ = held.recv();
+                });
+            });
+            is_done.recv_timeout(Duration::from_secs(5)).unwrap();
+            drop(hold);
+        }
+    }
+
+    #[test]
+    fn many_that_each_take_their_time_have_several_threads() {
+        let _turn = turn();
+        let (done, is_done) = channel();
+        for _ in 0..400 {
+            let done = done.clone();
+            begins(async move {
+                std::thread::sleep(Duration::from_micros(500));
+                done.send(std::thread::current().id()).unwrap();
+            });
+        }
+        let threads: HashSet<_> = (0..400).map(|_| is_done.recv_timeout(PATIENCE).unwrap()).collect();
+        assert!(threads.len() > 1);
+    }
+
+    #[test]
+    fn a_thread_whose_handler_panics_is_counted_out_and_the_rest_is_begun() {
+        let _turn = turn();
+        let (done, is_done) = channel();
+        for n in 0..50 {
+            let done = done.clone();
+            begins(async move {
+                assert!(n % 10 != 5, "as wanted");
+                done.send(n).unwrap();
+            });
+        }
+        for _ in 0..45 {
+            is_done.recv_timeout(PATIENCE).unwrap();
+        }
+        assert!(beginners().runners <= handlers().unwrap().metrics().num_workers());
+    }
+
+    /// Given up while it held its thread, it ends where it first awaits.
+    #[test]
+    fn one_that_was_ended_before_it_is_a_task_is_dropped_when_it_awaits() {
+        let _turn = turn();
+        let (began, begun) = channel();
+        let (hold, held) = channel::<()>();
+        let (dropped, is_dropped) = channel::<()>();
+        let started = begins(async move {
+            let _dropped = dropped;
+            began.send(()).unwrap();
+            let _ = held.recv();
+            std::future::pending::<()>().await;
+        });
+        begun.recv_timeout(PATIENCE).unwrap();
+        started.end();
+        drop(hold);
+        assert_eq!(is_dropped.recv_timeout(PATIENCE), Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
     }
 }

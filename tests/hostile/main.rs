@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod answers;
+mod batches;
 mod dialback;
 mod handshakes;
 mod lines;

@@ -160,6 +160,13 @@ impl Raw {
         raw
     }
 
+    /// As a node that lists those features.
+    pub async fn connect_listing(node: &Node, features: &[&str]) -> Self {
+        let mut raw = Self::dial(node).await;
+        raw.shake_with("run", features).await;
+        raw
+    }
+
     /// A tracker that says it dials back.
     pub async fn connect_as_tracker(node: &Node) -> Self {
         let mut raw = Self::dial(node).await;

@@ -23,6 +23,7 @@ pub struct Evil {
 
 struct Shared {
     identity: Identity,
+    features: &'static [&'static str],
     twist: Mutex<Twist>,
     nodes: Mutex<HashMap<String, mpsc::UnboundedSender<String>>>,
     records: Mutex<HashMap<String, Value>>,
@@ -42,10 +43,16 @@ fn unix_s() -> i64 {
 
 impl Evil {
     pub async fn start() -> Self {
+        Self::listing(&["sealed"]).await
+    }
+
+    /// One that lists those features.
+    pub async fn listing(features: &'static [&'static str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap().to_string();
         let shared = Arc::new(Shared {
             identity: Identity::generate(),
+            features,
             twist: Mutex::new(Box::new(|frame| vec![frame])),
             nodes: Mutex::default(),
             records: Mutex::default(),
@@ -104,7 +111,7 @@ impl Shared {
             .str("version", "0")
             .str("nonce", &Identity::generate().id().to_string())
             .i64("timestamp", unix_s())
-            .strings("features", &["sealed"])
+            .strings("features", self.features)
             .str("instance", "run")
             .str("hello_nonce", hello["nonce"].as_str().unwrap())
             .sign(&self.identity, &[]);

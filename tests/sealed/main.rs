@@ -2,6 +2,7 @@
 //! rather read it.
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
+mod batches;
 mod evil;
 #[path = "../mesh/mod.rs"]
 mod mesh;

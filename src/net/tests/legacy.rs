@@ -143,8 +143,14 @@ async fn dialling() {
     let notes = Arc::new(Notes::default());
     let connection = dialled.start(ConnId(1), None, notes.clone(), &cfg);
     let mut raw = soon(node).await.unwrap();
-    connection.send_object(&task("t", &identity(2), identity(1).id(), "x")).unwrap();
-    assert_eq!(kind(&raw.read_frame().await), "task");
+    // It has no numbers to order them by: nothing passes anything, however long.
+    for (id, size) in [("1", 500_000), ("2", 1), ("3", 100_000), ("4", 1)] {
+        let message = task(id, &identity(2), identity(1).id(), &"x".repeat(size));
+        connection.send(Outgoing::Passable(message)).unwrap();
+    }
+    for id in ["1", "2", "3", "4"] {
+        assert_eq!(raw.read_frame().await.str("id").unwrap().unwrap(), id);
+    }
     raw.frame(&Builder::new("bye").build()).await;
     drop(raw);
     assert_eq!(notes.closed().await, (None, "the other side closed: bye".into()));

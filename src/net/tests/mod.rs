@@ -6,7 +6,9 @@ mod accept;
 mod batches;
 mod encrypted;
 mod handshake;
+mod late;
 mod legacy;
+mod outbox;
 mod plain;
 #[cfg(unix)]
 mod punch;
