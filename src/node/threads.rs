@@ -130,8 +130,9 @@ pub(super) fn begin(threads: &'static Handle, work: Work, started: Started) {
         let mut beginners = beginners();
         beginners.waiting.push_back((work, started, Instant::now()));
         let run = beginners.wants_runner(threads.metrics().num_workers());
-        // The only runner begins with this one, unless others wait before it.
-        let watch = !(run && beginners.runners == 1) && !beginners.watched;
+        // The only thread begins with this one.
+        let is_first = run && beginners.runners == 1;
+        let watch = !is_first && !beginners.watched;
         beginners.watched |= watch;
         (run, watch)
     };
