@@ -85,6 +85,12 @@ impl Node {
         Builder::default()
     }
 
+    /// Ends it here and now, as dropping the last handle does.
+    #[cfg(feature = "cli")]
+    pub(crate) fn end(&self) {
+        self.inner.shared.end();
+    }
+
     /// The node's id: its public key.
     pub fn id(&self) -> NodeId {
         self.inner.shared.me

@@ -66,6 +66,9 @@ preferred or off.
 
 Exit codes: 0 stopped, 1 could not start, 2 wrong usage, 130 stopped at once by a second signal.";
 
+/// How long programs at work are waited for, which were told to end.
+const LAST_PROGRAMS: Duration = Duration::from_millis(500);
+
 /// How long the lines of the last moments are waited for.
 const LAST_EVENTS: Duration = Duration::from_millis(200);
 
@@ -283,6 +286,11 @@ async fn serve(app: &App, mut settings: Settings, identity: Option<Identity>) ->
         () = signals.next() => INTERRUPTED,
         () = console.quit_again() => INTERRUPTED,
     };
+    if code == INTERRUPTED {
+        // Programs at work are killed by their handlers, which hear of it on threads of their own: not after this process is gone.
+        node.end();
+        drop(tokio::time::timeout(LAST_PROGRAMS, node.stopped()).await);
+    }
     drop(tokio::time::timeout(LAST_EVENTS, printing).await);
     // The port is free; now the home, and only then those who asked for the stop are told.
     drop(door);
