@@ -90,7 +90,7 @@ impl Started {
 /// handler holds it up, another thread goes on with the rest.
 #[derive(Default)]
 struct Beginners {
-    /// And since when.
+    /// And since when. Each is a running task of its node, so there are no more than the nodes' `max_tasks` together.
     waiting: VecDeque<(Work, Started, Instant)>,
     /// How many threads are at it.
     runners: usize,
