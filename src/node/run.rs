@@ -35,6 +35,9 @@ const BEGIN: Duration = Duration::from_secs(5);
 /// How often it is looked whether a task has waited too long to begin, or to end.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// The same when the node ends, which waits for the last task.
+const LAST_LOOK: Duration = Duration::from_millis(10);
+
 /// A task whose handler has not come back.
 #[derive(Debug)]
 pub(crate) struct RunningTask {
@@ -136,7 +139,13 @@ impl Shared {
                     () = self.stop.cancelled() => if lock(&self.tasks).is_empty() { return },
                 }
             }
-            tokio::time::sleep(LOOK).await;
+            match self.stop.is_cancelled() {
+                true => tokio::time::sleep(LAST_LOOK).await,
+                false => tokio::select! {
+                    () = tokio::time::sleep(LOOK) => {}
+                    () = self.stop.cancelled() => {}
+                },
+            }
             let mut given_up = Vec::new();
             let now = Instant::now();
             for (key, task) in &mut *lock(&self.tasks) {
