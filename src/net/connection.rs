@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::NetConfig;
+use super::express::Express;
 use super::handshake::Established;
 use super::hooks::Hooks;
 use super::outbox::{Closing, Outbox, Outgoing, SendError};
@@ -55,6 +56,9 @@ pub(super) struct Shared {
     began: Instant,
     /// Milliseconds after `began`.
     heard: AtomicU64,
+    spoke: AtomicU64,
+    /// For a message that finds nothing else on its way.
+    pub(super) express: Express,
     pub(super) bytes_in: AtomicU64,
     pub(super) bytes_out: AtomicU64,
     pub(super) messages_in: AtomicU64,
@@ -94,8 +98,21 @@ impl Shared {
 
     pub(super) fn hears(&self, bytes: usize) {
         self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.heard.store(now, Ordering::Relaxed);
+        self.heard.store(self.millis(), Ordering::Relaxed);
+    }
+
+    /// Something was said.
+    pub(super) fn speaks(&self) {
+        self.spoke.store(self.millis(), Ordering::Relaxed);
+    }
+
+    /// When something was said last.
+    pub(super) fn spoke_at(&self) -> Instant {
+        self.began + Duration::from_millis(self.spoke.load(Ordering::Relaxed))
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// When something was heard last.
@@ -123,6 +140,7 @@ pub(super) struct Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
+        self.shared.express.close();
         // Also those that wait for room must learn of it.
         self.shared.abort(None, "the connection's tasks were stopped");
         let end = self.shared.end.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -141,7 +159,7 @@ pub struct Connection {
 #[derive(Debug)]
 struct Inner {
     shared: Arc<Shared>,
-    write_timeout: Duration,
+    cfg: Arc<NetConfig>,
 }
 
 impl Drop for Inner {
@@ -176,6 +194,8 @@ impl Established {
             end: Mutex::default(),
             began: Instant::now(),
             heard: AtomicU64::new(0),
+            spoke: AtomicU64::new(0),
+            express: Express::default(),
             bytes_in: AtomicU64::new(self.stream.bytes_in),
             bytes_out: AtomicU64::new(self.stream.bytes_out),
             messages_in: AtomicU64::new(0),
@@ -191,8 +211,8 @@ impl Established {
         let (read, write) = self.stream.io.into_split();
         let reader = Reader::new(Arc::clone(&ending), read, self.stream.codec, self.stream.buffer, cfg);
         let writer = Writer::new(ending, write, Arc::clone(cfg));
-        let write_timeout = cfg.limits.write_timeout;
-        (Connection { inner: Arc::new(Inner { shared, write_timeout }) }, Tasks { reader, writer })
+        let inner = Arc::new(Inner { shared, cfg: Arc::clone(cfg) });
+        (Connection { inner }, Tasks { reader, writer })
     }
 
     /// Makes the connection, and runs its tasks.
@@ -237,7 +257,21 @@ impl Connection {
     ///
     /// When there is no room, the connection is closed, or the message is longer than the wire allows.
     pub fn send(&self, message: Outgoing) -> Result<(), SendError> {
-        self.inner.shared.outbox.push(message)
+        let shared = &self.inner.shared;
+        if let Some(message) = shared.outbox.push(message)? {
+            shared.express.send(message, shared, &self.inner.cfg.identity);
+        }
+        Ok(())
+    }
+
+    /// Has the writer wait, as more is sent presently: see [`uncork`](Self::uncork).
+    pub fn cork(&self) {
+        self.inner.shared.outbox.corked();
+    }
+
+    /// The writer may go on. Whoever corked it must say so.
+    pub fn uncork(&self) {
+        self.inner.shared.outbox.uncork();
     }
 
     /// A message that is ready.
@@ -268,7 +302,7 @@ impl Connection {
     ///
     /// [`Limits::write_timeout`]: crate::Limits::write_timeout
     pub fn close(&self, reason: CloseReason, message: &str) {
-        self.inner.shared.close(reason, message, self.inner.write_timeout);
+        self.inner.shared.close(reason, message, self.inner.cfg.limits.write_timeout);
     }
 
     /// Gives back what it holds, and ends it: `bye` is sent if the peer takes it soon.

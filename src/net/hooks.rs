@@ -10,16 +10,23 @@ use crate::wire::{Checked, Malformed, Message, Roots};
 /// Whoever a connection's news are for. Called on the connection's own tasks: slow answers hold up that connection's
 /// reading, and nothing else. They must not block.
 pub trait Hooks: Send + Sync + 'static {
-    /// A message came, and its signatures were checked. `size` counts its bytes; `roots` are this connection's, for what
-    /// is inside of it.
-    fn message(&self, conn: ConnId, message: Checked, size: usize, roots: &mut Roots);
-
-    /// A message came and was not used. Whether its sender is told is up to the node.
-    fn refused(&self, conn: ConnId, refused: Refused);
+    /// Messages came, in this order: those that had come together, as far as that may be waited for. `roots` are this
+    /// connection's, for what is inside of them.
+    fn heard(&self, conn: ConnId, news: Vec<Heard>, roots: &mut Roots);
 
     /// The connection is over: called once, after the last message. `reason` is the one this node gave, or else the
     /// one the peer gave; `None` when the stream just ended. It may come while the runtime goes down: don't spawn.
     fn closed(&self, conn: ConnId, reason: Option<CloseReason>, message: String);
+}
+
+/// What became of a message that came.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are messages")]
+pub enum Heard {
+    /// Its signatures were checked.
+    Message(Checked),
+    /// It was not used. Whether its sender is told is up to the node.
+    Refused(Refused),
 }
 
 /// A message that was not used, and why.

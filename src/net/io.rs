@@ -19,6 +19,7 @@ use rustls::Connection;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::task::coop::consume_budget;
 
 /// The most that goes through the encryption at once, each way: four of TLS' largest records.
 const TAKE: usize = 64 * 1024;
@@ -165,8 +166,8 @@ impl Io {
             Layer::Tls(tls) => Some(Arc::new(Session(Mutex::new(*tls)))),
             Layer::Plain | Layer::Unfinished => None,
         };
-        let write = WriteHalf { tcp: write, session: session.clone(), waiting: Vec::new(), written: 0 };
-        (ReadHalf { tcp: read, session }, write)
+        let out = Arc::new(Out { tcp: write, session: session.clone() });
+        (ReadHalf { tcp: read, session }, WriteHalf { out, waiting: Vec::new(), written: 0 })
     }
 }
 
@@ -229,27 +230,80 @@ impl ReadHalf {
     }
 }
 
-/// What the writing task has.
+/// The way out, which the writing task may lend to who has a message when nothing else is on its way. Dropping it ends this
+/// half of the stream.
 #[derive(Debug)]
-pub(super) struct WriteHalf {
+pub(super) struct Out {
     tcp: OwnedWriteHalf,
     /// `None`: in plain text.
     session: Option<Arc<Session>>,
-    /// Encrypted, and how much of it is written.
+}
+
+impl Out {
+    /// Writes what the socket takes now. Gives the rest, as it is to be written: see [`WriteHalf::resume`]. An error is kept for
+    /// who writes that.
+    pub(super) fn write_now(&self, mut text: BytesMut) -> io::Result<Vec<u8>> {
+        let Some(session) = &self.session else {
+            let written = self.tcp.try_write(&text).unwrap_or_default();
+            text.advance(written);
+            return Ok(text.into());
+        };
+        let mut cipher = Vec::new();
+        {
+            let mut tls = session.lock();
+            while text.has_remaining() {
+                let taken = encrypt(&mut tls, &text, &mut cipher)?;
+                text.advance(taken);
+            }
+        }
+        let written = self.tcp.try_write(&cipher).unwrap_or_default();
+        cipher.drain(..written);
+        Ok(cipher)
+    }
+
+    /// Writes 1 byte at least.
+    async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        // A socket that takes everything at once must not keep others from their turn.
+        consume_budget().await;
+        loop {
+            match self.tcp.try_write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.tcp.writable().await?,
+                written => return written,
+            }
+        }
+    }
+}
+
+/// What the writing task has.
+#[derive(Debug)]
+pub(super) struct WriteHalf {
+    out: Arc<Out>,
+    /// As it goes over the wire, and how much of it is written.
     waiting: Vec<u8>,
     written: usize,
 }
 
 impl WriteHalf {
+    /// The way out, for others.
+    pub(super) fn out(&self) -> Arc<Out> {
+        Arc::clone(&self.out)
+    }
+
+    /// Takes over what [`Out::write_now`] left. Nothing may be [`kept`](Self::kept).
+    pub(super) fn resume(&mut self, rest: Vec<u8>) {
+        (self.waiting, self.written) = (rest, 0);
+    }
+
     /// Writes as much as the socket takes now, 1 byte at least, and takes from `batch` what it needs for that. A part may
     /// be kept here: it is written when `batch` is empty and nothing is [`kept`](Self::kept).
     pub(super) async fn write_part(&mut self, batch: &mut BytesMut) -> io::Result<()> {
-        let Some(session) = &self.session else {
-            let written = self.tcp.write(batch).await?;
-            batch.advance(written);
-            return if written == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(()) };
-        };
         if self.waiting.is_empty() {
+            let Some(session) = &self.out.session else {
+                let written = self.out.write(batch).await?;
+                batch.advance(written);
+                return Ok(());
+            };
             let taken = encrypt(&mut session.lock(), batch, &mut self.waiting)?;
             batch.advance(taken);
         }
@@ -257,10 +311,7 @@ impl WriteHalf {
     }
 
     async fn write_waiting(&mut self) -> io::Result<()> {
-        match self.tcp.write(&self.waiting[self.written..]).await? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            written => self.written += written,
-        }
+        self.written += self.out.write(&self.waiting[self.written..]).await?;
         if self.written == self.waiting.len() {
             (self.waiting, self.written) = (Vec::new(), 0);
         }
@@ -272,15 +323,16 @@ impl WriteHalf {
         self.waiting.len() - self.written
     }
 
-    /// Ends this half of the stream, so that the other side knows that it has everything.
-    pub(super) async fn shutdown(&mut self) -> io::Result<()> {
-        if let Some(session) = &self.session {
+    /// Says that this half of the stream ends, so that the other side knows that it has everything. It does when this and all that
+    /// was [lent](Self::out) is dropped.
+    pub(super) async fn part(&mut self) -> io::Result<()> {
+        if let Some(session) = &self.out.session {
             farewell(&mut session.lock(), &mut self.waiting)?;
             while self.kept() > 0 {
                 self.write_waiting().await?;
             }
         }
-        self.tcp.shutdown().await
+        Ok(())
     }
 }
 

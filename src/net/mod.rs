@@ -11,6 +11,7 @@
 mod accept;
 mod connection;
 mod dial;
+mod express;
 mod handshake;
 mod hooks;
 mod io;
@@ -41,7 +42,7 @@ pub use dial::dial;
 #[cfg(feature = "dht")]
 pub use dial::dial_candidate;
 pub use handshake::{Established, HandshakeError, handshake_inbound};
-pub use hooks::{Hooks, Refused};
+pub use hooks::{Heard, Hooks, Refused};
 pub use late::{Late, Sealing};
 pub use outbox::{Outgoing, SendError};
 pub use places::{Place, Places};

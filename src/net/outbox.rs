@@ -76,6 +76,8 @@ pub(super) struct Round {
     pub(super) long: Option<BytesMut>,
     /// What the short ones take in the outbox.
     pub(super) bytes: usize,
+    /// What is left of a message that was sent without the writer, as it goes over the wire. It comes first.
+    pub(super) rest: Vec<u8>,
 }
 
 /// Messages that wait.
@@ -115,18 +117,33 @@ struct Queue {
     taken_messages: usize,
     /// Whether the writer lets it fill, see [`Outbox::cork`].
     corked: bool,
+    /// Whether a message is being sent without the writer, which then waits.
+    lent: bool,
+    /// What is left of that.
+    rest: Vec<u8>,
+    /// Whether several messages were written together last: then more are likely to come.
+    several: bool,
+    /// Whether the peer has said something since a message was sent without the writer. Who says much in a row, unasked, is to have
+    /// it signed together.
+    heard: bool,
     closing: Option<Closing>,
 }
 
 impl Queue {
     /// Whether the writer has something to do. A cork holds no more than `bytes` and `messages`.
     fn is_due(&self, (bytes, messages): (usize, usize)) -> bool {
-        self.messages > 0 && (!self.corked || self.bytes >= bytes || self.messages >= messages)
+        let waits = self.messages > 0 && (!self.corked || self.bytes >= bytes || self.messages >= messages);
+        !self.lent && (waits || !self.rest.is_empty())
+    }
+
+    /// Whether nothing is on its way, and nothing more is expected.
+    fn is_at_rest(&self) -> bool {
+        self.messages == 0 && self.taken_messages == 0 && self.heard && !self.corked && !self.lent && !self.several
     }
 
     /// What is written next: short messages, as many as fit into a round, and one long one.
     fn take_round(&mut self) -> Round {
-        let mut round = Round::default();
+        let mut round = Round { rest: mem::take(&mut self.rest), ..Round::default() };
         while round.messages < ROUND_MESSAGES && round.bytes < ROUND_BYTES {
             let Some(part) = self.short.pop_front() else { break };
             let (messages, bytes) = part.size();
@@ -145,8 +162,10 @@ impl Queue {
         }
         self.bytes -= bytes;
         self.messages -= round.messages;
-        self.taken_bytes = bytes;
-        self.taken_messages = round.messages;
+        // Of what was sent without the writer the rest counts as taken already.
+        self.taken_bytes = bytes + round.rest.len();
+        self.taken_messages = round.messages + usize::from(!round.rest.is_empty());
+        self.several = round.messages > 1;
         round
     }
 }
@@ -195,8 +214,9 @@ impl Outbox {
         self.framing
     }
 
-    /// Takes a message in, or says why not. Never waits.
-    pub(super) fn push(&self, message: Outgoing) -> Result<(), SendError> {
+    /// Takes a message in, or says why not. Never waits. Gives it back when nothing else is on its way: who brought it may send it
+    /// without waking the writer, and then says that it is [sent](Self::sent).
+    pub(super) fn push(&self, message: Outgoing) -> Result<Option<Outgoing>, SendError> {
         let length = match &message {
             Outgoing::Ready(object) | Outgoing::Passable(object) => object.raw().len(),
             Outgoing::Late(late) => late.size(),
@@ -213,6 +233,12 @@ impl Outbox {
         // One message has room in any case: else a small outbox could never pass on a large one.
         if messages > 0 && (bytes + length > self.max_bytes || messages >= self.max_messages) {
             return Err(SendError::Full);
+        }
+        if length < LONG_MESSAGE && queue.is_at_rest() {
+            (queue.lent, queue.heard) = (true, false);
+            (queue.taken_messages, queue.taken_bytes) = (1, length);
+            self.memory.add(Kind::Outboxes, length);
+            return Ok(Some(message));
         }
         let before = queue.bytes;
         match message {
@@ -249,14 +275,41 @@ impl Outbox {
         if is_due {
             self.filled.notify_one();
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// A message that was given back is sent, up to this rest of it.
+    pub(super) fn sent(&self, rest: Vec<u8>) {
+        let mut queue = self.queue();
+        let before = mem::replace(&mut queue.taken_bytes, rest.len());
+        queue.taken_messages = usize::from(!rest.is_empty());
+        queue.lent = false;
+        queue.rest = rest;
+        self.memory.add(Kind::Outboxes, queue.taken_bytes);
+        self.memory.sub(Kind::Outboxes, before);
+        let goes_on = queue.is_due(self.cork) || queue.closing.is_some();
+        let is_waited_for = queue.messages > 0;
+        drop(queue);
+        if goes_on {
+            self.filled.notify_one();
+        }
+        if is_waited_for && self.has_room() {
+            self.drained.notify_waiters();
+        }
     }
 
     /// Has the writer wait until the guard is dropped, unless much comes together: the reader is at messages that have come
     /// already, and what is said to them can be signed together. Nothing is waited for meanwhile but the reader's work.
     pub(super) fn cork(&self) -> Corked<'_> {
-        self.queue().corked = true;
+        let mut queue = self.queue();
+        (queue.corked, queue.heard) = (true, true);
         Corked(self)
+    }
+
+    /// Has the writer wait until [`uncork`](Self::uncork) is called: what is said presently can be signed together. Two that cork it don't know of each other: the first to uncork it
+    /// does so for both.
+    pub(super) fn corked(&self) {
+        self.queue().corked = true;
     }
 
     /// The writer may go on.
@@ -346,9 +399,10 @@ impl Outbox {
         loop {
             let is_due = {
                 let mut queue = self.queue();
-                match queue.is_due(self.cork) || (queue.messages > 0 && queue.closing.is_some()) {
+                let is_closing = queue.closing.is_some() && !queue.lent;
+                match queue.is_due(self.cork) || (queue.messages > 0 && is_closing) {
                     true if !patient => return Next::Round(queue.take_round()),
-                    false if queue.messages == 0 && queue.closing.is_some() => return Next::Closed,
+                    false if queue.messages == 0 && is_closing => return Next::Closed,
                     is_due => is_due,
                 }
             };

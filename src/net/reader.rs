@@ -12,10 +12,10 @@ use tokio_util::codec::Decoder;
 
 use super::NetConfig;
 use super::connection::{Ending, FOREVER, LINGER, Shared};
-use super::hooks::Refused;
+use super::hooks::{Heard, Refused};
 use super::io::{READ, Read, ReadHalf};
 use crate::error::{CloseReason, ErrorCode};
-use crate::limits::{CONNECTION_BYTES, MAX_MESSAGE, REFUSAL_BURST, REFUSALS_PER_SECOND};
+use crate::limits::{CONNECTION_BYTES, LONG_MESSAGE, MAX_MESSAGE, REFUSAL_BURST, REFUSALS_PER_SECOND};
 use crate::memory::{Kind, Share};
 use crate::mesh::handshake::tellable;
 use crate::mesh::throttle::Bucket;
@@ -54,6 +54,10 @@ pub(super) struct Reader {
     refusals: Bucket,
     /// What the peer signed that was checked already.
     roots: Roots,
+    /// For how many of these checks the peer's rate was asked.
+    paced: u64,
+    /// What came together and is yet to be handed on, no more than a turn of it. Never kept while anything is waited for.
+    heard: Vec<Heard>,
 }
 
 /// Why reading is over.
@@ -91,6 +95,8 @@ impl Reader {
                 limits.message_burst.min(REFUSAL_BURST),
             ),
             roots: Roots::new(),
+            paced: 0,
+            heard: Vec::new(),
         }
     }
 
@@ -160,10 +166,12 @@ impl Reader {
                     }
                     shared.messages_in.fetch_add(1, Ordering::Relaxed);
                     if let Err(stop) = self.take(message, shared).await {
+                        self.hand_on(shared);
                         return stop;
                     }
                     handled += 1;
                     if handled.is_multiple_of(TURN) {
+                        self.hand_on(shared);
                         drop(corked.take());
                         yield_now().await;
                     }
@@ -171,11 +179,17 @@ impl Reader {
                 }
                 Ok(None) => {}
                 Err(error @ CodecError::TooLarge { .. }) => {
+                    self.hand_on(shared);
                     return Stop::Close(CloseReason::TooLarge, error.to_string());
                 }
-                Err(error) => return Stop::Close(CloseReason::BadMessage, error.to_string()),
+                Err(error) => {
+                    self.hand_on(shared);
+                    return Stop::Close(CloseReason::BadMessage, error.to_string());
+                }
             }
+            self.hand_on(shared);
             drop(corked.take());
+            self.pace_signatures(shared).await;
             if mem::take(&mut cut) {
                 // The rest alone, mostly nothing: it would keep all that it came with.
                 self.buffer = BytesMut::from(&self.buffer[..]);
@@ -223,9 +237,20 @@ impl Reader {
         }
     }
 
-    /// One message: parsed, within the peer's rate, checked, handed on.
+    /// Hands on what came together.
+    fn hand_on(&mut self, shared: &Shared) {
+        if !self.heard.is_empty() {
+            self.ending.hooks.heard(shared.id, mem::take(&mut self.heard), &mut self.roots);
+        }
+    }
+
+    fn refused(&mut self, refused: Refused) {
+        self.heard.push(Heard::Refused(refused));
+    }
+
+    /// One message: parsed, within the peer's rate, checked, put to what is handed on.
     async fn take(&mut self, raw: Bytes, shared: &Shared) -> Result<(), Stop> {
-        let (id, size) = (shared.id, raw.len());
+        let is_long = raw.len() >= LONG_MESSAGE;
         let object = Object::parse(raw).map_err(|error| Stop::Close(CloseReason::BadMessage, error.to_string()))?;
         let over = self.messages.take(shared.elapsed()).err();
         let message = match Message::parse(&object) {
@@ -233,7 +258,7 @@ impl Reader {
             Err(malformed) => {
                 self.pace(over, shared).await;
                 let relay = bad_relay(&object, ErrorCode::BadRequest, &malformed.why);
-                self.ending.hooks.refused(id, relay.unwrap_or(Refused::Malformed(malformed)));
+                self.refused(relay.unwrap_or(Refused::Malformed(malformed)));
                 return Ok(());
             }
         };
@@ -257,7 +282,7 @@ impl Reader {
             if matches!(message, Message::Query(_)) {
                 return self.rate_limited(message, wait, shared).await;
             }
-            self.ending.hooks.refused(id, Refused::Dropped { kind: message.kind().to_owned() });
+            self.refused(Refused::Dropped { kind: message.kind().to_owned() });
             return Ok(());
         }
         match message {
@@ -266,7 +291,7 @@ impl Reader {
                 Err(Stop::Close(CloseReason::BadMessage, message))
             }
             Message::Unknown(kind) => {
-                self.ending.hooks.refused(id, Refused::Unknown { kind });
+                self.refused(Refused::Unknown { kind });
                 Ok(())
             }
             message => {
@@ -274,19 +299,22 @@ impl Reader {
                     Message::Bye(reason, text) => Some((*reason, text.clone())),
                     _ => None,
                 };
-                let before = self.roots.checks();
+                if is_long {
+                    // Checking it takes a while, and those before it are ready.
+                    self.hand_on(shared);
+                }
                 match check(message, shared.speaker, &mut self.roots) {
-                    Ok(checked) => self.ending.hooks.message(id, checked, size, &mut self.roots),
+                    Ok(checked) => self.heard.push(Heard::Message(checked)),
                     Err(_) => {
                         let why = "the frame's signature is missing, or is not its source's";
                         let relay = bad_relay(&object, ErrorCode::BadSignature, why);
-                        self.ending.hooks.refused(id, relay.unwrap_or_else(|| bad_signature(&object)));
+                        self.refused(relay.unwrap_or_else(|| bad_signature(&object)));
                     }
                 }
                 if let Some((reason, text)) = bye {
                     return Err(Stop::Bye(reason, text));
                 }
-                self.pace_signatures(self.roots.checks() - before, shared).await;
+                self.pace_signatures(shared).await;
                 Ok(())
             }
         }
@@ -295,6 +323,7 @@ impl Reader {
     /// Waits until the peer is within its rate again. Nothing is lost: meanwhile TCP holds the peer back.
     async fn pace(&mut self, over: Option<Duration>, shared: &Shared) {
         let Some(mut wait) = over else { return };
+        self.hand_on(shared);
         shared.outbox.uncork();
         loop {
             sleep(wait).await;
@@ -306,8 +335,14 @@ impl Reader {
     }
 
     /// Waits until the signatures that were checked are within the peer's rate: what comes next waits for what this cost.
-    async fn pace_signatures(&mut self, checked: u64, shared: &Shared) {
+    async fn pace_signatures(&mut self, shared: &Shared) {
+        let checked = self.roots.checks() - self.paced;
+        if checked == 0 {
+            return;
+        }
+        self.paced += checked;
         while let Err(wait) = self.signatures.take_many(checked, shared.elapsed()) {
+            self.hand_on(shared);
             shared.outbox.uncork();
             sleep(wait).await;
         }
@@ -315,10 +350,11 @@ impl Reader {
 
     async fn rate_limited(&mut self, message: Message, retry_after: Duration, shared: &Shared) -> Result<(), Stop> {
         while let Err(wait) = self.refusals.take(shared.elapsed()) {
+            self.hand_on(shared);
             shared.outbox.uncork();
             sleep(wait).await;
         }
-        self.ending.hooks.refused(shared.id, Refused::RateLimited { message, retry_after });
+        self.refused(Refused::RateLimited { message, retry_after });
         Ok(())
     }
 }

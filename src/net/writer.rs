@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::NetConfig;
 use super::connection::{Ending, FOREVER, Shared};
@@ -35,6 +35,7 @@ enum Stuck {
 
 impl Writer {
     pub(super) fn new(ending: Arc<Ending>, half: WriteHalf, cfg: Arc<NetConfig>) -> Self {
+        ending.shared.express.open(half.out());
         Self { ending, half, cfg, batch: BytesMut::new() }
     }
 
@@ -62,25 +63,31 @@ impl Writer {
             () = overdue => return shared.abort(None, "the peer did not take the rest in time"),
         }
         guard.disarm();
+        // The stream's half ends when the last lets go of it.
+        shared.express.close();
+        drop(self.half);
         shared.written.cancel();
     }
 
     async fn write_until_closed(&mut self, shared: &Shared) -> Result<(), Stuck> {
         let silence = self.cfg.limits.heartbeat_interval.min(FOREVER);
-        let mut spoke = Instant::now();
         let mut several = false;
         loop {
             let next = tokio::select! {
                 next = shared.outbox.next(several) => Some(next),
-                () = sleep_until(spoke + silence) => None,
+                () = sleep_until(shared.spoke_at() + silence) => None,
             };
             let (messages, long) = match next {
                 Some(Next::Round(round)) => {
+                    self.half.resume(round.rest);
                     self.encode(shared, round.parts, round.bytes);
-                    shared.outbox.encoded(self.batch.len() + round.long.as_ref().map_or(0, BytesMut::len));
+                    let bytes = self.batch.len() + self.half.kept();
+                    shared.outbox.encoded(bytes + round.long.as_ref().map_or(0, BytesMut::len));
                     (round.messages, round.long)
                 }
                 Some(Next::Closed) => break,
+                // Others spoke meanwhile.
+                None if shared.spoke_at().elapsed() < silence => continue,
                 None => {
                     let beat = draft::heartbeat(&self.cfg.identity.id(), self.cfg.now(), None, None);
                     codec::encode(shared.outbox.framing(), beat.raw(), &mut self.batch);
@@ -93,14 +100,14 @@ impl Writer {
                 self.write_batch(shared, 0).await?;
             }
             shared.messages_out.fetch_add(messages as u64, Ordering::Relaxed);
-            spoke = Instant::now();
+            shared.speaks();
             several = messages > 1;
         }
         if shared.outbox.take_bye(&mut self.batch) {
             self.write_batch(shared, 0).await?;
             shared.messages_out.fetch_add(1, Ordering::Relaxed);
         }
-        self.half.shutdown().await.map_err(Stuck::Lost)
+        self.half.part().await.map_err(Stuck::Lost)
     }
 
     /// Puts them into the batch, signed.

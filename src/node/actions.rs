@@ -1,8 +1,15 @@
 //! Carrying out what the mesh decided: outside the lock, by whoever brought the input.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::Waker;
+
 use super::call::CHANNEL;
 use super::driver::{Shared, lock};
+use super::news::{Full, Teller};
+use super::running::Running;
 use super::search::SearchNews;
+use super::threads::Work;
 use crate::error::CloseReason;
 use crate::info::Activity;
 use crate::limits::LONG_MESSAGE;
@@ -10,9 +17,32 @@ use crate::mesh::{Action, CallEvent, ConnId, Now, OnFull, State, What};
 use crate::net::{Connection, Late, Outgoing, Punch, SendError};
 use crate::wire::{Draft, draft};
 
+/// What is done once for many actions.
+#[derive(Default)]
+struct Together {
+    /// The connection that was sent to last.
+    last: Option<(ConnId, Arc<Connection>)>,
+    /// Connections whose writers wait until all is said.
+    corked: Vec<Arc<Connection>>,
+    /// Handlers that are to be begun.
+    works: Vec<(Work, Arc<Running>)>,
+    /// Whether there is more than one action.
+    several: bool,
+}
+
+impl Drop for Together {
+    fn drop(&mut self) {
+        for connection in &self.corked {
+            connection.uncork();
+        }
+    }
+}
+
 impl Shared {
     /// Carries actions out, and those that come of it.
     pub(crate) fn carry_out(&self, actions: Vec<Action>) {
+        let mut together = Together::default();
+        together.several = actions.len() > 1;
         // What comes of an action comes before what was to follow it.
         let mut rest = Vec::new();
         let mut actions = actions.into_iter();
@@ -20,20 +50,21 @@ impl Shared {
             let Some(action) = actions.next() else {
                 match rest.pop() {
                     Some(earlier) => actions = earlier,
-                    None => return,
+                    None => break,
                 }
                 continue;
             };
-            let more = self.carry_out_one(action);
+            let more = self.carry_out_one(action, &mut together);
             if !more.is_empty() {
                 rest.push(std::mem::replace(&mut actions, more.into_iter()));
             }
         }
+        self.begin(std::mem::take(&mut together.works));
     }
 
-    fn carry_out_one(&self, action: Action) -> Vec<Action> {
+    fn carry_out_one(&self, action: Action, together: &mut Together) -> Vec<Action> {
         match action {
-            Action::Send { to, what, on_full } => return self.send(to, what, on_full),
+            Action::Send { to, what, on_full } => return self.send(to, what, on_full, together),
             Action::SignLegacy { conn, draft } => {
                 let message = draft.sign(&self.identity);
                 return self.decide(|s, now, out| s.send_legacy(conn, message, now, out));
@@ -70,15 +101,15 @@ impl Shared {
                     return self.decide(|s, now, out| s.set_seal_key(key, now, out));
                 }
             }
-            Action::RunTask { key, task } => self.run_task(key, *task),
+            Action::RunTask { key, task } => together.works.extend(self.run_task(key, *task)),
             Action::StopTask { key } => {
                 if let Some(task) = lock(&self.tasks).get(&key) {
-                    task.token.cancel();
+                    task.running.cancel();
                 }
             }
             Action::Credit { key } => {
                 if let Some(task) = lock(&self.tasks).get(&key) {
-                    task.credit.notify_waiters();
+                    task.running.credit.notify_waiters();
                 }
             }
             // Told already, under the lock.
@@ -111,8 +142,19 @@ impl Shared {
         Vec::new()
     }
 
-    fn send(&self, to: ConnId, what: What, on_full: OnFull) -> Vec<Action> {
-        let Some(connection) = self.connection(to) else { return Vec::new() };
+    fn send(&self, to: ConnId, what: What, on_full: OnFull, together: &mut Together) -> Vec<Action> {
+        let connection = match &together.last {
+            Some((conn, connection)) if *conn == to => Arc::clone(connection),
+            _ => {
+                let Some(connection) = self.connection(to) else { return Vec::new() };
+                if together.several && !together.corked.iter().any(|corked| Arc::ptr_eq(corked, &connection)) {
+                    connection.cork();
+                    together.corked.push(Arc::clone(&connection));
+                }
+                together.last = Some((to, Arc::clone(&connection)));
+                connection
+            }
+        };
         let message = match what {
             What::Ready(object) => Outgoing::Ready(object),
             What::Sign(draft) => self.to_peer(&draft, &connection),
@@ -171,35 +213,63 @@ impl Shared {
     }
 
     /// Hands callers their news. Under the lock, and so in the order they were decided: two connections may bring
-    /// chunks of one call at the same time. It only puts them into the calls' channels.
-    pub(super) fn tell_callers(&self, state: &mut State, now: Now, actions: &mut Vec<Action>) {
-        // There are few of them, and as a rule no news.
-        while let Some(place) = actions.iter().position(|action| matches!(action, Action::Call { .. })) {
-            if let Action::Call { id, event } = actions.remove(place)
-                && !self.tell_caller(&id, event)
+    /// chunks of one call at the same time. It only puts them into the calls' channels: who is to be woken is woken later.
+    pub(super) fn tell_callers(&self, state: &mut State, now: Now, actions: &mut Vec<Action>) -> Woken {
+        let mut woken = Woken::default();
+        // Once, as a rule: what is decided about those that are behind may be news again.
+        while actions.iter().any(|action| matches!(action, Action::Call { .. })) {
+            let mut behind = Vec::new();
             {
+                let mut calls = lock(&self.calls);
+                for action in actions.extract_if(.., |action| matches!(action, Action::Call { .. })) {
+                    if let Action::Call { id, event } = action
+                        && !tell_caller(&mut calls, &id, event, &mut woken)
+                    {
+                        behind.push(id);
+                    }
+                }
+            }
+            for id in behind {
                 state.cancel_call(&id, now, actions);
             }
         }
-    }
-
-    /// `false`: the caller's channel is full. It holds a window and what surrounds it, so the responder overran that, and
-    /// the call can't go on.
-    fn tell_caller(&self, id: &str, event: CallEvent) -> bool {
-        let mut calls = lock(&self.calls);
-        if matches!(event, CallEvent::Done(_)) {
-            let teller = calls.remove(id);
-            drop(calls);
-            // There is room for the end, whatever came before.
-            return teller.is_none_or(|teller| teller.tell(event, usize::MAX));
-        }
-        calls.get(id).is_none_or(|teller| teller.tell(event, CHANNEL))
+        woken
     }
 
     /// What the node has in the DHT may have changed, or whom it could join it through.
     fn dht_may_change(&self) {
         if let Some(dht) = &self.dht {
             dht.changed().send_modify(|n| *n += 1);
+        }
+    }
+}
+
+/// `false`: the caller's channel is full. It holds a window and what surrounds it, so the responder overran that, and
+/// the call can't go on.
+fn tell_caller(calls: &mut HashMap<String, Teller>, id: &str, event: CallEvent, woken: &mut Woken) -> bool {
+    if matches!(event, CallEvent::Done(_)) {
+        if let Some(teller) = calls.remove(id) {
+            woken.0.extend(teller.end(event));
+        }
+        return true;
+    }
+    match calls.get(id).map(|teller| teller.tell(event, CHANNEL)) {
+        Some(Ok(waker)) => woken.0.extend(waker),
+        Some(Err(Full)) => return false,
+        None => {}
+    }
+    true
+}
+
+/// Callers that have news, to be woken outside the lock: waking may have this thread wait for its turn. They are woken when it is
+/// dropped.
+#[derive(Default)]
+pub(super) struct Woken(Vec<Waker>);
+
+impl Drop for Woken {
+    fn drop(&mut self) {
+        for waker in self.0.drain(..) {
+            waker.wake();
         }
     }
 }

@@ -3,12 +3,13 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+#[cfg(feature = "cli")]
 use tokio_util::sync::CancellationToken;
 
 use super::Node;
 use super::driver::Shared;
 use super::payload::PayloadError;
+use super::running::Running;
 use super::task::Payload;
 use crate::error::Error;
 use crate::identity::NodeId;
@@ -41,8 +42,7 @@ pub struct Context {
     pub(crate) shared: Arc<Shared>,
     pub(crate) key: TaskKey,
     pub(crate) conn: Option<ConnId>,
-    pub(crate) token: CancellationToken,
-    pub(crate) credit: Arc<Notify>,
+    pub(crate) running: Arc<Running>,
     pub(crate) deadline: tokio::time::Instant,
     pub(crate) caller: NodeId,
 }
@@ -64,11 +64,11 @@ impl Context {
             if let Some(connection) = self.conn.and_then(|c| self.shared.connection(c)) {
                 tokio::select! {
                     () = connection.room() => {}
-                    () = self.token.cancelled() => return Err(ChunkError::Over),
+                    () = self.running.token().cancelled() => return Err(ChunkError::Over),
                 }
             }
             // Asked for before the look, so that credit given in between is not missed.
-            let credit = self.credit.notified();
+            let credit = self.running.credit.notified();
             tokio::pin!(credit);
             credit.as_mut().enable();
             match self.shared.with(|state, now, out| state.chunk(&self.key, data.clone(), now, out)) {
@@ -78,7 +78,7 @@ impl Context {
             }
             tokio::select! {
                 () = credit => {}
-                () = self.token.cancelled() => return Err(ChunkError::Over),
+                () = self.running.token().cancelled() => return Err(ChunkError::Over),
             }
         }
     }
@@ -86,18 +86,18 @@ impl Context {
     /// Completes when the caller took the task back, its deadline passed, or the node stops. A handler that goes on
     /// for more than 2 s after that is dropped where it awaits.
     pub async fn cancelled(&self) {
-        self.token.cancelled().await;
+        self.running.token().cancelled().await;
     }
 
     /// Whether [`cancelled`](Self::cancelled) has completed.
     pub fn is_cancelled(&self) -> bool {
-        self.token.is_cancelled()
+        self.running.is_cancelled()
     }
 
     /// A token that is cancelled when the task is over; a clone may be kept and awaited anywhere.
     #[cfg(feature = "cli")]
     pub(crate) fn token(&self) -> CancellationToken {
-        self.token.clone()
+        self.running.token().clone()
     }
 
     /// When the caller stops waiting.

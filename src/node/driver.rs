@@ -275,13 +275,14 @@ impl Shared {
         let _carrying = Carrying::new(&self.carrying);
         let mut actions = Vec::new();
         let now = self.now();
-        let (result, due) = {
+        let (result, due, woken) = {
             let mut state = lock(&self.state);
             let result = decide(&mut state, now, &mut actions);
-            self.tell_callers(&mut state, now, &mut actions);
+            let woken = self.tell_callers(&mut state, now, &mut actions);
             state.count_memory();
-            (result, state.next_due())
+            (result, state.next_due(), woken)
         };
+        drop(woken);
         self.carry_out(actions);
         self.arm(due);
         result
@@ -347,10 +348,11 @@ impl Shared {
         let now = self.now();
         let mut state = lock(&self.state);
         decide(&mut state, now, &mut out);
-        self.tell_callers(&mut state, now, &mut out);
+        let woken = self.tell_callers(&mut state, now, &mut out);
         state.count_memory();
         let due = state.next_due();
         drop(state);
+        drop(woken);
         self.arm(due);
         out
     }

@@ -7,24 +7,35 @@ use std::time::Duration;
 use super::driver::{Link, Shared, lock};
 use crate::error::{CloseReason, ErrorCode};
 use crate::mesh::{Action, ConnId, State};
-use crate::net::{Hooks, Refused};
-use crate::wire::{Checked, Message, Roots, WireError, draft};
+use crate::net::{Heard, Hooks, Refused};
+use crate::wire::{Message, Roots, WireError, draft};
 
 /// The hooks of all connections of a node. They hold the node weakly: a connection doesn't keep it alive.
 pub(crate) struct NodeHooks(pub(crate) std::sync::Weak<Shared>);
 
 impl Hooks for NodeHooks {
-    fn message(&self, conn: ConnId, message: Checked, _size: usize, roots: &mut Roots) {
-        if let Some(shared) = self.0.upgrade() {
-            let message = shared.opened(message, roots);
-            shared.with(|state, now, out| state.handle(conn, message, now, out));
+    fn heard(&self, conn: ConnId, mut news: Vec<Heard>, roots: &mut Roots) {
+        let Some(shared) = self.0.upgrade() else { return };
+        let is_sealed = |heard: &Heard| match heard {
+            Heard::Message(message) => message.sealed_for(&shared.me).is_some(),
+            Heard::Refused(_) => false,
+        };
+        if news.iter().any(is_sealed) {
+            let open = |heard| match heard {
+                Heard::Message(message) => Heard::Message(shared.opened(message, roots)),
+                refused => refused,
+            };
+            news = news.into_iter().map(open).collect();
         }
-    }
-
-    fn refused(&self, conn: ConnId, refused: Refused) {
-        if let Some(shared) = self.0.upgrade() {
-            shared.with(|state, _, out| answer(state, conn, refused, out));
-        }
+        // All of them in one decision: the lock is taken once, and what they lead to leaves together.
+        shared.with(|state, now, out| {
+            for heard in news {
+                match heard {
+                    Heard::Message(message) => state.handle(conn, message, now, out),
+                    Heard::Refused(refused) => answer(state, conn, refused, out),
+                }
+            }
+        });
     }
 
     fn closed(&self, conn: ConnId, reason: Option<CloseReason>, message: String) {

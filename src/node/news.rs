@@ -43,23 +43,32 @@ pub(crate) fn news() -> (Teller, Hearer) {
     (Teller(Arc::clone(&news)), Hearer(news))
 }
 
+/// As much waits already as may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
 impl Teller {
-    /// Puts it behind what was not heard yet; `false`: there are `most` already.
-    pub(crate) fn tell(&self, event: CallEvent, most: usize) -> bool {
+    /// Puts it behind what was not heard yet, of which there may be `most`. Gives whom to wake.
+    pub(crate) fn tell(&self, event: CallEvent, most: usize) -> Result<Option<Waker>, Full> {
         let mut queue = self.0.queue();
         if queue.left {
-            return true;
+            return Ok(None);
         }
         if queue.events.len() >= most {
-            return false;
+            return Err(Full);
         }
         queue.events.push_back(event);
-        let waker = queue.waker.take();
-        drop(queue);
-        if let Some(waker) = waker {
-            waker.wake();
+        Ok(queue.waker.take())
+    }
+
+    /// The last of it, for which there is always room.
+    pub(crate) fn end(self, event: CallEvent) -> Option<Waker> {
+        let mut queue = self.0.queue();
+        queue.ended = true;
+        if !queue.left {
+            queue.events.push_back(event);
         }
-        true
+        queue.waker.take()
     }
 }
 
@@ -119,9 +128,10 @@ mod tests {
     #[tokio::test]
     async fn news_come_in_order_up_to_the_bound_and_end_with_the_teller() {
         let (teller, mut hearer) = news();
-        assert!(teller.tell(chunk(1), 2) && teller.tell(chunk(2), 2) && !teller.tell(chunk(3), 2));
+        assert!(teller.tell(chunk(1), 2).is_ok() && teller.tell(chunk(2), 2).is_ok());
+        assert_eq!(teller.tell(chunk(3), 2).err(), Some(Full));
         assert!(matches!(hearer.next().await, Some(CallEvent::Chunk(c)) if c[..] == [1]));
-        assert!(teller.tell(chunk(3), 2));
+        assert!(teller.tell(chunk(3), 2).is_ok());
         drop(teller);
         for n in [2, 3] {
             assert!(matches!(hearer.next().await, Some(CallEvent::Chunk(c)) if c[..] == [n]));
@@ -137,13 +147,13 @@ mod tests {
             (first, hearer.next().await.is_none())
         });
         tokio::task::yield_now().await;
-        assert!(teller.tell(chunk(1), 1));
+        teller.tell(chunk(1), 1).unwrap().unwrap().wake();
         tokio::task::yield_now().await;
         drop(teller);
         assert_eq!(waiting.await.unwrap(), (true, true));
         let (teller, hearer) = news();
         drop(hearer);
-        assert!((0..9).all(|n| teller.tell(chunk(n), 1)), "nobody is behind");
+        assert!((0..9).all(|n| teller.tell(chunk(n), 1).is_ok()), "nobody is behind");
         assert_eq!(teller.0.queue().events.len(), 0);
     }
 }

@@ -3,24 +3,24 @@
 use std::any::Any;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::json;
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::call::CallParts;
 use super::context::Context;
 use super::driver::{Shared, lock};
+use super::finish::{self, Finished};
 use super::json::Json;
 use super::payload;
+use super::running::Running;
 use super::task::{BoxHandler, Payload, Task, TaskError, TaskResult, boxed};
-use super::threads::{self, Started};
+use super::threads::{self, Work};
 use crate::error::ErrorCode;
 use crate::mesh::{TaskKey, TaskToRun};
 use crate::wire::WireError;
@@ -41,47 +41,37 @@ const LAST_LOOK: Duration = Duration::from_millis(10);
 /// A task whose handler has not come back.
 #[derive(Debug)]
 pub(crate) struct RunningTask {
-    /// Cancelled when nobody waits for it any more.
-    pub(crate) token: CancellationToken,
-    /// Notified when chunks may be sent again.
-    pub(crate) credit: Arc<Notify>,
-    /// Set by the handler that begins, or by who has waited long enough for it to begin.
-    begins: Arc<AtomicBool>,
+    pub(crate) running: Arc<Running>,
     since: Instant,
     /// When it was first seen that nobody waits for it any more.
     over: Option<Instant>,
-    /// Drops the handler where it awaits.
-    started: Started,
     /// The node has not stopped while this is there.
     _counted: TaskTrackerToken,
 }
 
 impl Shared {
-    /// Hands a task to its handler, on a tokio task of its own.
-    pub(crate) fn run_task(&self, key: TaskKey, task: TaskToRun) {
-        let Some(shared) = self.strong() else { return };
+    /// Hands a task to its handler, on a tokio task of its own; or gives what is to be begun on the threads for handlers, with
+    /// what else there is.
+    #[must_use]
+    pub(crate) fn run_task(&self, key: TaskKey, task: TaskToRun) -> Option<(Work, Arc<Running>)> {
+        let shared = self.strong()?;
         let Some((handler, own)) = self.handler_for(&task) else {
             let message = format!("{:?} is announced here, but nothing answers it", task.capability);
             let body = Err(WireError::new(ErrorCode::UnknownCapability, message));
-            return self.with(|state, now, out| state.finish_task(&key, body, now, out));
+            self.with(|state, now, out| state.finish_task(&key, body, now, out));
+            return None;
         };
-        let token = CancellationToken::new();
-        let credit = Arc::new(Notify::new());
-        let begins = Arc::new(AtomicBool::new(false));
-        let started = Started::default();
-        let running = RunningTask {
-            token: token.clone(),
-            credit: Arc::clone(&credit),
-            begins: Arc::clone(&begins),
+        let running = Arc::new(Running::default());
+        let entry = RunningTask {
+            running: Arc::clone(&running),
             since: Instant::now(),
             over: None,
-            started: started.clone(),
             _counted: self.spawned.token(),
         };
         let first = {
             let mut tasks = lock(&self.tasks);
             let first = tasks.is_empty();
-            tasks.insert(key.clone(), running);
+            tasks.insert(key.clone(), entry);
             first
         };
         if first {
@@ -89,44 +79,59 @@ impl Shared {
         }
         // Whoever ends the node cancels those that it finds, after it has said so.
         if self.stop.is_cancelled() {
-            token.cancel();
+            running.cancel();
         }
         let context = Context {
             shared: Arc::clone(&shared),
             key: key.clone(),
             conn: task.conn,
-            token,
-            credit,
+            running: Arc::clone(&running),
             deadline: self.instant(task.deadline),
             caller: task.caller,
         };
         // The answer is made, signed and sent where the handler ran: going back to another thread would cost as much
         // as the signature.
-        let work = {
-            let over = Over { shared, key: key.clone(), body: None };
-            async move {
-                if begins.swap(true, Ordering::AcqRel) {
+        let work: Work = {
+            let over = Over { shared, key, body: None };
+            let running = Arc::clone(&running);
+            Box::pin(async move {
+                if !running.begins() {
                     return;
                 }
                 over.with(match caught(threads::watched(handler, into_task(task), context)).await {
                     Ok(result) => to_body(result),
                     Err(panic) => Err(panicked(&*panic)),
                 });
-            }
+            })
         };
         // What is built in never blocks, and is answered also when every handler does.
-        match (self.apart && own).then(threads::handlers).flatten() {
-            Some(threads) => threads::begin(threads, Box::pin(work), started),
-            None => started.on(self.runtime.spawn(work).abort_handle()),
+        if self.apart && own {
+            return Some((work, running));
+        }
+        running.on(self.runtime.spawn(work).abort_handle());
+        None
+    }
+
+    /// Has handlers begun on their threads; on those of the connections if there are none.
+    pub(crate) fn begin(&self, works: Vec<(Work, Arc<Running>)>) {
+        if works.is_empty() {
+            return;
+        }
+        match threads::handlers() {
+            Some(threads) => threads::begin(threads, works),
+            None => {
+                for (work, running) in works {
+                    running.on(self.runtime.spawn(work).abort_handle());
+                }
+            }
         }
     }
 
     /// What came of a task, unless it was given up.
-    fn task_over(&self, key: &TaskKey, body: Result<Bytes, WireError>) {
+    fn task_over(self: &Arc<Self>, key: TaskKey, body: Result<Bytes, WireError>) {
         // Whoever takes it out answers it.
-        let Some(counted) = lock(&self.tasks).remove(key) else { return };
-        self.with(|state, now, out| state.finish_task(key, body, now, out));
-        drop(counted);
+        let Some(task) = lock(&self.tasks).remove(&key) else { return };
+        finish::finish(Finished { shared: Arc::clone(self), key, body, task });
     }
 
     /// Gives up tasks that no thread was free for, and those that go on when nobody waits for them any more. One look at all
@@ -149,15 +154,15 @@ impl Shared {
             let mut given_up = Vec::new();
             let now = Instant::now();
             for (key, task) in &mut *lock(&self.tasks) {
-                if task.token.is_cancelled() && now - *task.over.get_or_insert(now) >= GRACE {
-                    given_up.push((key.clone(), task.started.clone(), Err(stopped())));
-                } else if now - task.since >= BEGIN && !task.begins.swap(true, Ordering::AcqRel) {
-                    given_up.push((key.clone(), task.started.clone(), to_body(Err(never_began()))));
+                if task.running.is_cancelled() && now - *task.over.get_or_insert(now) >= GRACE {
+                    given_up.push((key.clone(), Arc::clone(&task.running), Err(stopped())));
+                } else if now - task.since >= BEGIN && task.running.begins() {
+                    given_up.push((key.clone(), Arc::clone(&task.running), to_body(Err(never_began()))));
                 }
             }
-            for (key, started, body) in given_up {
-                started.end();
-                self.task_over(&key, body);
+            for (key, running, body) in given_up {
+                running.end();
+                self.task_over(key, body);
             }
         }
     }
@@ -211,7 +216,8 @@ impl Over {
 impl Drop for Over {
     fn drop(&mut self) {
         let body = self.body.take().unwrap_or_else(|| Err(stopped()));
-        self.shared.task_over(&self.key, body);
+        let key = std::mem::replace(&mut self.key, (self.shared.me, String::new()));
+        self.shared.task_over(key, body);
     }
 }
 
@@ -221,14 +227,17 @@ fn stopped() -> WireError {
 
 /// Runs a handler's future so that its panic is only an answer; a panic while it is dropped, too.
 async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
-    let mut future = Box::pin(future);
-    let result = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-        Ok(poll) => poll.map(Ok),
-        Err(panic) => Poll::Ready(Err(panic)),
+    let mut future = pin!(Some(future));
+    let result = poll_fn(|cx| {
+        let poll = || future.as_mut().as_pin_mut().map_or(Poll::Pending, |future| future.poll(cx));
+        match catch_unwind(AssertUnwindSafe(poll)) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
     })
     .await;
     // Nothing of it is looked at any more.
-    catch_unwind(AssertUnwindSafe(|| drop(future))).and(result)
+    catch_unwind(AssertUnwindSafe(|| future.set(None))).and(result)
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> WireError {

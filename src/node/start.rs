@@ -319,9 +319,9 @@ impl Shared {
             });
         }
         lock(&self.calls).clear();
-        let tokens: Vec<_> = lock(&self.tasks).values().map(|task| task.token.clone()).collect();
-        for token in tokens {
-            token.cancel();
+        let running: Vec<_> = lock(&self.tasks).values().map(|task| Arc::clone(&task.running)).collect();
+        for running in running {
+            running.cancel();
         }
         lock(&self.finds).clear();
         self.subscribers.clear();

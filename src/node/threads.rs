@@ -3,17 +3,19 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::mem;
 use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::Poll;
+use std::task::Waker;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::task::{AbortHandle, yield_now};
 
 use super::Context;
+use super::finish;
+use super::running::Running;
 use super::task::{BoxHandler, Payload, Task, TaskError};
 
 /// The least number of threads: on a small machine too some handlers may block while others go on.
@@ -29,7 +31,7 @@ const LONG: Duration = Duration::from_secs(1);
 pub(super) fn handlers() -> Option<&'static Handle> {
     static THREADS: OnceLock<Option<Runtime>> = OnceLock::new();
     let made = THREADS.get_or_init(|| {
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let threads = Builder::new_multi_thread()
             .worker_threads((2 * cores).max(LEAST))
             .thread_name("elo-handler")
@@ -37,7 +39,7 @@ pub(super) fn handlers() -> Option<&'static Handle> {
             .build();
         let threads = threads.and_then(|threads| {
             // Not a task of theirs: a handler that blocks may hold up their clock, too.
-            let (handle, rescue) = (threads.handle().clone(), std::thread::Builder::new().name("elo-rescue".into()));
+            let (handle, rescue) = (threads.handle().clone(), thread::Builder::new().name("elo-rescue".into()));
             rescue.stack_size(RESCUE_STACK).spawn(move || watch_beginners(&handle)).map(|_| threads)
         });
         threads
@@ -51,57 +53,47 @@ pub(super) fn handlers() -> Option<&'static Handle> {
 /// that blocks holds up those behind it, and so do many that each take their time.
 const STUCK: Duration = Duration::from_millis(1);
 
-/// How often it is looked whether that is so, while some wait.
+/// How often it is looked whether that is so, while handlers are begun.
 const RESCUE: Duration = Duration::from_millis(2);
 
-/// What the thread needs that looks: it calls hardly anything.
-const RESCUE_STACK: usize = 128 * 1024;
+/// For so many looks without anything to see it goes on: being woken costs more than looking.
+const QUIET: u32 = 50;
 
-/// After so many handlers those that were begun before get their turn.
-const TURN: usize = 32;
+/// What the thread needs that looks: it calls hardly anything but what an answer takes.
+const RESCUE_STACK: usize = 512 * 1024;
+
+/// How long a thread that begins handlers waits for more of them before it ends.
+const REST: Duration = Duration::from_secs(10);
 
 /// A handler's future with all that belongs to it.
 pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The way to end a handler's future, once it is on a task of its own.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Started(Arc<OnceLock<Option<AbortHandle>>>);
-
-impl Started {
-    /// It is on a task now; which is ended if nobody wants it any more.
-    pub(super) fn on(&self, task: AbortHandle) {
-        if let Err(Some(task)) = self.0.set(Some(task)) {
-            task.abort();
-        }
-    }
-
-    /// Has it dropped where it awaits, or when it comes to that.
-    pub(super) fn end(&self) {
-        if self.0.set(None).is_err()
-            && let Some(Some(task)) = self.0.get()
-        {
-            task.abort();
-        }
-    }
-}
-
 /// Handlers that are yet to begin. Most are done with their first step, which is faster than any task and any waking of threads: so
 /// one thread begins them one after the other, and only those that have to wait for something become tasks. When a
 /// handler holds it up, another thread goes on with the rest.
+///
+/// These threads are not tokio's: a task that becomes ready there has two threads woken, one to run it and one to look for
+/// more, which costs as much as several calls.
 #[derive(Default)]
 struct Beginners {
     /// And since when. Each is a running task of its node, so there are no more than the nodes' `max_tasks` together.
-    waiting: VecDeque<(Work, Started, Instant)>,
-    /// How many threads are at it.
+    waiting: VecDeque<(Work, Arc<Running>, Instant)>,
+    /// How many threads are at it, or called to it.
     runners: usize,
     /// When the last one was called.
     called: Option<Instant>,
+    /// How many threads rest, and how many of these are called.
+    resting: usize,
+    calls: usize,
     /// Whether somebody looks for those that are held up.
     watched: bool,
 }
 
 static BEGINNERS: Mutex<Beginners> =
-    Mutex::new(Beginners { waiting: VecDeque::new(), runners: 0, called: None, watched: false });
+    Mutex::new(Beginners { waiting: VecDeque::new(), runners: 0, called: None, resting: 0, calls: 0, watched: false });
+
+/// Wakes a thread that rests.
+static CALL: Condvar = Condvar::new();
 
 /// Wakes who looks for those that are held up.
 static WATCH: Condvar = Condvar::new();
@@ -124,76 +116,116 @@ impl Beginners {
     }
 }
 
-/// Has a handler's future run on these threads.
-pub(super) fn begin(threads: &'static Handle, work: Work, started: Started) {
+/// Has handlers' futures run on these threads.
+pub(super) fn begin(threads: &Handle, works: Vec<(Work, Arc<Running>)>) {
+    let several = works.len() > 1;
     let (run, watch) = {
         let mut beginners = beginners();
-        beginners.waiting.push_back((work, started, Instant::now()));
+        let now = Instant::now();
+        beginners.waiting.extend(works.into_iter().map(|(work, running)| (work, running, now)));
         let run = beginners.wants_runner(threads.metrics().num_workers());
-        // The only thread begins with this one.
-        let is_first = run && beginners.runners == 1;
-        let watch = !is_first && !beginners.watched;
+        // The only thread begins with this one, and has nothing else to do.
+        let is_alone = run && beginners.runners == 1 && !several;
+        let watch = !is_alone && !beginners.watched;
         beginners.watched |= watch;
         (run, watch)
     };
     if run {
-        threads.spawn(run_beginners());
+        call_runner(threads);
     }
     if watch {
         WATCH.notify_one();
     }
 }
 
-/// Counts a thread out when it ends otherwise than by finding nothing more to do.
-struct Runner;
-
-impl Drop for Runner {
-    fn drop(&mut self) {
-        beginners().runners -= 1;
+/// Sets a thread to it that was counted already: one that rests, or a new one.
+fn call_runner(threads: &Handle) {
+    let mut beginners = beginners();
+    if beginners.resting > beginners.calls {
+        beginners.calls += 1;
+        drop(beginners);
+        return CALL.notify_one();
+    }
+    drop(beginners);
+    let (thread, inside) = (thread::Builder::new().name("elo-handler".into()), threads.clone());
+    if let Err(error) = thread.spawn(move || run(&inside)) {
+        tracing::warn!(%error, "no further thread for handlers: they are begun on those that go on with them");
+        // It may be held by a handler that blocks; then the next look calls for another.
+        let inside = threads.clone();
+        threads.spawn(async move { run_beginners(&inside) });
     }
 }
 
-async fn run_beginners() {
-    let runner = Runner;
-    for count in 1.. {
-        let (mut work, started) = {
-            let mut beginners = beginners();
-            let Some((work, started, _)) = beginners.waiting.pop_front() else {
-                // In the same look: who adds one afterwards knows that nobody is at it.
-                beginners.runners -= 1;
-                mem::forget(runner);
+/// One of the threads.
+fn run(threads: &Handle) {
+    // For what handlers do: spawn, sleep, connect.
+    let _inside = threads.enter();
+    loop {
+        run_beginners(threads);
+        let until = Instant::now() + REST;
+        let mut beginners = beginners();
+        beginners.resting += 1;
+        while beginners.calls == 0 {
+            let rest = until.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                beginners.resting -= 1;
                 return;
-            };
-            (work, started)
-        };
-        // It never panics: what its handler does is caught inside.
-        let is_done = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx).is_ready())).await;
-        if !is_done {
-            started.on(tokio::spawn(work).abort_handle());
+            }
+            beginners = CALL.wait_timeout(beginners, rest).unwrap_or_else(PoisonError::into_inner).0;
         }
-        // A task that was just spawned is this thread's to go on with, and no other takes it off it (tokio's slot for the
-        // last one): it must not wait behind a handler that blocks.
-        if !is_done || count % TURN == 0 {
-            yield_now().await;
-        }
+        beginners.calls -= 1;
+        beginners.resting -= 1;
     }
 }
 
-/// Has another thread help when handlers wait too long. On a thread of its own: tokio's timers stand still while the
-/// thread that looked after them last is held by a handler, and no other is woken for them.
+/// Begins handlers until there are none; then the thread is counted out.
+fn run_beginners(threads: &Handle) {
+    loop {
+        let next = {
+            let mut beginners = beginners();
+            let next = beginners.waiting.pop_front();
+            // In the same look: who adds one afterwards knows that nobody is at it.
+            if next.is_none() && finish::is_empty() {
+                beginners.runners -= 1;
+                return;
+            }
+            next
+        };
+        let Some((mut work, running, _)) = next else {
+            finish::flush();
+            continue;
+        };
+        // What a handler panics with is caught inside; this is for the rest.
+        let mut poll = || work.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())).is_pending();
+        if catch_unwind(AssertUnwindSafe(|| finish::collecting(&mut poll))).unwrap_or(false) {
+            // There it is polled once more, with somebody to wake.
+            running.on(threads.spawn(work).abort_handle());
+        }
+        finish::flush_due();
+    }
+}
+
+/// Has another thread help when handlers wait too long, and sees to answers that wait because a handler blocks. On a thread of
+/// its own: all others may be held.
 fn watch_beginners(threads: &Handle) {
+    let mut quiet = 0;
     let mut beginners = beginners();
     loop {
-        if beginners.waiting.is_empty() {
+        quiet = if beginners.waiting.is_empty() && beginners.runners == 0 { quiet + 1 } else { 0 };
+        if quiet > QUIET {
+            quiet = 0;
             beginners.watched = false;
             beginners = WATCH.wait(beginners).unwrap_or_else(PoisonError::into_inner);
             continue;
         }
         drop(beginners);
-        std::thread::sleep(RESCUE);
+        thread::sleep(RESCUE);
+        finish::flush_due();
         beginners = self::beginners();
         if beginners.wants_runner(threads.metrics().num_workers()) {
-            threads.spawn(run_beginners());
+            drop(beginners);
+            call_runner(threads);
+            beginners = self::beginners();
         }
     }
 }
@@ -201,12 +233,13 @@ fn watch_beginners(threads: &Handle) {
 /// Runs a handler, and tells of it when it holds its thread.
 pub(super) async fn watched(handler: BoxHandler, task: Task, context: Context) -> Result<Payload, TaskError> {
     let capability = task.capability.clone();
-    let began = Instant::now();
-    let mut running = handler(task, context);
-    tell(&capability, began.elapsed());
+    let (mut given, mut running) = (Some((task, context)), None);
     poll_fn(|cx| {
         let began = Instant::now();
-        let polled = running.as_mut().poll(cx);
+        if let Some((task, context)) = given.take() {
+            running = Some(handler(task, context));
+        }
+        let polled = running.as_mut().map_or(std::task::Poll::Pending, |running| running.as_mut().poll(cx));
         tell(&capability, began.elapsed());
         polled
     })
@@ -239,10 +272,10 @@ mod tests {
         TURN.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begins(work: impl Future<Output = ()> + Send + 'static) -> Started {
-        let started = Started::default();
-        begin(handlers().unwrap(), Box::pin(work), started.clone());
-        started
+    fn begins(work: impl Future<Output = ()> + Send + 'static) -> Arc<Running> {
+        let running = Arc::new(Running::default());
+        begin(handlers().unwrap(), vec![(Box::pin(work), Arc::clone(&running))]);
+        running
     }
 
     /// A handler that holds its thread until that is dropped, and one that tells that it began.
@@ -299,7 +332,7 @@ mod tests {
             // Both are there when the thread comes to them.
             begins(async move {
                 begins(async move {
-                    yield_now().await;
+                    tokio::task::yield_now().await;
                     done.send(()).unwrap();
                 });
                 begins(async move {
@@ -350,14 +383,14 @@ mod tests {
         let (began, begun) = channel();
         let (hold, held) = channel::<()>();
         let (dropped, is_dropped) = channel::<()>();
-        let started = begins(async move {
+        let running = begins(async move {
             let _dropped = dropped;
             began.send(()).unwrap();
             let _ = held.recv();
             std::future::pending::<()>().await;
         });
         begun.recv_timeout(PATIENCE).unwrap();
-        started.end();
+        running.end();
         drop(hold);
         assert_eq!(is_dropped.recv_timeout(PATIENCE), Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
     }

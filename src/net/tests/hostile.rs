@@ -98,10 +98,9 @@ async fn wrong_signatures_and_unknown_types() {
 async fn a_panic_in_the_node_ends_the_connection() {
     struct Fragile(Arc<Notes>);
     impl Hooks for Fragile {
-        fn message(&self, _: ConnId, _: Checked, _: usize, _: &mut Roots) {
+        fn heard(&self, _: ConnId, _: Vec<Heard>, _: &mut Roots) {
             panic!("on purpose");
         }
-        fn refused(&self, _: ConnId, _: Refused) {}
         fn closed(&self, conn: ConnId, reason: Option<CloseReason>, message: String) {
             Hooks::closed(&*self.0, conn, reason, message);
         }

@@ -30,7 +30,7 @@ use crate::error::CloseReason;
 use crate::identity::NodeId;
 use crate::mesh::ConnId;
 use crate::mesh::handshake::welcome;
-use crate::wire::{Builder, Checked, Draft, Message, Object, Roots, TaskDraft, TrackerRole};
+use crate::wire::{Builder, Draft, Message, Object, Roots, TaskDraft, TrackerRole};
 
 /// The time all clocks show.
 const NOW: i64 = 1_800_000_000;
@@ -114,16 +114,16 @@ impl Notes {
 }
 
 impl Hooks for Notes {
-    fn message(&self, _: ConnId, message: Checked, size: usize, _: &mut Roots) {
-        assert!(size > 0);
+    fn heard(&self, _: ConnId, news: Vec<Heard>, _: &mut Roots) {
         self.note(|n| {
             assert!(n.closed.is_empty(), "a message after the end");
-            n.messages.push(message.into_message());
+            for heard in news {
+                match heard {
+                    Heard::Message(message) => n.messages.push(message.into_message()),
+                    Heard::Refused(refused) => n.refused.push(refused),
+                }
+            }
         });
-    }
-
-    fn refused(&self, _: ConnId, refused: Refused) {
-        self.note(|n| n.refused.push(refused));
     }
 
     fn closed(&self, _: ConnId, reason: Option<CloseReason>, message: String) {

@@ -115,13 +115,25 @@ proptest! {
         let (outbox, memory) = outbox(framing, |l| l.outbox_messages = max_messages);
         let (mut short, mut long) = (Vec::new(), Vec::new());
         let (mut taken, mut corked, mut closed) = (0, false, false);
+        // What is left of a message that was given back.
+        let mut rest = 0;
         for (number, step) in steps.into_iter().enumerate() {
             let mut push = |message, is_long: bool| {
                 let before = outbox.bytes();
                 let pushed = outbox.push(message);
-                let messages = short.len() + long.len() + taken;
+                let messages = short.len() + long.len() + taken + usize::from(rest > 0);
                 match pushed {
-                    Ok(()) => {
+                    Ok(Some(_)) => {
+                        assert!(!closed && !corked && messages == 0);
+                        // Nobody else is at it meanwhile, and those who come wait.
+                        assert!(next(&outbox).is_none() && outbox.bytes() > 0);
+                        assert!(outbox.push(Outgoing::Ready(numbered(number, 1))).unwrap_or_default().is_none());
+                        assert!(next(&outbox).is_none());
+                        outbox.empty();
+                        rest = number % 3;
+                        outbox.sent(vec![0; rest]);
+                    }
+                    Ok(None) => {
                         assert!(!closed && messages < max_messages.max(1));
                         assert!(messages == 0 || outbox.bytes() <= Limits::default().outbox_bytes + 4);
                         if is_long { long.push(number) } else { short.push(number) }
@@ -151,20 +163,23 @@ proptest! {
                 // The writer takes when it has written.
                 Step::Take if taken == 0 => match next(&outbox) {
                     Some(Next::Round(round)) if !legacy => {
-                        taken = round.messages;
+                        assert_eq!(round.rest.len(), std::mem::take(&mut rest));
+                        taken = round.messages.max(1);
                         let (some, one) = numbers(round);
                         assert_eq!(some, short.drain(..some.len()).collect::<Vec<_>>());
                         assert_eq!(one, (!long.is_empty()).then(|| long.remove(0)));
                     }
                     Some(Next::Round(round)) => {
                         assert!(round.long.is_none());
-                        taken = round.messages;
-                        short.drain(..taken);
+                        assert_eq!(round.rest.len(), std::mem::take(&mut rest));
+                        short.drain(..round.messages);
+                        taken = round.messages.max(1);
                     }
-                    Some(Next::Closed) => assert!(closed && short.is_empty() && long.is_empty()),
-                    None => assert!(!closed && (corked || short.is_empty() && long.is_empty())),
+                    Some(Next::Closed) => assert!(closed && rest == 0 && short.is_empty() && long.is_empty()),
+                    None => assert!(!closed && rest == 0 && (corked || short.is_empty() && long.is_empty())),
                 },
                 Step::Take => {}
+                Step::Written(_) if rest > 0 => {}
                 Step::Written(percent) => {
                     outbox.encoded(outbox.bytes().min(1000) * usize::from(taken > 0));
                     outbox.written(percent * 10);
@@ -182,13 +197,68 @@ proptest! {
                 }
             }
             assert_eq!(memory.used_for(Kind::Outboxes), outbox.bytes());
-            if short.is_empty() && long.is_empty() && taken == 0 {
+            if short.is_empty() && long.is_empty() && taken == 0 && rest == 0 {
                 assert_eq!(outbox.bytes(), 0);
             }
         }
         drop(outbox);
         assert_eq!(memory.used(), 0);
     }
+}
+
+/// As long as the writer writes one at a time, who has a message sends it; when there are several, the writer does.
+#[test]
+fn a_message_is_given_back_while_nothing_else_is_on_its_way() {
+    let (outbox, memory) = outbox(Framing::Line, |_| {});
+    let late = |number| Outgoing::Late(Late::Plain(unsigned(number)));
+    assert!(outbox.push(late(0)).unwrap().is_none(), "nothing was heard");
+    drop(outbox.cork());
+    assert!(outbox.push(late(1)).unwrap().is_none(), "another waits");
+    assert_eq!(round(&outbox).messages, 2);
+    assert!(outbox.push(late(1)).unwrap().is_none(), "others are on their way");
+    outbox.written(0);
+    assert_eq!(round(&outbox).messages, 1);
+    outbox.written(0);
+    assert!(outbox.push(Outgoing::Ready(numbered(2, LONG_MESSAGE))).unwrap().is_none(), "it is long");
+    assert_eq!(round(&outbox).messages, 1);
+    outbox.written(0);
+    let cork = outbox.cork();
+    assert!(outbox.push(late(3)).unwrap().is_none(), "more are to come");
+    drop(cork);
+    assert_eq!(round(&outbox).messages, 1);
+    outbox.written(0);
+
+    assert!(outbox.push(late(4)).unwrap().is_some());
+    outbox.sent(Vec::new());
+    assert!(outbox.push(late(4)).unwrap().is_none(), "the second in a row");
+    assert_eq!(round(&outbox).messages, 1);
+    outbox.written(0);
+    drop(outbox.cork());
+    assert!(outbox.push(late(4)).unwrap().is_some());
+    assert!(outbox.push(late(5)).unwrap().is_none() && next(&outbox).is_none());
+    outbox.close(closing());
+    assert!(next(&outbox).is_none(), "the way out is lent");
+    outbox.sent(vec![7; 3]);
+    let last = round(&outbox);
+    assert_eq!((last.rest, last.messages), (vec![7; 3], 1));
+    outbox.written(0);
+    assert!(matches!(next(&outbox), Some(Next::Closed)));
+    assert_eq!(memory.used(), 0);
+}
+
+#[test]
+fn several_at_once_are_the_writers_until_there_is_one_again() {
+    let (outbox, _) = outbox(Framing::Line, |_| {});
+    for messages in [2, 1] {
+        outbox.corked();
+        for number in 0..messages {
+            assert!(outbox.push(Outgoing::Late(Late::Plain(unsigned(number)))).unwrap().is_none());
+        }
+        drop(outbox.cork());
+        assert_eq!(round(&outbox).messages, messages);
+        outbox.written(0);
+    }
+    assert!(outbox.push(Outgoing::Late(Late::Plain(unsigned(0)))).unwrap().is_some());
 }
 
 #[test]
