@@ -10,9 +10,12 @@ use crate::wire::{Checked, Malformed, Message, Roots};
 /// Whoever a connection's news are for. Called on the connection's own tasks: slow answers hold up that connection's
 /// reading, and nothing else. They must not block.
 pub trait Hooks: Send + Sync + 'static {
-    /// Messages came, in this order: those that had come together, as far as that may be waited for. `roots` are this
-    /// connection's, for what is inside of them.
-    fn heard(&self, conn: ConnId, news: Vec<Heard>, roots: &mut Roots);
+    /// A message came, and its signatures were checked: opened, if it is an envelope for this node. `roots` are for what is
+    /// inside of it. Of a long message on another thread.
+    fn opened(&self, message: Checked, roots: &mut Roots) -> Checked;
+
+    /// Messages came, in this order: those that had come together, as far as that may be waited for.
+    fn heard(&self, conn: ConnId, news: Vec<Heard>);
 
     /// The connection is over: called once, after the last message. `reason` is the one this node gave, or else the
     /// one the peer gave; `None` when the stream just ended. It may come while the runtime goes down: don't spawn.

@@ -16,6 +16,7 @@ mod handshake;
 mod hooks;
 mod io;
 mod late;
+mod long;
 mod outbox;
 mod places;
 mod port;

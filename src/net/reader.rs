@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::task::yield_now;
+use tokio::task::{JoinError, yield_now};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::codec::Decoder;
 
@@ -14,12 +14,13 @@ use super::NetConfig;
 use super::connection::{Ending, FOREVER, LINGER, Shared};
 use super::hooks::{Heard, Refused};
 use super::io::{READ, Read, ReadHalf};
+use super::long::{self, Looked, Looking};
 use crate::error::{CloseReason, ErrorCode};
 use crate::limits::{CONNECTION_BYTES, LONG_MESSAGE, MAX_MESSAGE, REFUSAL_BURST, REFUSALS_PER_SECOND};
-use crate::memory::{Kind, Share};
+use crate::memory::{Kind, Memory, Share};
 use crate::mesh::handshake::tellable;
 use crate::mesh::throttle::Bucket;
-use crate::wire::{Codec, CodecError, Message, Object, Roots, check, is_id};
+use crate::wire::{Codec, CodecError, Malformed, Message, Object, Roots, is_id};
 
 /// After so many messages from one buffer others get their turn: reading from a socket makes room for others by
 /// itself, going through a buffer doesn't.
@@ -54,10 +55,14 @@ pub(super) struct Reader {
     refusals: Bucket,
     /// What the peer signed that was checked already.
     roots: Roots,
-    /// For how many of these checks the peer's rate was asked.
+    /// How many signatures were checked of long messages, and for how many in all the peer's rate was asked.
+    checked_apart: u64,
     paced: u64,
+    /// A long message that is looked at apart.
+    long: Option<Looking>,
     /// What came together and is yet to be handed on, no more than a turn of it. Never kept while anything is waited for.
     heard: Vec<Heard>,
+    memory: Arc<Memory>,
 }
 
 /// Why reading is over.
@@ -95,7 +100,10 @@ impl Reader {
                 limits.message_burst.min(REFUSAL_BURST),
             ),
             roots: Roots::new(),
+            checked_apart: 0,
             paced: 0,
+            long: None,
+            memory: Arc::clone(memory),
             heard: Vec::new(),
         }
     }
@@ -166,8 +174,7 @@ impl Reader {
                     }
                     shared.messages_in.fetch_add(1, Ordering::Relaxed);
                     if let Err(stop) = self.take(message, shared).await {
-                        self.hand_on(shared);
-                        return stop;
+                        return self.stop(stop, shared).await;
                     }
                     handled += 1;
                     if handled.is_multiple_of(TURN) {
@@ -178,13 +185,12 @@ impl Reader {
                     continue;
                 }
                 Ok(None) => {}
-                Err(error @ CodecError::TooLarge { .. }) => {
-                    self.hand_on(shared);
-                    return Stop::Close(CloseReason::TooLarge, error.to_string());
-                }
                 Err(error) => {
-                    self.hand_on(shared);
-                    return Stop::Close(CloseReason::BadMessage, error.to_string());
+                    let reason = match error {
+                        CodecError::TooLarge { .. } => CloseReason::TooLarge,
+                        _ => CloseReason::BadMessage,
+                    };
+                    return self.stop(Stop::Close(reason, error.to_string()), shared).await;
                 }
             }
             self.hand_on(shared);
@@ -199,26 +205,86 @@ impl Reader {
             let begun = (!self.buffer.is_empty()).then(|| *self.begun.get_or_insert_with(Instant::now));
             let late_at = begun.map(|begun| begun + self.message_timeout);
             let until = late_at.map_or(idle_at, |late_at| late_at.min(idle_at));
-            match timeout_at(until, self.half.read_buf(&mut self.buffer)).await {
-                Ok(Ok(Read { text: None, .. })) => return Stop::Ended,
+            let read = timeout_at(until, self.half.read_buf(&mut self.buffer));
+            let read = match &mut self.long {
+                // Giving up reading loses nothing.
+                Some(long) => tokio::select! {
+                    biased;
+                    looked = long => {
+                        self.long = None;
+                        if let Err(stop) = self.looked(looked, shared).await {
+                            return self.stop(stop, shared).await;
+                        }
+                        continue;
+                    }
+                    read = read => read,
+                },
+                None => read.await,
+            };
+            let stop = match read {
+                Ok(Ok(Read { text: None, .. })) => Stop::Ended,
                 Ok(Ok(Read { text: Some(text), wire })) => {
                     // What says nothing doesn't keep a connection up.
                     if text > 0 {
                         shared.hears(text);
                     }
                     self.pace_bytes(wire, shared).await;
+                    continue;
                 }
-                Ok(Err(error)) => return Stop::Broken(error),
+                Ok(Err(error)) => Stop::Broken(error),
                 Err(_) if late_at == Some(until) => {
                     let message = format!("a message was not complete {:?} after it began", self.message_timeout);
-                    return Stop::Close(CloseReason::TooSlow, message);
+                    Stop::Close(CloseReason::TooSlow, message)
                 }
                 Err(_) => {
                     let message = format!("nothing was heard for {:?}", self.idle_timeout);
-                    return Stop::Close(CloseReason::Idle, message);
+                    Stop::Close(CloseReason::Idle, message)
                 }
-            }
+            };
+            return self.stop(stop, shared).await;
         }
+    }
+
+    /// What came before the end is handed on before that.
+    async fn stop(&mut self, stop: Stop, shared: &Shared) -> Stop {
+        self.hand_on(shared);
+        match self.await_long(shared).await {
+            Ok(()) => {
+                self.hand_on(shared);
+                stop
+            }
+            Err(earlier) => earlier,
+        }
+    }
+
+    /// Waits for the long message that is looked at, if there is one.
+    async fn await_long(&mut self, shared: &Shared) -> Result<(), Stop> {
+        match self.long.take() {
+            Some(long) => self.looked(long.await, shared).await,
+            None => Ok(()),
+        }
+    }
+
+    /// A long message was looked at.
+    async fn looked(&mut self, looked: Result<Looked, JoinError>, shared: &Shared) -> Result<(), Stop> {
+        match looked {
+            Ok(Looked::Heard(heard, checks)) => {
+                self.heard.push(*heard);
+                self.checked_apart += checks;
+            }
+            Ok(Looked::Other(object, message)) => {
+                // In a box, as it hardly ever comes to this.
+                Box::pin(self.take_object(object, Some(message), None, shared)).await?;
+            }
+            Ok(Looked::Wrong(error)) => return Err(Stop::Close(CloseReason::BadMessage, error)),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is going down.
+                Err(_) => return Err(Stop::Ended),
+            },
+        }
+        self.hand_on(shared);
+        Ok(())
     }
 
     /// Counts what has come of a message that is not complete. In steps, so that a short rest of a buffer costs nothing.
@@ -240,7 +306,7 @@ impl Reader {
     /// Hands on what came together.
     fn hand_on(&mut self, shared: &Shared) {
         if !self.heard.is_empty() {
-            self.ending.hooks.heard(shared.id, mem::take(&mut self.heard), &mut self.roots);
+            self.ending.hooks.heard(shared.id, mem::take(&mut self.heard));
         }
     }
 
@@ -250,10 +316,31 @@ impl Reader {
 
     /// One message: parsed, within the peer's rate, checked, put to what is handed on.
     async fn take(&mut self, raw: Bytes, shared: &Shared) -> Result<(), Stop> {
-        let is_long = raw.len() >= LONG_MESSAGE;
-        let object = Object::parse(raw).map_err(|error| Stop::Close(CloseReason::BadMessage, error.to_string()))?;
         let over = self.messages.take(shared.elapsed()).err();
-        let message = match Message::parse(&object) {
+        if over.is_none() && long::is_passable(&raw) {
+            // Those before it are ready, and so is the long one before it when this one begins.
+            self.hand_on(shared);
+            if self.long.is_some() {
+                shared.outbox.uncork();
+                self.await_long(shared).await?;
+            }
+            let held = Share::new(&self.memory, Kind::Input, raw.len());
+            self.long = Some(long::look(raw, shared.speaker, &self.ending.hooks, held));
+            return Ok(());
+        }
+        let object = Object::parse(raw).map_err(|error| Stop::Close(CloseReason::BadMessage, error.to_string()))?;
+        self.take_object(object, None, over, shared).await
+    }
+
+    /// A message whose text is sound, and maybe parsed already; `over` is how far it is above the peer's rate.
+    async fn take_object(
+        &mut self,
+        object: Object,
+        parsed: Option<Box<Result<Message, Malformed>>>,
+        over: Option<Duration>,
+        shared: &Shared,
+    ) -> Result<(), Stop> {
+        let message = match parsed.map_or_else(|| Message::parse(&object), |parsed| *parsed) {
             Ok(message) => message,
             Err(malformed) => {
                 self.pace(over, shared).await;
@@ -265,7 +352,9 @@ impl Reader {
         if let Some(wait) = over {
             match message {
                 // Somebody waits for an answer to these: it is told at once, rather than hearing nothing.
-                Message::Task(_) | Message::Query(_) => return self.rate_limited(message, wait, shared).await,
+                Message::Task(_) | Message::Query(_) => {
+                    return Box::pin(self.rate_limited(message, wait, shared)).await;
+                }
                 _ => self.pace(over, shared).await,
             }
         }
@@ -280,7 +369,7 @@ impl Reader {
         // Before the signature is looked at, which costs more than all else here.
         if flood && let Err(wait) = self.floods.take(shared.elapsed()) {
             if matches!(message, Message::Query(_)) {
-                return self.rate_limited(message, wait, shared).await;
+                return Box::pin(self.rate_limited(message, wait, shared)).await;
             }
             self.refused(Refused::Dropped { kind: message.kind().to_owned() });
             return Ok(());
@@ -299,18 +388,12 @@ impl Reader {
                     Message::Bye(reason, text) => Some((*reason, text.clone())),
                     _ => None,
                 };
-                if is_long {
+                if object.raw().len() >= LONG_MESSAGE {
                     // Checking it takes a while, and those before it are ready.
                     self.hand_on(shared);
                 }
-                match check(message, shared.speaker, &mut self.roots) {
-                    Ok(checked) => self.heard.push(Heard::Message(checked)),
-                    Err(_) => {
-                        let why = "the frame's signature is missing, or is not its source's";
-                        let relay = bad_relay(&object, ErrorCode::BadSignature, why);
-                        self.refused(relay.unwrap_or_else(|| bad_signature(&object)));
-                    }
-                }
+                let hooks = &*self.ending.hooks;
+                self.heard.push(long::checked(message, &object, shared.speaker, hooks, &mut self.roots));
                 if let Some((reason, text)) = bye {
                     return Err(Stop::Bye(reason, text));
                 }
@@ -336,7 +419,7 @@ impl Reader {
 
     /// Waits until the signatures that were checked are within the peer's rate: what comes next waits for what this cost.
     async fn pace_signatures(&mut self, shared: &Shared) {
-        let checked = self.roots.checks() - self.paced;
+        let checked = self.roots.checks() + self.checked_apart - self.paced;
         if checked == 0 {
             return;
         }
@@ -364,7 +447,7 @@ fn is_handshake(kind: &str) -> bool {
 }
 
 /// A relay that can't be passed on, when it says enough for its sender to be told.
-fn bad_relay(object: &Object, code: ErrorCode, why: &str) -> Option<Refused> {
+pub(super) fn bad_relay(object: &Object, code: ErrorCode, why: &str) -> Option<Refused> {
     let text = |key: &str| object.str(key).ok().flatten();
     if text("type")? != "relay" {
         return None;
@@ -374,7 +457,7 @@ fn bad_relay(object: &Object, code: ErrorCode, why: &str) -> Option<Refused> {
     Some(Refused::BadRelay { target, source, id, code, why: why.to_owned() })
 }
 
-fn bad_signature(object: &Object) -> Refused {
+pub(super) fn bad_signature(object: &Object) -> Refused {
     let text = |key: &str| object.str(key).ok().flatten();
     Refused::BadSignature {
         kind: text("type").unwrap_or_default(),

@@ -8,25 +8,21 @@ use super::driver::{Link, Shared, lock};
 use crate::error::{CloseReason, ErrorCode};
 use crate::mesh::{Action, ConnId, State};
 use crate::net::{Heard, Hooks, Refused};
-use crate::wire::{Message, Roots, WireError, draft};
+use crate::wire::{Checked, Message, Roots, WireError, draft};
 
 /// The hooks of all connections of a node. They hold the node weakly: a connection doesn't keep it alive.
 pub(crate) struct NodeHooks(pub(crate) std::sync::Weak<Shared>);
 
 impl Hooks for NodeHooks {
-    fn heard(&self, conn: ConnId, mut news: Vec<Heard>, roots: &mut Roots) {
-        let Some(shared) = self.0.upgrade() else { return };
-        let is_sealed = |heard: &Heard| match heard {
-            Heard::Message(message) => message.sealed_for(&shared.me).is_some(),
-            Heard::Refused(_) => false,
-        };
-        if news.iter().any(is_sealed) {
-            let open = |heard| match heard {
-                Heard::Message(message) => Heard::Message(shared.opened(message, roots)),
-                refused => refused,
-            };
-            news = news.into_iter().map(open).collect();
+    fn opened(&self, message: Checked, roots: &mut Roots) -> Checked {
+        match self.0.upgrade() {
+            Some(shared) => shared.opened(message, roots),
+            None => message,
         }
+    }
+
+    fn heard(&self, conn: ConnId, news: Vec<Heard>) {
+        let Some(shared) = self.0.upgrade() else { return };
         // All of them in one decision: the lock is taken once, and what they lead to leaves together.
         shared.with(|state, now, out| {
             for heard in news {

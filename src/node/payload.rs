@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::error::ErrorCode;
 use crate::limits::{MAX_JSON_DEPTH, MAX_PAYLOAD};
-use crate::wire::{JsonError, canonicalize_json, canonicalize_value, is_canonical};
+use crate::wire::{JsonError, canonicalize_json, canonicalize_value, end_of_string, is_canonical};
 
 /// How many levels of nesting a message and a relay put around a payload, with one to spare.
 const AROUND: usize = 4;
@@ -50,29 +50,50 @@ pub(crate) fn from_json(text: &str) -> Result<Bytes, PayloadError> {
 /// Of JSON that came from another node. Most of it is as it must be. It is copied all the same: it is a slice of all that
 /// came with it, and the answer that it becomes is kept.
 pub(crate) fn from_raw(json: &Bytes) -> Result<Bytes, PayloadError> {
-    if json.len() <= MAX_PAYLOAD && is_canonical(json) && !has_floats(json) && depth(json) + AROUND <= MAX_JSON_DEPTH {
-        return Ok(Bytes::copy_from_slice(json));
+    if json.len() <= MAX_PAYLOAD && is_canonical(json) {
+        let shape = Shape::of(json);
+        if !shape.has_floats && !shape.is_too_deep() {
+            return Ok(Bytes::copy_from_slice(json));
+        }
     }
     from_json(std::str::from_utf8(json).unwrap_or_default())
 }
 
-/// Whether there is anything to respell.
-fn has_floats(json: &[u8]) -> bool {
-    let (mut in_string, mut escaped, mut last) = (false, false, b' ');
-    for byte in json {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            // `e` is also in `true` and `false`, and `-0` is a number of its own.
-            b'.' | b'E' if !in_string => return true,
-            b'e' if !in_string && last.is_ascii_digit() => return true,
-            b'0' if !in_string && last == b'-' => return true,
-            _ => {}
+/// What there is to know of canonical JSON beside its strings, which are most of it and are passed over.
+struct Shape {
+    /// How deep it is nested.
+    depth: usize,
+    /// Whether there is anything to respell.
+    has_floats: bool,
+}
+
+impl Shape {
+    fn of(json: &[u8]) -> Self {
+        let (mut depth, mut deepest, mut has_floats, mut last) = (0usize, 0, false, b' ');
+        let mut at = 0;
+        while let Some(byte) = json.get(at) {
+            at += 1;
+            match byte {
+                b'"' => at = end_of_string(json, at - 1),
+                b'[' | b'{' => {
+                    depth += 1;
+                    deepest = deepest.max(depth);
+                }
+                b']' | b'}' => depth = depth.saturating_sub(1),
+                // `e` is also in `true` and `false`, and `-0` is a number of its own.
+                b'.' | b'E' => has_floats = true,
+                b'e' if last.is_ascii_digit() => has_floats = true,
+                b'0' if last == b'-' => has_floats = true,
+                _ => {}
+            }
+            last = *byte;
         }
-        last = *byte;
+        Self { depth: deepest, has_floats }
     }
-    false
+
+    fn is_too_deep(&self) -> bool {
+        self.depth > MAX_JSON_DEPTH - AROUND
+    }
 }
 
 /// Writes the floats of canonical JSON as Python would print them: a node of the Python package checks a signature by
@@ -119,29 +140,10 @@ fn fits(json: Vec<u8>) -> Result<Bytes, PayloadError> {
     if json.len() > MAX_PAYLOAD {
         return Err(PayloadError::TooLarge { size: json.len() });
     }
-    if depth(&json) > MAX_JSON_DEPTH - AROUND {
+    if Shape::of(&json).is_too_deep() {
         return Err(PayloadError::TooDeep);
     }
     Ok(json.into())
-}
-
-/// How deep valid JSON is nested.
-fn depth(json: &[u8]) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
-    for byte in json {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
 }
 
 /// Cuts an error's text to what is sent.

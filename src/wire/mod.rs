@@ -30,7 +30,7 @@ pub use draft::{Draft, ResultDraft, TaskDraft};
 pub use fields::is_id;
 pub use json::{
     Builder, FieldError, JsonError, Object, SignatureError, Unsigned, canonicalize_json, canonicalize_value,
-    is_canonical, verify_object,
+    end_of_string, is_canonical, verify_object,
 };
 pub use keylife::{Revocation, Revoked, Rotation, is_chain, verify_chain};
 pub use message::{

@@ -41,8 +41,58 @@ async fn the_longest_message_passes() {
     assert_eq!(longest.raw().len(), crate::limits::MAX_MESSAGE);
     raw.send(&longest).await;
     raw.send(&beat(5)).await;
-    notes.wait(|n| (asks(n) == [5]).then_some(())).await;
-    assert!(matches!(&notes.notes.lock().unwrap().messages[0], Message::Task(_)));
+    // Which may be passed by what is short.
+    notes.wait(|n| (asks(n) == [5] && n.messages.len() == 2).then_some(())).await;
+    assert!(notes.notes.lock().unwrap().messages.iter().any(|message| matches!(message, Message::Task(_))));
+}
+
+/// While a long message is looked at, what comes behind it goes on; all that came is told of before the end.
+#[tokio::test]
+async fn long_messages_of_a_task_are_looked_at_apart_and_lost_by_no_end() {
+    for ends in 0..3 {
+        let (_connection, notes, mut raw) = connected(|_| {}).await;
+        let long = |id: &str| task(id, &identity(2), identity(1).id(), &"x".repeat(900_000));
+        let forged = long("forged").with_member("payload", b"\"y\"");
+        let (mut sent, mut event) = (
+            Vec::new(),
+            Draft::Event {
+                id: "e".into(),
+                event_type: "x".into(),
+                data: Bytes::from(format!("\"{}\"", "x".repeat(100_000))),
+                timestamp: NOW,
+                ttl: 1,
+            }
+            .sign(&identity(2)),
+        );
+        if ends == 1 {
+            // It seems to be a task, and isn't one.
+            event = event.with_member("typf", br#"{"type":"task"}"#);
+        }
+        for n in 0..5 {
+            let id = format!("long {n}");
+            raw.send(&long(&id)).await;
+            sent.push(id);
+        }
+        raw.send(&forged).await;
+        raw.send(&event).await;
+        raw.send(&long("last")).await;
+        sent.push("last".into());
+        match ends {
+            0 => drop(raw),
+            1 => raw.send(&crate::wire::draft::bye(CloseReason::Shutdown, "over")).await,
+            _ => raw.stream.write_all(b"{\n").await.unwrap(),
+        }
+        notes.closed().await;
+        let notes = notes.notes.lock().unwrap();
+        let tasks = notes.messages.iter().filter_map(|m| match m {
+            Message::Task(task) => Some(task.id.clone()),
+            _ => None,
+        });
+        assert_eq!(tasks.collect::<Vec<_>>(), sent, "in their order");
+        assert_eq!(notes.refused.len(), if ends == 1 { 2 } else { 1 }, "{:?}", notes.refused);
+        let events = notes.messages.iter().filter(|m| matches!(m, Message::Event(_))).count();
+        assert_eq!(events, usize::from(ends != 1));
+    }
 }
 
 #[tokio::test]
@@ -98,7 +148,10 @@ async fn wrong_signatures_and_unknown_types() {
 async fn a_panic_in_the_node_ends_the_connection() {
     struct Fragile(Arc<Notes>);
     impl Hooks for Fragile {
-        fn heard(&self, _: ConnId, _: Vec<Heard>, _: &mut Roots) {
+        fn opened(&self, message: Checked, _: &mut Roots) -> Checked {
+            message
+        }
+        fn heard(&self, _: ConnId, _: Vec<Heard>) {
             panic!("on purpose");
         }
         fn closed(&self, conn: ConnId, reason: Option<CloseReason>, message: String) {

@@ -30,7 +30,7 @@ use crate::error::CloseReason;
 use crate::identity::NodeId;
 use crate::mesh::ConnId;
 use crate::mesh::handshake::welcome;
-use crate::wire::{Builder, Draft, Message, Object, Roots, TaskDraft, TrackerRole};
+use crate::wire::{Builder, Checked, Draft, Message, Object, Roots, TaskDraft, TrackerRole};
 
 /// The time all clocks show.
 const NOW: i64 = 1_800_000_000;
@@ -114,7 +114,11 @@ impl Notes {
 }
 
 impl Hooks for Notes {
-    fn heard(&self, _: ConnId, news: Vec<Heard>, _: &mut Roots) {
+    fn opened(&self, message: Checked, _: &mut Roots) -> Checked {
+        message
+    }
+
+    fn heard(&self, _: ConnId, news: Vec<Heard>) {
         self.note(|n| {
             assert!(n.closed.is_empty(), "a message after the end");
             for heard in news {

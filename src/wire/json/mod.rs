@@ -28,3 +28,4 @@ pub use object::Object;
 pub(in crate::wire) use signature::plain_signature;
 pub use signature::{SignatureError, verify_object};
 pub use unsigned::Unsigned;
+pub use walk::end_of_string;

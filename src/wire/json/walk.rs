@@ -31,6 +31,11 @@ pub(super) fn string(text: &[u8], at: usize) -> (Key, usize) {
     (Key { span, escaped }, at + 1)
 }
 
+/// The place after the string whose opening quote is at `at`, in text that was checked.
+pub fn end_of_string(text: &[u8], at: usize) -> usize {
+    string(text, at).1
+}
+
 /// The place after the value that starts at `at`.
 pub(super) fn value_end(text: &[u8], mut at: usize) -> usize {
     let mut depth = 0usize;
