@@ -4,7 +4,7 @@ pub use crate::info::Source;
 pub use crate::mesh::handshake;
 pub use crate::mesh::{
     Action, Arrival, CallEvent, CallSpec, ChunkRefused, Config, ConnId, How, LookupId, Now, OnFull, Purpose, Scope,
-    State, TaskKey, Wanted, What,
+    State, TaskId, TaskKey, Wanted, What,
 };
 pub use crate::wire::TrackerRole;
 pub use crate::wire::dialback::{ProbeNonce, dial_back, dial_back_result};

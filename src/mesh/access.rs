@@ -84,6 +84,11 @@ impl Access {
         self.private
     }
 
+    /// Whether everybody is let in, and nobody listed.
+    fn is_open(&self) -> bool {
+        !self.private && self.allowed.is_empty() && self.denied.is_empty()
+    }
+
     /// Those allowed, by their ids.
     pub fn allowed(&self) -> impl ExactSizeIterator<Item = &NodeId> {
         self.allowed.iter()
@@ -199,7 +204,7 @@ impl State {
     /// What the lists say of a node, by whichever id it is listed: that of an earlier key of its, too.
     fn decides(&self, node: &NodeId) -> Decision {
         // The usual case, and asked with each message: nobody is listed.
-        if self.config.access == Access::default() {
+        if self.config.access.is_open() {
             return Decision::Admitted;
         }
         self.config.access.decides_of(&self.ids_of(node))

@@ -1,5 +1,6 @@
 //! What the state wants done: the driver carries it out, outside the lock.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,15 +11,16 @@ use super::conn_id::ConnId;
 use super::keylife::KeyNews;
 use super::lookups::{LookupId, Wanted};
 use super::peers::How;
-use crate::error::{CallError, CloseReason};
+use super::task_id::TaskId;
+use crate::error::{Attempt, CallError, CloseReason};
 use crate::identity::NodeId;
 use crate::info::{Activity, Event, Route};
 use crate::wire::{Draft, Object, ProbeNonce, Record, RecordDraft, SealKey, Task};
 
 /// A task, anywhere in the mesh: who asks, and the id it chose.
-pub type TaskKey = (NodeId, String);
+pub type TaskKey = (NodeId, TaskId);
 
-/// Something to be done.
+/// Something to be done. What is large and seldom is in boxes: four of these fit what allocators have at hand.
 #[derive(Debug)]
 pub enum Action {
     /// Put a message into a connection's outbox.
@@ -139,7 +141,7 @@ pub enum Action {
     /// News of a call.
     Call {
         /// The call's id.
-        id: String,
+        id: TaskId,
         /// The news.
         event: CallEvent,
     },
@@ -180,7 +182,7 @@ pub enum What {
     /// To be signed first.
     Sign(Draft),
     /// To be signed first, sealed to the target's key if there is one, and wrapped for a tracker to pass on to the target.
-    SignRelay(Draft, NodeId, Option<SealKey>),
+    SignRelay(Draft, Box<(NodeId, Option<SealKey>)>),
     /// To be wrapped for its target once more: a tracker passes it on. It may be as large as a message gets, so nobody
     /// waits for the copy.
     Relay {
@@ -203,16 +205,20 @@ pub enum OnFull {
     /// The peer is closed as too slow: it would wait for this in vain.
     Close,
     /// The call with this id fails with `OVERLOADED`.
-    FailCall(String),
+    FailCall(TaskId),
     /// The frame's source is told that the tracker could not pass it on.
-    Relay {
-        /// Whose frame.
-        source: NodeId,
-        /// Whom it was for.
-        target: NodeId,
-        /// The task's id.
-        id: String,
-    },
+    Relay(Box<Relayed>),
+}
+
+/// A frame that a tracker passes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relayed {
+    /// Whose frame.
+    pub source: NodeId,
+    /// Whom it is for.
+    pub target: NodeId,
+    /// The task's id.
+    pub id: String,
 }
 
 /// A task for a handler.
@@ -242,6 +248,8 @@ pub struct TaskToRun {
     pub proven: bool,
     /// To be passed on into the mesh in this node's name: a Python node asked for what we don't provide ourselves.
     pub gateway: bool,
+    /// The message, if it was one. Nobody reads it any more; it is freed by whoever runs the task, outside the lock.
+    pub message: Option<Object>,
 }
 
 impl TaskToRun {
@@ -260,6 +268,7 @@ impl TaskToRun {
             conn: Some(conn),
             proven: true,
             gateway: false,
+            message: Some(task.object),
         }
     }
 }
@@ -297,5 +306,27 @@ pub struct CallDone {
     /// When the task was sent, when the first sign came, when the result was here: since the call's start.
     pub timings: [Duration; 3],
     /// What was tried.
-    pub tried: Vec<crate::error::Attempt>,
+    pub tried: Vec<Tried>,
+    /// The message, if it was one. Nobody reads it any more; it is freed by who made the call, outside the lock.
+    pub message: Option<Object>,
+}
+
+/// An [`Attempt`], as it is kept while the call is under way: what all calls say alike is not written down for each.
+#[derive(Clone, Debug)]
+pub struct Tried {
+    /// See [`Attempt`].
+    pub step: &'static str,
+    /// The node it concerned.
+    pub node: Option<NodeId>,
+    /// What came of it.
+    pub result: Cow<'static, str>,
+    /// When it ended, counted from the start of the call.
+    pub at: Duration,
+}
+
+impl From<Tried> for Attempt {
+    fn from(tried: Tried) -> Self {
+        let Tried { step, node, result, at } = tried;
+        Self { step, node, result: result.into_owned(), at }
+    }
 }

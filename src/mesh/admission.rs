@@ -63,6 +63,9 @@ impl State {
                 if !keeps_new(&self.me, &peer.arrival, &arrival) {
                     self.ask(old, now, out);
                     self.timers.set_once(Timer::Probe(old), now.mono + PROBE);
+                    if let Some(peer) = self.peers.get_mut(old) {
+                        peer.probed = true;
+                    }
                     return Err((CloseReason::Duplicate, "another connection between us is kept".into()));
                 }
                 // Who replaces a connection that was to stay stays as well.
@@ -89,6 +92,7 @@ impl State {
             used: now.mono,
             heard: now.mono,
             silent: false,
+            probed: false,
             rtt: None,
             asked: None,
             legacy: is_legacy.then(|| self.legacy_arrived(&arrival, now)),

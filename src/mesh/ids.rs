@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use rand::Rng;
 
+use super::task_id::TaskId;
+
 /// How many ids share what is random in them: as many as a word has bits.
 pub const BLOCK: u32 = 64;
 
@@ -33,7 +35,7 @@ pub struct TaskIds {
 
 impl TaskIds {
     /// The next id.
-    pub fn next(&mut self, rng: &mut impl Rng, now: Duration) -> String {
+    pub fn next(&mut self, rng: &mut impl Rng, now: Duration) -> TaskId {
         if self.left == 0 || now >= self.until {
             self.block = random_bits(rng) & !MARKS & !u128::from(BLOCK - 1) | VERSION_8;
             self.left = BLOCK;
@@ -41,13 +43,13 @@ impl TaskIds {
         }
         let id = self.block | u128::from(BLOCK - self.left);
         self.left -= 1;
-        to_text(id)
+        TaskId::from_bits(id)
     }
 }
 
 /// 122 random bits as a UUID of version 4.
 pub fn random(rng: &mut impl Rng) -> String {
-    to_text(random_bits(rng) & !MARKS | VERSION_4)
+    TaskId::from_bits(random_bits(rng) & !MARKS | VERSION_4).to_text()
 }
 
 /// What the ids of one block have in common: 16 bytes, of no alignment that would make a table of them larger.
@@ -55,22 +57,8 @@ pub fn random(rng: &mut impl Rng) -> String {
 pub struct Block([u32; 4]);
 
 /// The block of an id, and its place in it, if it is a UUID of version 8 in the one spelling that has no other.
-pub fn place(id: &str) -> Option<(Block, u32)> {
-    let text: &[u8; 36] = id.as_bytes().try_into().ok()?;
-    let mut bits = 0u128;
-    for (index, byte) in text.iter().enumerate() {
-        let digit = match (index, byte) {
-            (8 | 13 | 18 | 23, b'-') => continue,
-            (8 | 13 | 18 | 23, _) => return None,
-            (_, b'0'..=b'9') => byte - b'0',
-            (_, b'a'..=b'f') => byte - b'a' + 10,
-            _ => return None,
-        };
-        bits = bits << 4 | u128::from(digit);
-    }
-    if bits & MARKS != VERSION_8 {
-        return None;
-    }
+pub fn place(id: &TaskId) -> Option<(Block, u32)> {
+    let bits = id.bits().filter(|bits| bits & MARKS == VERSION_8)?;
     let block = bits / u128::from(BLOCK);
     let part = |n: u32| (block >> (32 * n)) as u32;
     Some((Block([part(0), part(1), part(2), part(3)]), (bits % u128::from(BLOCK)) as u32))
@@ -80,18 +68,6 @@ fn random_bits(rng: &mut impl Rng) -> u128 {
     let mut bytes = [0; 16];
     rng.fill_bytes(&mut bytes);
     u128::from_be_bytes(bytes)
-}
-
-fn to_text(id: u128) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(36);
-    for n in 0..32 {
-        if matches!(n, 8 | 12 | 16 | 20) {
-            text.push('-');
-        }
-        text.push(char::from(DIGITS[(id >> (124 - 4 * n)) as usize % 16]));
-    }
-    text
 }
 
 #[cfg(test)]
@@ -108,7 +84,7 @@ mod tests {
     fn ids_are_uuids_and_no_two_are_alike() {
         let mut rng = StdRng::from_seed([3; 32]);
         let mut ids = TaskIds::default();
-        let tasks: Vec<String> = (0..200).map(|_| ids.next(&mut rng, Duration::ZERO)).collect();
+        let tasks: Vec<String> = (0..200).map(|_| ids.next(&mut rng, Duration::ZERO).to_text()).collect();
         let others: Vec<String> = (0..200).map(|_| random(&mut rng)).collect();
         for (id, version) in tasks.iter().map(|id| (id, '8')).chain(others.iter().map(|id| (id, '4'))) {
             assert!(is_id(id) && id.len() == 36, "{id}");
@@ -118,7 +94,7 @@ mod tests {
             assert!(id.chars().nth(19).is_some_and(|c| "89ab".contains(c)), "{id}");
         }
         assert_eq!(tasks.iter().chain(&others).collect::<HashSet<_>>().len(), 400);
-        assert!(others.iter().all(|id| place(id).is_none()));
+        assert!(others.iter().all(|id| place(&id.into()).is_none()));
     }
 
     #[test]
@@ -141,12 +117,12 @@ mod tests {
 
     #[test]
     fn the_place_of_an_id_is_that_of_no_other() {
-        let (block, bit) = place("01234567-89ab-8def-8123-456789abcdef").unwrap();
+        let (block, bit) = place(&"01234567-89ab-8def-8123-456789abcdef".into()).unwrap();
         assert_eq!(bit, 0x2f);
-        assert_eq!(place("01234567-89ab-8def-8123-456789abcdc0"), Some((block, 0)));
-        assert_ne!(place("01234567-89ab-8def-8123-456789abcdbf").unwrap().0, block);
-        assert_ne!(place("11234567-89ab-8def-8123-456789abcdef").unwrap().0, block);
-        assert_ne!(place("01234567-89ab-8def-9123-456789abcdef").unwrap().0, block);
+        assert_eq!(place(&"01234567-89ab-8def-8123-456789abcdc0".into()), Some((block, 0)));
+        assert_ne!(place(&"01234567-89ab-8def-8123-456789abcdbf".into()).unwrap().0, block);
+        assert_ne!(place(&"11234567-89ab-8def-8123-456789abcdef".into()).unwrap().0, block);
+        assert_ne!(place(&"01234567-89ab-8def-9123-456789abcdef".into()).unwrap().0, block);
         for other in [
             "01234567-89ab-4def-8123-456789abcdef",
             "01234567-89ab-8def-c123-456789abcdef",
@@ -162,7 +138,7 @@ mod tests {
             "1",
             "",
         ] {
-            assert_eq!(place(other), None, "{other}");
+            assert_eq!(place(&other.into()), None, "{other}");
         }
     }
 }

@@ -252,9 +252,9 @@ impl State {
     }
 
     /// The Python nodes that provide a capability.
-    pub(super) fn legacy_providers(&self, capability: &str) -> Vec<NodeId> {
-        let provides = |p: &super::peers::Peer| p.legacy.as_ref().is_some_and(|l| l.caps.contains(capability));
-        self.peers.legacy().filter(|(_, p)| provides(p)).map(|(_, p)| p.arrival.node).collect()
+    pub(super) fn legacy_providers(&self, capability: &str) -> impl Iterator<Item = NodeId> {
+        let provides = move |p: &super::peers::Peer| p.legacy.as_ref().is_some_and(|l| l.caps.contains(capability));
+        self.peers.legacy().filter(move |(_, p)| provides(p)).map(|(_, p)| p.arrival.node)
     }
 }
 

@@ -21,6 +21,7 @@ pub mod handshake;
 mod ids;
 #[cfg(any(test, fuzzing))]
 mod invariants;
+mod keyed;
 mod keylife;
 mod legacy;
 #[cfg_attr(not(feature = "dht"), allow(dead_code, reason = "nobody answers its questions"))]
@@ -45,6 +46,7 @@ mod seen;
 mod sim;
 mod state;
 mod table;
+mod task_id;
 mod tasks;
 pub mod throttle;
 mod trackers;
@@ -68,4 +70,5 @@ pub use publish::Publication;
 pub use punch::FEATURE as PUNCH;
 pub use queries::Purpose;
 pub use state::{Config, State};
+pub use task_id::TaskId;
 pub use tasks::ChunkRefused;

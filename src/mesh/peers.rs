@@ -8,6 +8,7 @@ use super::action::{Action, OnFull, What};
 use super::budget::Budget;
 use super::clock::Now;
 use super::conn_id::ConnId;
+use super::keyed::Keyed;
 use super::state::State;
 use crate::error::CloseReason;
 use crate::identity::NodeId;
@@ -87,6 +88,8 @@ pub struct Peer {
     pub heard: Duration,
     /// Whether it said nothing where something was to be expected: other ways are tried before it.
     pub silent: bool,
+    /// Whether it is closed if it says nothing for a while: another connection was offered.
+    pub probed: bool,
     /// The last round-trip time.
     pub rtt: Option<Duration>,
     /// The heartbeat that waits for its answer.
@@ -116,7 +119,7 @@ pub struct Legacy {
 #[derive(Debug, Default)]
 pub struct Peers {
     by_conn: BTreeMap<ConnId, Peer>,
-    by_node: HashMap<NodeId, ConnId>,
+    by_node: HashMap<NodeId, ConnId, Keyed>,
     /// The Python nodes, by the ids they claim.
     legacy: BTreeMap<NodeId, ConnId>,
     /// The trackers among the proven ones.
@@ -254,6 +257,15 @@ impl State {
         {
             peer.rtt = Some(now.mono.saturating_sub(at));
             peer.asked = None;
+        }
+    }
+
+    /// Something about a task came over a connection.
+    pub(super) fn used_over(&mut self, conn: ConnId, node: &NodeId, now: Now) {
+        match self.peers.get_mut(conn) {
+            Some(peer) => peer.used = now.mono,
+            // It was replaced meanwhile.
+            None => self.used(node, now),
         }
     }
 

@@ -215,6 +215,11 @@ impl Policies {
         self.rules.iter().enumerate().find(|(_, rule)| matches_pattern(&rule.capability, capability))
     }
 
+    /// Whether everybody may ask for everything: there are no rules.
+    pub(super) fn is_open(&self) -> bool {
+        self.serve_only.is_none() && self.rules.is_empty()
+    }
+
     /// The nodes that the rules name.
     pub(super) fn named(&self) -> impl Iterator<Item = NodeId> {
         let rules = self.rules.iter().flat_map(|rule| rule.allow.iter().flatten().chain(&rule.deny));

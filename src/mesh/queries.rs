@@ -11,6 +11,7 @@ use super::lookups::LookupId;
 use super::seen::Seen;
 use super::state::{State, Timer};
 use super::table::{Learned, names};
+use super::task_id::TaskId;
 use crate::identity::NodeId;
 use crate::limits::{FLOOD_TTL, Limits, MAX_RECORD_BYTES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE};
 use crate::wire::{Draft, Object, Query, QueryResp, Record, draft};
@@ -27,7 +28,7 @@ pub enum Purpose {
     /// Somebody wants to see who there is.
     Find,
     /// A call looks for somebody.
-    Call(String),
+    Call(TaskId),
     /// A tracker that the DHT named for a lookup is asked whom it was named for.
     Lookup(LookupId),
     /// A Python node asked us; its connection and its query's id.

@@ -9,7 +9,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::action::{Action, OnFull, What};
+use super::action::{Action, OnFull, Relayed, What};
 use super::clock::Now;
 use super::conn_id::ConnId;
 use super::origin::Origin;
@@ -17,6 +17,7 @@ use super::relay_rate::RelayRate;
 use super::sealing::Seal;
 use super::seen::Seen;
 use super::state::State;
+use super::task_id::TaskId;
 use super::trail::Trail;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
@@ -155,7 +156,7 @@ impl State {
                 return self.on_unopened(sealed, why, from, out);
             }
             if let Message::Result(answer) = &*relay.frame {
-                self.call_relayed_over(&answer.id, relay.source, relay.hops);
+                self.call_relayed_over(&TaskId::from(&answer.id), relay.source, relay.hops);
             }
             if let Message::Task(_) = &*relay.frame {
                 self.note_contact(relay.source, from, now);
@@ -217,7 +218,7 @@ impl State {
         self.counters.relayed += 1;
         let what =
             What::Relay { target: relay.target, source: relay.source, hops: relay.hops + 1, frame: relay.frame_object };
-        let on_full = OnFull::Relay { source: relay.source, target: relay.target, id };
+        let on_full = OnFull::Relay(Box::new(Relayed { source: relay.source, target: relay.target, id }));
         out.push(Action::Send { to, what, on_full });
     }
 
@@ -379,10 +380,10 @@ impl State {
                 }
             }
             _ if ErrorCode::from_wire(&error.error.code) == Some(ErrorCode::RateLimited)
-                && !self.is_calling(&error.id) =>
+                && !self.is_calling(&TaskId::from(&error.id)) =>
             {
                 let wait = error.error.retry_after().unwrap_or_default();
-                self.answer_later((error.target, error.id), from, wait, now);
+                self.answer_later((error.target, TaskId::from(&error.id)), from, wait, now);
             }
             _ => self.call_relay_failed(&error, from, now, out),
         }

@@ -7,6 +7,7 @@ use super::action::{Action, OnFull, What};
 use super::clock::Now;
 use super::conn_id::ConnId;
 use super::state::{State, Timer};
+use super::task_id::TaskId;
 use super::trail::Trail;
 use crate::error::ErrorCode;
 use crate::identity::NodeId;
@@ -97,7 +98,7 @@ impl State {
             error.seal = self.seal_key.map(Box::new);
         }
         // An earlier copy may have been opened.
-        if !self.tasks.is_known(&(sealed.source, sealed.id.clone())) {
+        if !self.tasks.is_known(&(sealed.source, TaskId::from(&sealed.id))) {
             error = error.not_run();
         }
         self.answer_unheld(sealed.id, Err(error), sealed.source, Trail::open(from), None, out);
@@ -141,7 +142,7 @@ impl State {
         let named = record.trackers.iter().find_map(|t| self.peers.conn_of(t));
         let to = named.or_else(|| self.peers.trackers().map(|(conn, _)| conn).next());
         let to = to.ok_or("it is not connected, and no tracker is")?;
-        out.push(Action::Send { to, what: What::SignRelay(draft.clone(), *node, Some(key)), on_full });
+        out.push(Action::Send { to, what: What::SignRelay(draft.clone(), Box::new((*node, Some(key)))), on_full });
         Ok(())
     }
 }

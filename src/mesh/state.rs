@@ -18,6 +18,7 @@ use super::dialback::DialBacks;
 use super::federation::Shares;
 use super::forward::Forwards;
 use super::ids::{self, TaskIds};
+use super::keyed::Keyed;
 use super::keylife::KeyLife;
 use super::lookups::{LookupId, Lookups};
 use super::own_record::Drafts;
@@ -30,6 +31,7 @@ use super::reachability::Reach;
 use super::relay::Relays;
 use super::seen::Seen;
 use super::table::Table;
+use super::task_id::TaskId;
 use super::tasks::Tasks;
 use super::trackers::Trackers;
 use super::trail::Trail;
@@ -76,7 +78,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Timer {
     /// A call: its deadline, or its next step.
-    Call(String),
+    Call(TaskId),
     /// A running task: it has run for 100 ms, and its caller is told that it was accepted; or its deadline.
     Task(TaskKey),
     /// What a tracker did not relay of an answer may be sent again.
@@ -86,7 +88,7 @@ pub enum Timer {
     /// A query of ours has waited long enough.
     Query(String),
     /// The flood of a call has had its time alone: the DHT is asked as well.
-    Dht(String),
+    Dht(TaskId),
     /// A lookup of the DHT has waited long enough.
     Lookup(LookupId),
     /// A connection that had to give a sign of life.
@@ -150,7 +152,7 @@ pub struct State {
     pub(super) shares: Shares,
     pub(super) keys: KeyLife,
     pub(super) seen_events: Seen<(NodeId, String), ()>,
-    pub(super) in_flight: HashMap<NodeId, usize>,
+    pub(super) in_flight: HashMap<NodeId, usize, Keyed>,
     /// Who is being dialled for calls, and when the news of it is no longer waited for.
     pub(super) dialing: BTreeMap<NodeId, Duration>,
     pub(super) timers: Timers<Timer>,
@@ -159,6 +161,8 @@ pub struct State {
     pub(super) task_ids: TaskIds,
     pub(super) asks: u64,
     pub(super) draining: bool,
+    /// Whether somebody hears of tasks.
+    pub(super) watched: bool,
     pub(super) counters: Counters,
 }
 
@@ -221,7 +225,7 @@ impl State {
             shares: Shares::default(),
             keys: KeyLife::default(),
             seen_events: Seen::new(limits.max_seen, seen_for),
-            in_flight: HashMap::new(),
+            in_flight: HashMap::default(),
             dialing: BTreeMap::new(),
             timers: Timers::default(),
             held: Held::new(limits.memory_budget),
@@ -229,6 +233,7 @@ impl State {
             task_ids: TaskIds::default(),
             asks: 0,
             draining: false,
+            watched: false,
             counters: Counters::default(),
             config,
         };
@@ -244,18 +249,24 @@ impl State {
 
     /// A message came, and its signatures were checked.
     pub fn handle(&mut self, conn: ConnId, checked: Checked, now: Now, out: &mut Vec<Action>) {
-        if self.peers.get(conn).is_none() && self.peers.proven_on(conn).is_none() {
-            return;
-        }
-        self.timers.cancel(&Timer::Probe(conn));
-        if let Some(peer) = self.peers.get_mut(conn) {
-            (peer.heard, peer.silent) = (now.mono, false);
-        }
+        let node = match self.peers.get_mut(conn) {
+            Some(peer) => {
+                (peer.heard, peer.silent) = (now.mono, false);
+                if std::mem::take(&mut peer.probed) {
+                    self.timers.cancel(&Timer::Probe(conn));
+                }
+                peer.legacy.is_none().then_some(peer.arrival.node)
+            }
+            None => match self.peers.proven_on(conn) {
+                Some(node) => Some(node),
+                None => return,
+            },
+        };
         if checked.forged_records() > 0 {
             self.refuse_n("forged_record", checked.forged_records() as u64);
         }
         let signed = checked.is_signed();
-        let Some(node) = self.peers.proven_on(conn) else {
+        let Some(node) = node else {
             return self.handle_legacy(conn, checked.into_message(), signed, now, out);
         };
         let message = checked.into_message();
@@ -287,7 +298,7 @@ impl State {
             Message::InterestUpdate(_) => self.refuse("legacy_message"),
             Message::Unknown(_) => self.refuse("unknown_type"),
             message => {
-                self.used(&node, now);
+                self.used_over(conn, &node, now);
                 self.on_signed(message, node, Trail::DIRECT, conn, now, out);
             }
         }
@@ -308,11 +319,15 @@ impl State {
         }
         match message {
             Message::Task(task) => self.on_task(task, signer, trail, conn, now, out),
-            Message::Cancel(cancel) if cancel.caller == signer => self.on_cancel(&(signer, cancel.id), now, out),
-            Message::ChunkAck(ack) if ack.caller == signer => {
-                self.on_chunk_ack(&(signer, ack.id), ack.next, out);
+            Message::Cancel(cancel) if cancel.caller == signer => {
+                self.on_cancel(&(signer, TaskId::from(&cancel.id)), now, out);
             }
-            Message::Accepted(m) if m.responder == signer => self.on_accepted(&m.id, signer, trail, now, out),
+            Message::ChunkAck(ack) if ack.caller == signer => {
+                self.on_chunk_ack(&(signer, TaskId::from(&ack.id)), ack.next, out);
+            }
+            Message::Accepted(m) if m.responder == signer => {
+                self.on_accepted(&TaskId::from(&m.id), signer, trail, now, out);
+            }
             Message::Chunk(m) if m.responder == signer => self.on_chunk(m, signer, trail, now, out),
             Message::Result(m) if m.responder == Some(signer) => self.on_result(m, signer, trail, now, out),
             Message::Event(m) if m.origin == Some(signer) => self.on_sealed_event(m, conn, now, out),
@@ -422,7 +437,7 @@ impl State {
         let what = match is_relay {
             false => What::Sign(draft),
             true => match self.seal_for(node, way.seal) {
-                Ok(key) => What::SignRelay(draft, *node, key),
+                Ok(key) => What::SignRelay(draft, Box::new((*node, key))),
                 Err(_) => return false,
             },
         };
@@ -436,8 +451,13 @@ impl State {
     }
 
     /// A fresh id for a task of this node.
-    pub fn new_task_id(&mut self, now: Now) -> String {
+    pub fn new_task_id(&mut self, now: Now) -> TaskId {
         self.task_ids.next(&mut self.rng, now.mono)
+    }
+
+    /// Whether anybody hears what becomes of tasks; while nobody does, no [`Action::Activity`] tells of them.
+    pub fn watch(&mut self, watched: bool) {
+        self.watched = watched;
     }
 
     /// No new tasks and calls from now on.

@@ -183,8 +183,13 @@ impl Table {
 
     /// Who provides a capability.
     pub fn providers(&self, capability: &str) -> impl Iterator<Item = &Arc<Record>> {
+        self.provider_ids(capability).filter_map(|n| self.get(n))
+    }
+
+    /// Their ids.
+    pub fn provider_ids(&self, capability: &str) -> impl Iterator<Item = &NodeId> {
         let named = self.by_cap.range((capability.to_owned(), FIRST)..);
-        named.take_while(move |(name, _)| name == capability).filter_map(|(_, n)| self.get(n))
+        named.take_while(move |(name, _)| name == capability).map(|(_, n)| n)
     }
 
     /// Who provides what one of these patterns covers, `not` left out: some of them, if there are many.

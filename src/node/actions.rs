@@ -13,7 +13,7 @@ use super::threads::Work;
 use crate::error::CloseReason;
 use crate::info::Activity;
 use crate::limits::LONG_MESSAGE;
-use crate::mesh::{Action, CallEvent, ConnId, Now, OnFull, State, What};
+use crate::mesh::{Action, CallEvent, ConnId, Now, OnFull, State, TaskId, What};
 use crate::net::{Connection, Late, Outgoing, Punch, SendError};
 use crate::wire::{Draft, draft};
 
@@ -161,7 +161,7 @@ impl Shared {
             What::Relay { target, source, hops, frame } => {
                 Outgoing::Passable(draft::relay(&target, &source, hops, &frame))
             }
-            What::SignRelay(draft, target, key) => match self.to_relay(draft, target, key, &connection) {
+            What::SignRelay(draft, to) => match self.to_relay(draft, to.0, to.1, &connection) {
                 Some(message) => message,
                 None => return self.not_sealed(on_full),
             },
@@ -208,7 +208,7 @@ impl Shared {
                 Vec::new()
             }
             OnFull::FailCall(id) => self.decide(|s, now, out| s.call_send_failed(&id, now, out)),
-            OnFull::Relay { source, target, id } => self.decide(|s, _, out| s.relay_full(&source, &target, &id, out)),
+            OnFull::Relay(frame) => self.decide(|s, _, out| s.relay_full(&frame.source, &frame.target, &frame.id, out)),
         }
     }
 
@@ -246,7 +246,7 @@ impl Shared {
 
 /// `false`: the caller's channel is full. It holds a window and what surrounds it, so the responder overran that, and
 /// the call can't go on.
-fn tell_caller(calls: &mut HashMap<String, Teller>, id: &str, event: CallEvent, woken: &mut Woken) -> bool {
+fn tell_caller(calls: &mut HashMap<TaskId, Teller>, id: &TaskId, event: CallEvent, woken: &mut Woken) -> bool {
     if matches!(event, CallEvent::Done(_)) {
         if let Some(teller) = calls.remove(id) {
             woken.0.extend(teller.end(event));

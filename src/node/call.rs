@@ -19,7 +19,7 @@ use crate::identity::NodeId;
 use crate::info::{Route, millis};
 use crate::limits::MAX_TTL_S;
 use crate::mesh::calls::WINDOW;
-use crate::mesh::{CallDone, CallEvent, CallSpec};
+use crate::mesh::{CallDone, CallEvent, CallSpec, TaskId};
 use crate::wire::is_name;
 
 /// How long a call took, from its start.
@@ -236,6 +236,7 @@ impl Shared {
         });
         Ok(CallHandle {
             shared: Arc::clone(self),
+            text: id.to_text(),
             id,
             events,
             early: VecDeque::new(),
@@ -254,7 +255,9 @@ pub(super) const CHANNEL: usize = WINDOW as usize + 8;
 #[must_use = "dropping a call cancels it"]
 pub struct CallHandle {
     shared: Arc<Shared>,
-    id: String,
+    id: TaskId,
+    /// The same, as its owner reads it.
+    text: String,
     events: Hearer,
     /// Chunks that came while something else was waited for.
     early: VecDeque<Bytes>,
@@ -267,7 +270,7 @@ pub struct CallHandle {
 impl CallHandle {
     /// The task's id.
     pub fn id(&self) -> &str {
-        &self.id
+        &self.text
     }
 
     /// The next chunk, in order; `None` when there will be no more. The responder waits when the caller doesn't take
@@ -340,7 +343,7 @@ impl CallHandle {
     pub async fn outcome(mut self) -> Result<Outcome, CallError> {
         loop {
             if let Some(done) = self.done.take() {
-                return done.map(|d| outcome_of(std::mem::take(&mut self.id), d));
+                return done.map(|d| outcome_of(std::mem::take(&mut self.text), d));
             }
             let waiting = self.early.len() as u64;
             if waiting > 0 {
@@ -370,7 +373,7 @@ fn outcome_of(id: String, done: CallDone) -> Outcome {
             first_sign_ms: millis(done.timings[1]),
             total_ms: millis(done.timings[2]),
         },
-        tried: done.tried,
+        tried: done.tried.into_iter().map(Into::into).collect(),
     }
 }
 

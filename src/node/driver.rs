@@ -30,7 +30,7 @@ use super::task::BoxHandler;
 use crate::identity::{Identity, NodeId};
 use crate::info::{Activity, PortMapping};
 use crate::memory::Memory;
-use crate::mesh::{Action, ConnId, Now, State, TaskKey};
+use crate::mesh::{Action, ConnId, Now, State, TaskId, TaskKey};
 use crate::net::{self, Connection, NetConfig, Places};
 use crate::seal::Sealer;
 
@@ -99,7 +99,7 @@ pub(crate) struct Shared {
     pub(crate) conns: Mutex<HashMap<ConnId, Link>>,
     next_conn: AtomicU64,
     pub(crate) handlers: RwLock<Handlers>,
-    pub(crate) calls: Mutex<HashMap<String, Teller>>,
+    pub(crate) calls: Mutex<HashMap<TaskId, Teller>>,
     pub(crate) finds: Mutex<HashMap<String, mpsc::Sender<SearchNews>>>,
     pub(crate) tasks: Mutex<HashMap<TaskKey, RunningTask>>,
     /// Rings when there is a first task that runs.
@@ -359,7 +359,11 @@ impl Shared {
 
     /// Tells the owner, if anybody listens.
     pub(crate) fn tell(&self, activity: Activity) {
-        let _ = self.activity.send(activity);
+        let of_task = matches!(activity, Activity::TaskReceived { .. } | Activity::TaskFinished { .. });
+        if self.activity.send(activity).is_err() && of_task {
+            // Looked at under the lock: who begins to listen says so there, having begun.
+            lock(&self.state).watch(self.activity.receiver_count() > 0);
+        }
     }
 
     pub(crate) fn connection(&self, conn: ConnId) -> Option<Arc<Connection>> {

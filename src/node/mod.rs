@@ -291,7 +291,9 @@ impl Node {
     /// What happens to the node, as it happens.
     pub fn activity(&self) -> ActivityStream {
         let shared = &self.inner.shared;
-        ActivityStream { receiver: shared.activity.subscribe(), stopped: shared.stopped.clone() }
+        let receiver = shared.activity.subscribe();
+        shared.with(|state, _, _| state.watch(true));
+        ActivityStream { receiver, stopped: shared.stopped.clone() }
     }
 
     /// The peers connected now.

@@ -216,7 +216,7 @@ impl Over {
 impl Drop for Over {
     fn drop(&mut self) {
         let body = self.body.take().unwrap_or_else(|| Err(stopped()));
-        let key = std::mem::replace(&mut self.key, (self.shared.me, String::new()));
+        let key = self.key.clone();
         self.shared.task_over(key, body);
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use elo::fuzzing::{Action, CallEvent, ConnId, OnFull, TaskKey, What, relay};
+use elo::fuzzing::{Action, CallEvent, ConnId, OnFull, TaskId, TaskKey, What, relay};
 use elo::limits::{MAX_ADDRS, MAX_LOOKUP_DIALS, MAX_LOOKUPS, MAX_MESSAGE, MAX_PUNCH_CANDIDATES, MAX_PUNCHING};
 use elo::wire::{Draft, Message, Object, Roots, Speaker, check};
 
@@ -74,7 +74,7 @@ impl World {
                 self.decide(|s, _, out| s.record_signed(record, out));
             }
             Action::RunTask { key, task } => {
-                assert_eq!((&key.0, &key.1), (&task.caller, &task.id));
+                assert_eq!((&key.0, &key.1), (&task.caller, &TaskId::from(&task.id)));
                 assert!(
                     task.deadline >= self.now.mono && task.deadline <= self.now.mono + Duration::from_secs(task.ttl_s)
                 );
@@ -113,7 +113,7 @@ impl World {
         self.jobs.insert(key, Job { local, chunks: 0, stopped: false });
     }
 
-    fn call_news(&mut self, id: &str, event: CallEvent) {
+    fn call_news(&mut self, id: &TaskId, event: CallEvent) {
         let call = self.calls.get_mut(id).expect("news of a call that nobody made");
         assert!(!call.done, "{id} ended before: {event:?}");
         match event {
@@ -144,15 +144,15 @@ impl World {
                 OnFull::Drop => self.decide(|s, _, _| s.refuse("outbox_full")),
                 OnFull::Close => self.disconnect(to, Some(elo::CloseReason::TooSlow)),
                 OnFull::FailCall(id) => self.decide(|s, now, out| s.call_send_failed(&id, now, out)),
-                OnFull::Relay { source, target, id } => {
-                    self.decide(|s, _, out| s.relay_full(&source, &target, &id, out));
+                OnFull::Relay(frame) => {
+                    self.decide(|s, _, out| s.relay_full(&frame.source, &frame.target, &frame.id, out));
                 }
             };
         }
         let object = match what {
             What::Ready(object) => object,
             What::Sign(draft) => self.signed(&draft),
-            What::SignRelay(draft, target, _) => relay(&target, &id(ME), 0, &self.signed(&draft)),
+            What::SignRelay(draft, to) => relay(&to.0, &id(ME), 0, &self.signed(&draft)),
             What::Relay { target, source, hops, frame } => relay(&target, &source, hops, &frame),
         };
         assert!(object.raw().len() <= MAX_MESSAGE, "{} bytes", object.raw().len());

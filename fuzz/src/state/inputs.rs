@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use elo::fuzzing::{Arrival, CallSpec, ChunkRefused, ConnId, How, Purpose, ROLES, Scope, Source};
+use elo::fuzzing::{Arrival, CallSpec, ChunkRefused, ConnId, How, Purpose, ROLES, Scope, Source, TaskId};
 use elo::wire::{Caps, Compact, Message, Object, Roots, Speaker, WireError, check};
 use elo::{Capability, CloseReason, ErrorCode};
 
@@ -159,7 +159,7 @@ impl World {
         let task = self.good_task(["t0", "t1", "t2", "t3"][usize::from(bits & 3)]).sign(key(author));
         keep(&mut self.wire, (author, task.clone()));
         self.brought(conn, &task);
-        let name = (id(author), ["t0", "t1", "t2", "t3"][usize::from(bits & 3)].to_owned());
+        let name = (id(author), TaskId::from(["t0", "t1", "t2", "t3"][usize::from(bits & 3)]));
         if bits & 4 == 0 && self.jobs.remove(&name).is_some() {
             let body = format!("\"{}\"", "x".repeat(usize::from(bits)));
             self.decide(|s, now, out| s.finish_task(&name, Ok(body.into()), now, out));
@@ -332,7 +332,7 @@ impl World {
         let call = self.state.new_id();
         let timeout = Duration::from_millis([1, 50, 3000, 60_000][usize::from(how % 4)]);
         let spec = CallSpec {
-            id: call.clone(),
+            id: TaskId::from(&call),
             capability: NAMES[usize::from(what) % NAMES.len()].into(),
             payload: "1".into(),
             target,
@@ -344,7 +344,7 @@ impl World {
         };
         let deadline = self.now.mono + timeout;
         self.calls.retain(|_, call| !call.done);
-        self.calls.insert(call.clone(), Call { deadline, next_chunk: 0, untaken: 0, done: false });
+        self.calls.insert(TaskId::from(&call), Call { deadline, next_chunk: 0, untaken: 0, done: false });
         keep(&mut self.ids, call);
         self.decide(|s, now, out| s.start_call(spec, now, out));
         Ok(())
@@ -352,7 +352,7 @@ impl World {
 
     fn take_chunks(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let n = usize::from(u.arbitrary::<u8>()?);
-        let live: Vec<String> = self.calls.iter().filter(|(_, c)| !c.done).map(|(id, _)| id.clone()).collect();
+        let live: Vec<TaskId> = self.calls.iter().filter(|(_, c)| !c.done).map(|(id, _)| id.clone()).collect();
         let Some(call) = live.get(n / 4 % live.len().max(1)).cloned() else { return Ok(()) };
         if n % 4 == 0 {
             self.decide(|s, now, out| s.cancel_call(&call, now, out));

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use elo::fuzzing::{Action, Config, ConnId, LookupId, Now, ProbeNonce, ROLES, State, TaskKey, Wanted};
+use elo::fuzzing::{Action, Config, ConnId, LookupId, Now, ProbeNonce, ROLES, State, TaskId, TaskKey, Wanted};
 use elo::wire::{Object, Speaker};
 use elo::{Access, Limits, NodeId};
 
@@ -64,7 +64,7 @@ struct World {
     set_back: bool,
     conns: BTreeMap<ConnId, Conn>,
     next_conn: u64,
-    calls: BTreeMap<String, Call>,
+    calls: BTreeMap<TaskId, Call>,
     finds: BTreeMap<String, bool>,
     jobs: BTreeMap<TaskKey, Job>,
     ran: BTreeSet<Issue>,

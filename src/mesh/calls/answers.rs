@@ -9,8 +9,9 @@ use crate::mesh::action::{Action, CallEvent, OnFull};
 use crate::mesh::clock::Now;
 use crate::mesh::sealing::Seal;
 use crate::mesh::state::State;
+use crate::mesh::task_id::TaskId;
 use crate::mesh::trail::Trail;
-use crate::wire::{Chunk, Draft, ResultDraft, TaskAnswer, WireError};
+use crate::wire::{Chunk, Draft, TaskAnswer, WireError};
 
 /// Reasons not to run a task that another node may not have.
 const NOT_RUN: &[ErrorCode] = &[
@@ -31,7 +32,7 @@ impl Call {
 impl State {
     /// The call that a responder's message is about; counted when there is none, or when a tracker brings open what was asked
     /// for sealed.
-    fn call_of(&mut self, id: &str, responder: NodeId, trail: Trail, now: Now) -> Option<&mut Call> {
+    fn call_of(&mut self, id: &TaskId, responder: NodeId, trail: Trail, now: Now) -> Option<&mut Call> {
         let Some(call) = self.calls.entries.get_mut(id).filter(|c| c.responder() == Some(responder)) else {
             self.refuse("unasked_result");
             return None;
@@ -45,28 +46,34 @@ impl State {
             }
             _ => {}
         }
-        let may_go_there = self.may_go_through(id, trail.via.as_ref());
-        let call = self.calls.entries.get_mut(id)?;
         call.first_sign.get_or_insert(now.mono);
         call.lost_until = None;
-        if let Phase::Lost { until, .. } = &mut call.phase
-            && !may_go_there
-        {
-            // It lives; what is said to it waits for the way that was named.
-            *until = now.mono + super::RECOVER;
-        } else if let Phase::Lost { node, .. } = call.phase {
+        if matches!(call.phase, Phase::Lost { .. }) {
+            self.found_again(id, trail, now);
+        }
+        self.calls.entries.get_mut(id).map(|call| &mut **call)
+    }
+
+    /// A responder was heard whose way was lost.
+    fn found_again(&mut self, id: &TaskId, trail: Trail, now: Now) {
+        let may_go_there = self.may_go_through(id, trail.via.as_ref());
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
+        let Phase::Lost { node, until } = &mut call.phase else { return };
+        if may_go_there {
             // The answer found its way although we had lost sight of the responder.
             let path = trail.via.map_or(Path::Direct, Path::Relay);
-            call.phase = Phase::Sent { node, path };
+            call.phase = Phase::Sent { node: *node, path };
             // What else was lost is asked for.
             call.resend_at = Some(now.mono + super::RESEND);
+        } else {
+            // It lives; what is said to it waits for the way that was named.
+            *until = now.mono + super::RECOVER;
         }
-        Some(call)
     }
 
     pub(in crate::mesh) fn on_accepted(
         &mut self,
-        id: &str,
+        id: &TaskId,
         responder: NodeId,
         trail: Trail,
         now: Now,
@@ -76,7 +83,7 @@ impl State {
         call.working = true;
         if call.delivery != Delivery::Accepted {
             call.delivery = Delivery::Accepted;
-            out.push(Action::Call { id: id.to_owned(), event: CallEvent::Accepted });
+            out.push(Action::Call { id: id.clone(), event: CallEvent::Accepted });
         }
         self.set_call_timer(id);
     }
@@ -89,7 +96,7 @@ impl State {
         now: Now,
         out: &mut Vec<Action>,
     ) {
-        let id = chunk.id;
+        let id = TaskId::from(&chunk.id);
         let Some(call) = self.call_of(&id, responder, trail, now) else { return };
         call.working = true;
         call.delivery = Delivery::Accepted;
@@ -108,7 +115,7 @@ impl State {
             let complete = call.answer.as_ref().is_some_and(|a| a.chunks.unwrap_or(0) <= call.next_chunk);
             if complete && let Some(answer) = call.answer.take() {
                 self.calls.early_bytes = self.calls.early_bytes + added - released;
-                self.settle(answer, responder, now, out);
+                self.settle(&id, *answer, responder, now, out);
             } else {
                 self.calls.early_bytes = self.calls.early_bytes + added - released;
             }
@@ -120,7 +127,7 @@ impl State {
     }
 
     /// The caller took chunks; the responder may send as many more.
-    pub fn chunks_taken(&mut self, id: &str, n: u64, out: &mut Vec<Action>) {
+    pub fn chunks_taken(&mut self, id: &TaskId, n: u64, out: &mut Vec<Action>) {
         let Some(call) = self.calls.entries.get_mut(id) else { return };
         call.taken += n;
         if matches!(call.phase, Phase::Sent { path: Path::Local, .. }) {
@@ -133,7 +140,7 @@ impl State {
         }
     }
 
-    fn ack_chunks(&mut self, id: &str, next: u64, out: &mut Vec<Action>) {
+    fn ack_chunks(&mut self, id: &TaskId, next: u64, out: &mut Vec<Action>) {
         let Some(call) = self.calls.entries.get_mut(id) else { return };
         call.acked = next;
         if let Phase::Sent { node, path } = call.phase {
@@ -143,7 +150,7 @@ impl State {
                 _ => (None, OnFull::Close),
             };
             let seal = call.seal.map_or(Seal::ByRecord, Seal::To);
-            self.send_to(&node, Trail { via, seal }, Draft::ChunkAck { id: id.to_owned(), next }, on_full, out);
+            self.send_to(&node, Trail { via, seal }, Draft::ChunkAck { id: id.to_text(), next }, on_full, out);
         }
     }
 
@@ -155,7 +162,7 @@ impl State {
         now: Now,
         out: &mut Vec<Action>,
     ) {
-        let id = answer.id.clone();
+        let id = TaskId::from(&answer.id);
         // Who could not open a task says so in the open, and its signature proves that it did.
         let unsealed = answer.body.is_err() && trail.seal == Seal::Plain;
         let trail = if unsealed { Trail { seal: Seal::ByRecord, ..trail } } else { trail };
@@ -164,13 +171,13 @@ impl State {
             // Chunks are missing: over a relay they may have been lost. Asked again, the responder sends them again.
             call.working = true;
             call.delivery = Delivery::Accepted;
-            if call.answer.replace(answer).is_none() {
+            if call.answer.replace(Box::new(answer)).is_none() {
                 call.resend_at = Some(now.mono + super::RESEND / 4);
                 self.set_call_timer(&id);
             }
             return;
         }
-        self.settle(answer, responder, now, out);
+        self.settle(&id, answer, responder, now, out);
     }
 
     pub(in crate::mesh) fn on_legacy_result(
@@ -188,32 +195,32 @@ impl State {
         if !signed && answer.body.is_ok() {
             return self.refuse("bad_signature");
         }
-        if self.call_of(&answer.id, claimed, Trail::DIRECT, now).is_some() {
-            self.settle(answer, claimed, now, out);
+        let id = TaskId::from(&answer.id);
+        if self.call_of(&id, claimed, Trail::DIRECT, now).is_some() {
+            self.settle(&id, answer, claimed, now, out);
         }
     }
 
-    fn settle(&mut self, answer: TaskAnswer, responder: NodeId, now: Now, out: &mut Vec<Action>) {
-        let id = answer.id;
-        let Some(call) = self.calls.entries.get_mut(&id) else { return };
+    fn settle(&mut self, id: &TaskId, answer: TaskAnswer, responder: NodeId, now: Now, out: &mut Vec<Action>) {
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
         let error = match answer.body {
             Ok(payload) => {
                 call.delivery = Delivery::Answered;
-                return self.end(&id, Ok(payload), now, out);
+                return self.end(id, Ok((payload, Some(answer.object))), now, out);
             }
             Err(error) => error,
         };
         let code = ErrorCode::from_wire(&error.code);
-        if code == Some(ErrorCode::PeerGone) && self.seal_anew(&id, responder, &error, now, out) {
+        if code == Some(ErrorCode::PeerGone) && self.seal_anew(id, responder, &error, now, out) {
             return;
         }
-        let Some(call) = self.calls.entries.get_mut(&id) else { return };
+        let Some(call) = self.calls.entries.get_mut(id) else { return };
         if error.not_run && call.sends > 1 && code == Some(ErrorCode::RateLimited) {
             // A copy was turned away at the door, before anybody looked whether the task is known: the first one may be
             // at work. It is asked for again when there is room.
             let wait = error.retry_after().unwrap_or_default().max(super::RESEND);
             call.resend_at = Some(now.mono + wait);
-            return self.set_call_timer(&id);
+            return self.set_call_timer(id);
         }
         // "Too late", said of a copy, tells nothing of the first one: that may have run. And one that was refused is not
         // remembered: a copy that is kept back may be run as soon as there is room for it.
@@ -231,7 +238,7 @@ impl State {
                 call.delivery = Delivery::NotSent;
                 let Phase::Sent { path, .. } = call.phase else { return };
                 call.tried("answer", Some(responder), "it restarted since it was known here; asking its new run", now);
-                return self.dispatch(&id, responder, path, now, out);
+                return self.dispatch(id, responder, path, now, out);
             }
         }
         // The responder says so itself, of the only copy there is. A code alone proves nothing: a handler may have had it
@@ -239,7 +246,7 @@ impl State {
         let not_run = error.not_run && call.sends == 1 && !late && code.is_some_and(|c| NOT_RUN.contains(&c));
         let untouched = call.next_chunk == 0 && call.early.is_empty();
         if not_run && untouched && call.spec.target.is_none() {
-            return self.not_run(&id, responder, error, Delivery::Answered, now, out);
+            return self.not_run(id, responder, error, Delivery::Answered, now, out);
         }
         let retry = error.retry_after();
         let message = match code {
@@ -247,12 +254,19 @@ impl State {
             // Another program's own code is kept in the words.
             None => format!("{}: {}", error.code, error.message),
         };
-        self.end(&id, Err((code.unwrap_or(ErrorCode::HandlerError), message, retry)), now, out);
+        self.end(id, Err((code.unwrap_or(ErrorCode::HandlerError), message, retry)), now, out);
     }
 
     /// The responder's run that the task is signed for could not open it, and names its key: it is sealed to that, and sent
     /// again. That is safe however many copies there are, since that run knows the task by its id.
-    fn seal_anew(&mut self, id: &str, responder: NodeId, error: &WireError, now: Now, out: &mut Vec<Action>) -> bool {
+    fn seal_anew(
+        &mut self,
+        id: &TaskId,
+        responder: NodeId,
+        error: &WireError,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) -> bool {
         let Some(call) = self.calls.entries.get_mut(id) else { return false };
         let (Phase::Sent { path: path @ Path::Relay(_), .. }, Some(used), Some(named)) =
             (&call.phase, call.seal, error.seal.as_deref().copied())
@@ -279,28 +293,34 @@ impl State {
 
     // ---- calls of a node to itself ---------------------------------------------------------------------------
 
-    pub(in crate::mesh) fn call_local_chunk(&mut self, id: &str, data: Bytes, now: Now, out: &mut Vec<Action>) -> bool {
+    pub(in crate::mesh) fn call_local_chunk(
+        &mut self,
+        id: &TaskId,
+        data: Bytes,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) -> bool {
         let Some(call) = self.calls.entries.get_mut(id) else { return true };
         if call.next_chunk - call.taken >= WINDOW {
             return false;
         }
         call.first_sign.get_or_insert(now.mono);
         call.next_chunk += 1;
-        out.push(Action::Call { id: id.to_owned(), event: CallEvent::Chunk(data) });
+        out.push(Action::Call { id: id.clone(), event: CallEvent::Chunk(data) });
         true
     }
 
     pub(in crate::mesh) fn call_local_answer(
         &mut self,
-        id: &str,
-        answer: ResultDraft,
+        id: &TaskId,
+        body: Result<Bytes, WireError>,
         now: Now,
         out: &mut Vec<Action>,
     ) {
         let Some(call) = self.calls.entries.get_mut(id) else { return };
         call.first_sign.get_or_insert(now.mono);
         call.delivery = Delivery::Answered;
-        let result = answer.body.map_err(|error| {
+        let result = body.map(|payload| (payload, None)).map_err(|error| {
             let (code, retry) =
                 (ErrorCode::from_wire(&error.code).unwrap_or(ErrorCode::HandlerError), error.retry_after());
             (code, error.message, retry)

@@ -8,6 +8,7 @@ use crate::mesh::action::Action;
 use crate::mesh::clock::Now;
 use crate::mesh::lookups::{DHT_AFTER, LookupId, Wanted};
 use crate::mesh::state::{State, Timer};
+use crate::mesh::task_id::TaskId;
 
 /// How far a call is with the DHT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,26 +27,26 @@ impl Call {
 
 impl State {
     /// The flood goes out: the DHT follows after a moment, or at once when nobody is there to be asked.
-    pub(super) fn plan_dht(&mut self, id: &str, now: Now) -> bool {
+    pub(super) fn plan_dht(&mut self, id: &TaskId, now: Now) -> bool {
         let alone = self.peers.all_proven().next().is_none();
         let Some(call) = self.calls.entries.get_mut(id).filter(|c| c.dht == Dht::NotYet) else { return false };
         let at = if alone { now.mono } else { now.mono + DHT_AFTER };
         call.dht_at = Some(at);
         if !alone {
-            self.timers.set(Timer::Dht(id.to_owned()), at);
+            self.timers.set(Timer::Dht(id.clone()), at);
         }
         alone
     }
 
     /// The moment has passed.
-    pub(in crate::mesh) fn call_dht_due(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+    pub(in crate::mesh) fn call_dht_due(&mut self, id: &TaskId, now: Now, out: &mut Vec<Action>) {
         if self.calls.entries.get(id).is_some_and(|c| c.phase == Phase::Searching && c.dht == Dht::NotYet) {
             self.advance(id, now, out);
         }
     }
 
     /// Asks the DHT for what a call wants.
-    pub(super) fn ask_dht(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn ask_dht(&mut self, id: &TaskId, now: Now, out: &mut Vec<Action>) {
         let Some(call) = self.calls.entries.get_mut(id) else { return };
         let wanted = match &call.spec.target {
             Some(target) => match target.parse() {
@@ -92,7 +93,7 @@ impl State {
         for id in self.calls_where(|c| c.dht == Dht::Asking(lookup)) {
             let Some(call) = self.calls.entries.get_mut(&id) else { continue };
             call.dht = Dht::Over;
-            call.tried("dht", None, why, now);
+            call.tried("dht", None, why.to_owned(), now);
             if call.phase == Phase::Searching {
                 self.advance(&id, now, out);
             }

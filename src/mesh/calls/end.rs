@@ -12,12 +12,16 @@ use crate::mesh::action::{Action, CallDone, CallEvent, OnFull};
 use crate::mesh::clock::Now;
 use crate::mesh::sealing::Seal;
 use crate::mesh::state::{State, Timer};
+use crate::mesh::task_id::TaskId;
 use crate::mesh::trail::Trail;
-use crate::wire::Draft;
+use crate::wire::{Draft, Object};
+
+/// What ends a call: a payload with the message it came in, or an error with when to try again.
+pub(super) type Ended = Result<(Bytes, Option<Object>), (ErrorCode, String, Option<Duration>)>;
 
 impl State {
     /// The caller doesn't want it any more.
-    pub fn cancel_call(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+    pub fn cancel_call(&mut self, id: &TaskId, now: Now, out: &mut Vec<Action>) {
         self.stop_call(id, ErrorCode::Cancelled, "the call was taken back".to_owned(), now, out);
     }
 
@@ -45,27 +49,27 @@ impl State {
     }
 
     /// Ends a call, and tells whoever works on it to stop.
-    pub(super) fn stop_call(&mut self, id: &str, code: ErrorCode, message: String, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn stop_call(&mut self, id: &TaskId, code: ErrorCode, message: String, now: Now, out: &mut Vec<Action>) {
         let Some(call) = self.calls.entries.get(id) else { return };
         let Phase::Sent { node, path } = call.phase else { return self.fail(id, code, message, now, out) };
         match path {
             Path::Local => {
                 // The call ends first: the task's own end would give it another reason.
                 self.fail(id, code, message, now, out);
-                return self.on_cancel(&(self.me, id.to_owned()), now, out);
+                return self.on_cancel(&(self.me, id.clone()), now, out);
             }
             // The package knows no cancel; it would only use up its hundred messages.
             Path::Direct if self.peers.legacy_conn_of(&node).is_some() => {}
             Path::Direct | Path::Relay(_) => {
                 let via = if let Path::Relay(tracker) = path { Some(tracker) } else { None };
                 let seal = call.seal.map_or(Seal::ByRecord, Seal::To);
-                self.send_to(&node, Trail { via, seal }, Draft::Cancel { id: id.to_owned() }, OnFull::Drop, out);
+                self.send_to(&node, Trail { via, seal }, Draft::Cancel { id: id.to_text() }, OnFull::Drop, out);
             }
         }
         self.fail(id, code, message, now, out);
     }
 
-    pub(super) fn time_out(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn time_out(&mut self, id: &TaskId, now: Now, out: &mut Vec<Action>) {
         let Some(call) = self.calls.entries.get(id) else { return };
         let seconds = call.spec.timeout.as_secs_f64();
         let message = match call.delivery {
@@ -79,18 +83,12 @@ impl State {
     }
 
     /// Ends a call with an error.
-    pub(super) fn fail(&mut self, id: &str, code: ErrorCode, message: String, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn fail(&mut self, id: &TaskId, code: ErrorCode, message: String, now: Now, out: &mut Vec<Action>) {
         self.end(id, Err((code, message, None)), now, out);
     }
 
-    pub(super) fn end(
-        &mut self,
-        id: &str,
-        result: Result<Bytes, (ErrorCode, String, Option<Duration>)>,
-        now: Now,
-        out: &mut Vec<Action>,
-    ) {
-        let Some(call) = self.calls.entries.remove(id).map(|call| *call) else { return };
+    pub(super) fn end(&mut self, id: &TaskId, result: Ended, now: Now, out: &mut Vec<Action>) {
+        let Some(mut call) = self.calls.entries.remove(id) else { return };
         self.calls.early_bytes -= call.early.values().map(Bytes::len).sum::<usize>();
         if let Some(alarm) = call.alarm {
             self.timers.take(alarm);
@@ -99,7 +97,7 @@ impl State {
             self.stop_query(query);
         }
         if call.dht_at.is_some() {
-            self.timers.cancel(&Timer::Dht(id.to_owned()));
+            self.timers.cancel(&Timer::Dht(id.clone()));
         }
         self.leave_dht(call.dht, out);
         let responder = call.responder();
@@ -108,7 +106,7 @@ impl State {
         }
         let since = |at: Option<Duration>| at.unwrap_or(now.mono).saturating_sub(call.started);
         let done = match (result, responder) {
-            (Ok(payload), Some(responder)) => {
+            (Ok((payload, message)), Some(responder)) => {
                 self.counters.calls_done += 1;
                 let path = if let Phase::Sent { path, .. } = call.phase { path } else { Path::Direct };
                 let (route, hops, via) = match path {
@@ -132,17 +130,19 @@ impl State {
                     sealed,
                     chunks: call.next_chunk,
                     timings: [since(call.sent_at), since(call.first_sign), now.mono.saturating_sub(call.started)],
-                    tried: call.tried,
+                    tried: std::mem::take(&mut call.tried),
+                    message,
                 })
             }
             (Ok(_), None) => return,
             (Err((code, message, retry_after)), responder) => {
                 self.counters.calls_failed += 1;
-                let responder = responder.or(call.refusal.as_ref().map(|(n, ..)| *n));
-                Err(CallError { code, message, retry_after, delivery: call.delivery, responder, tried: call.tried })
+                let responder = responder.or(call.refusal.as_ref().map(|refusal| refusal.0));
+                let tried = std::mem::take(&mut call.tried).into_iter().map(Into::into).collect();
+                Err(CallError { code, message, retry_after, delivery: call.delivery, responder, tried })
             }
         };
-        out.push(Action::Call { id: id.to_owned(), event: CallEvent::Done(Box::new(done)) });
+        out.push(Action::Call { id: id.clone(), event: CallEvent::Done(Box::new(done)) });
     }
 
     pub(super) fn release(&mut self, node: &NodeId) {

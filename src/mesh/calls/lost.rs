@@ -11,6 +11,7 @@ use crate::mesh::action::Action;
 use crate::mesh::clock::Now;
 use crate::mesh::peers::{Arrival, How};
 use crate::mesh::state::State;
+use crate::mesh::task_id::TaskId;
 use crate::mesh::trackers::dial_patience;
 use crate::wire::RelayError;
 
@@ -27,7 +28,7 @@ impl State {
                 let dialed = call.dialing.take();
                 if !connected {
                     call.undialable.extend(dialed);
-                    call.tried("connect", Some(*node), why, now);
+                    call.tried("connect", Some(*node), why.to_owned(), now);
                 }
                 if matches!(call.phase, Phase::Dialing(_)) {
                     call.phase = Phase::Searching;
@@ -79,7 +80,7 @@ impl State {
     }
 
     /// The way to the responder is gone; the responder may live.
-    pub(super) fn lose_way(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn lose_way(&mut self, id: &TaskId, now: Now, out: &mut Vec<Action>) {
         let Some(call) = self.calls.entries.get_mut(id) else { return };
         let Some(node) = call.responder() else { return };
         if call.instance.is_none() && call.sends > 0 {
@@ -103,14 +104,14 @@ impl State {
         now: Now,
         out: &mut Vec<Action>,
     ) {
-        let Some(call) = self.calls.entries.get_mut(&error.id) else { return };
+        let id = TaskId::from(&error.id);
+        let Some(call) = self.calls.entries.get_mut(&id) else { return };
         let Phase::Sent { node, path: Path::Relay(tracker) } = call.phase else { return };
         if node != error.target || tracker != from {
             return;
         }
         let code = ErrorCode::from_wire(&error.error.code).unwrap_or(ErrorCode::Internal);
         call.tried("relay", Some(node), format!("{}: {}", error.error.code, error.error.message), now);
-        let id = error.id.clone();
         // The responder was heard: what was lost is not the task, but what followed it.
         let only_copy = call.sends <= 1 && !call.working && code != ErrorCode::PeerGone && !call.spec.once;
         if code == ErrorCode::RateLimited {
@@ -128,7 +129,7 @@ impl State {
         if only_copy {
             // The only copy was not passed on: nobody can have run it.
             if code != ErrorCode::NoPeer {
-                call.refusal = Some((node, error.error.clone(), Delivery::NotSent));
+                call.refusal = Some(Box::new((node, error.error.clone(), Delivery::NotSent)));
             }
             self.unsend(&id);
             return self.advance(&id, now, out);
@@ -137,7 +138,7 @@ impl State {
     }
 
     /// Looks for the responder that a sent task lost.
-    pub(super) fn recover(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn recover(&mut self, id: &TaskId, now: Now, out: &mut Vec<Action>) {
         let Some(call) = self.calls.entries.get(id) else { return };
         let Phase::Lost { node, .. } = call.phase else { return };
         if let Some(peer) = self.peers.proven(&node)
@@ -161,7 +162,7 @@ impl State {
     /// its id, whichever way the copies come.
     pub(super) fn way_without_signs(
         &mut self,
-        id: &str,
+        id: &TaskId,
         node: NodeId,
         path: Path,
         now: Now,
@@ -188,7 +189,7 @@ impl State {
         self.other_way(id, &node, &tracker).unwrap_or(path)
     }
 
-    fn other_way(&self, id: &str, node: &NodeId, but: &NodeId) -> Option<Path> {
+    fn other_way(&self, id: &TaskId, node: &NodeId, but: &NodeId) -> Option<Path> {
         if self.peers.conn_of(node).is_some() {
             return Some(Path::Direct);
         }
@@ -206,7 +207,14 @@ impl State {
     }
 
     /// Dials for a call. One dial serves every call that waits for the node.
-    pub(super) fn dial_for(&mut self, id: &str, node: NodeId, addrs: Vec<SocketAddr>, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn dial_for(
+        &mut self,
+        id: &TaskId,
+        node: NodeId,
+        addrs: Vec<SocketAddr>,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
         if let Some(call) = self.calls.entries.get_mut(id) {
             call.dialing = Some((node, addrs.clone()));
         }

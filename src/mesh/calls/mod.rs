@@ -12,17 +12,20 @@ mod lost;
 mod news;
 mod route;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use self::dht::Dht;
-use super::action::Action;
+use super::action::{Action, Tried};
 use super::clock::{Now, Place};
+use super::keyed::Keyed;
 use super::state::{State, Timer};
-use crate::error::{Attempt, Delivery, ErrorCode};
+use super::task_id::TaskId;
+use crate::error::{Delivery, ErrorCode};
 use crate::identity::NodeId;
 use crate::wire::{SealKey, TaskAnswer, WireError};
 
@@ -52,7 +55,7 @@ const LOST: &str = "the responder was lost and did not come back; whether the ta
 #[derive(Clone, Debug)]
 pub struct CallSpec {
     /// The task's id.
-    pub id: String,
+    pub id: TaskId,
     /// The capability.
     pub capability: String,
     /// Canonical JSON.
@@ -113,20 +116,20 @@ struct Call {
     /// Who the DHT says relays to the node that is called.
     dht_tracker: Option<NodeId>,
     /// Nodes that did not run it, and won't be asked again.
-    failed: HashSet<NodeId>,
+    failed: BTreeSet<NodeId>,
     /// Nodes that could not be dialled, and where: at another address they may be.
     undialable: BTreeMap<NodeId, Vec<SocketAddr>>,
     /// Who is being dialled for it, and where.
     dialing: Option<(NodeId, Vec<SocketAddr>)>,
     /// Nodes there was no way to when they were last looked at.
-    unreachable: HashSet<NodeId>,
+    unreachable: BTreeSet<NodeId>,
     /// Trackers that could not reach a node.
-    unrelayable: HashSet<(NodeId, NodeId)>,
+    unrelayable: BTreeSet<(NodeId, NodeId)>,
     /// Who was found by the flood, how many links away, and who told us.
-    found: HashMap<NodeId, (u32, Option<NodeId>)>,
-    tried: Vec<Attempt>,
+    found: BTreeMap<NodeId, (u32, Option<NodeId>)>,
+    tried: Vec<Tried>,
     /// The last answer that named a reason not to run it.
-    refusal: Option<(NodeId, WireError, Delivery)>,
+    refusal: Option<Box<(NodeId, WireError, Delivery)>>,
     /// Whether the responder said that it works on it.
     working: bool,
     /// Until when the responder is looked for, since it was last heard.
@@ -155,14 +158,14 @@ struct Call {
     /// Chunks that came before their turn.
     early: BTreeMap<u64, Bytes>,
     /// The result, while chunks are still missing.
-    answer: Option<TaskAnswer>,
+    answer: Option<Box<TaskAnswer>>,
 }
 
 /// Calls in flight.
 #[derive(Debug, Default)]
 pub struct Calls {
     /// Whoever goes through them does so by their ids: see [`State::calls_where`].
-    entries: HashMap<String, Box<Call>>,
+    entries: HashMap<TaskId, Box<Call>, Keyed>,
     /// Bytes of chunks that came before their turn.
     early_bytes: usize,
 }
@@ -190,13 +193,27 @@ fn ttl_s(timeout: Duration) -> u64 {
 }
 
 impl Call {
-    fn tried(&mut self, step: &'static str, node: Option<NodeId>, result: impl Into<String>, now: Now) {
+    fn tried(&mut self, step: &'static str, node: Option<NodeId>, result: impl Into<Cow<'static, str>>, now: Now) {
         /// A call that keeps failing doesn't keep its whole history.
         const MAX_TRIED: usize = 32;
         if self.tried.len() < MAX_TRIED {
             let at = now.mono.saturating_sub(self.started);
-            self.tried.push(Attempt { step, node, result: result.into(), at });
+            if self.tried.is_empty() {
+                // Most calls have one.
+                self.tried.reserve_exact(1);
+            }
+            self.tried.push(Tried { step, node, result: result.into(), at });
         }
+    }
+
+    /// When it is looked at again.
+    fn due(&self) -> Duration {
+        let next = match self.phase {
+            Phase::Lost { until, .. } => self.resend_at.map_or(until, |at| at.min(until)),
+            Phase::Sent { .. } => self.resend_at.unwrap_or(self.deadline),
+            _ => self.deadline,
+        };
+        next.min(self.deadline)
     }
 
     /// The node that has the task, or may have it.
@@ -211,10 +228,9 @@ impl Call {
 impl State {
     /// Begins a call. Whatever becomes of it, [`CallEvent::Done`](super::CallEvent::Done) comes exactly once.
     pub fn start_call(&mut self, spec: CallSpec, now: Now, out: &mut Vec<Action>) {
-        let id = spec.id.clone();
         let failed = spec.except.into_iter().collect();
         let full = self.calls.entries.len() >= self.config.limits.max_calls;
-        let call = Call {
+        let call = Box::new(Call {
             timestamp: now.unix_s(),
             started: now.mono,
             deadline: now.mono.saturating_add(spec.timeout),
@@ -228,9 +244,9 @@ impl State {
             failed,
             undialable: BTreeMap::new(),
             dialing: None,
-            unreachable: HashSet::new(),
-            unrelayable: HashSet::new(),
-            found: HashMap::new(),
+            unreachable: BTreeSet::new(),
+            unrelayable: BTreeSet::new(),
+            found: BTreeMap::new(),
             tried: Vec::new(),
             refusal: None,
             working: false,
@@ -252,32 +268,33 @@ impl State {
             acked: 0,
             early: BTreeMap::new(),
             answer: None,
-        };
-        self.calls.entries.insert(id.clone(), Box::new(call));
+        });
         if full || self.draining {
             let (code, message) = if self.draining {
                 (ErrorCode::Cancelled, "this node is going down".to_owned())
             } else {
                 (ErrorCode::Overloaded, format!("{} calls are in flight already", self.config.limits.max_calls))
             };
+            let id = call.spec.id.clone();
+            self.calls.entries.insert(id.clone(), call);
             return self.fail(&id, code, message, now, out);
         }
-        self.advance(&id, now, out);
+        self.advance_call(call, now, out);
     }
 
     /// Whether a call of that id is in flight.
-    pub(super) fn is_calling(&self, id: &str) -> bool {
+    pub(super) fn is_calling(&self, id: &TaskId) -> bool {
         self.calls.entries.contains_key(id)
     }
 
-    fn calls_where(&self, wanted: impl Fn(&Call) -> bool) -> Vec<String> {
+    fn calls_where(&self, wanted: impl Fn(&Call) -> bool) -> Vec<TaskId> {
         let wanted = self.calls.entries.iter().filter(|(_, c)| wanted(c));
-        let mut ids: Vec<String> = wanted.map(|(id, _)| id.clone()).collect();
+        let mut ids: Vec<TaskId> = wanted.map(|(id, _)| id.clone()).collect();
         ids.sort_unstable();
         ids
     }
 
-    pub(super) fn call_due(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn call_due(&mut self, id: &TaskId, now: Now, out: &mut Vec<Action>) {
         let Some(call) = self.calls.entries.get(id) else { return };
         if call.deadline <= now.mono {
             return self.time_out(id, now, out);
@@ -303,21 +320,16 @@ impl State {
         }
     }
 
-    fn set_call_timer(&mut self, id: &str) {
+    fn set_call_timer(&mut self, id: &TaskId) {
         let Some(call) = self.calls.entries.get_mut(id) else { return };
-        let next = match call.phase {
-            Phase::Lost { until, .. } => call.resend_at.map_or(until, |at| at.min(until)),
-            Phase::Sent { .. } => call.resend_at.unwrap_or(call.deadline),
-            _ => call.deadline,
-        };
-        let alarm = self.timers.put(Timer::Call(id.to_owned()), next.min(call.deadline));
+        let alarm = self.timers.put(Timer::Call(id.clone()), call.due());
         if let Some(before) = call.alarm.replace(alarm) {
             self.timers.take(before);
         }
     }
 
     /// A result came through so many trackers.
-    pub(super) fn call_relayed_over(&mut self, id: &str, responder: NodeId, hops: u8) {
+    pub(super) fn call_relayed_over(&mut self, id: &TaskId, responder: NodeId, hops: u8) {
         if let Some(call) = self.calls.entries.get_mut(id).filter(|c| c.responder() == Some(responder)) {
             call.relay_hops = hops;
         }

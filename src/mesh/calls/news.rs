@@ -7,6 +7,7 @@ use crate::mesh::clock::Now;
 use crate::mesh::queries::Purpose;
 use crate::mesh::state::State;
 use crate::mesh::table::names;
+use crate::mesh::task_id::TaskId;
 use crate::wire::{Record, TrackerRole};
 
 impl State {
@@ -66,7 +67,7 @@ impl State {
 
     pub(in crate::mesh) fn call_found(
         &mut self,
-        id: &str,
+        id: &TaskId,
         found: &[(NodeId, u32)],
         via: Option<NodeId>,
         now: Now,
@@ -82,7 +83,7 @@ impl State {
         }
     }
 
-    pub(in crate::mesh) fn call_flood_over(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+    pub(in crate::mesh) fn call_flood_over(&mut self, id: &TaskId, now: Now, out: &mut Vec<Action>) {
         let Some(call) = self.calls.entries.get_mut(id) else { return };
         call.flood = Flood::Over;
         call.query = None;
@@ -94,7 +95,7 @@ impl State {
         }
     }
 
-    pub(super) fn start_flood(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn start_flood(&mut self, id: &TaskId, now: Now, out: &mut Vec<Action>) {
         let query = self.new_id();
         let until = now.mono + self.config.limits.query_wait;
         let Some(call) = self.calls.entries.get_mut(id) else { return };
@@ -104,6 +105,6 @@ impl State {
         // A node that is named is asked for by name alone: it may provide what it doesn't announce.
         let node = call.spec.target.clone().unwrap_or_default();
         let capability = if node.is_empty() { call.spec.capability.clone() } else { String::new() };
-        self.ask_mesh(query, Purpose::Call(id.to_owned()), &capability, &node, 8, until, now, out);
+        self.ask_mesh(query, Purpose::Call(id.clone()), &capability, &node, 8, until, now, out);
     }
 }

@@ -1,6 +1,7 @@
 //! Choosing whom to send a task to, and which way.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::dht::Dht;
 use super::{Call, Flood, Path, Phase};
@@ -10,6 +11,7 @@ use crate::mesh::action::Action;
 use crate::mesh::clock::Now;
 use crate::mesh::sealing::Seal;
 use crate::mesh::state::{State, Timer};
+use crate::mesh::task_id::TaskId;
 
 /// What to do next for a call.
 enum Step {
@@ -38,10 +40,23 @@ impl Call {
 
 impl State {
     /// Takes a searching call one step further.
-    pub(super) fn advance(&mut self, id: &str, now: Now, out: &mut Vec<Action>) {
-        let Some((key, mut call)) = self.calls.entries.remove_entry(id) else { return };
+    pub(super) fn advance(&mut self, id: &TaskId, now: Now, out: &mut Vec<Action>) {
+        if let Some(call) = self.calls.entries.remove(id) {
+            self.advance_call(call, now, out);
+        }
+    }
+
+    /// The same for a call that is not among the others: it is when this is done, unless it has ended.
+    pub(super) fn advance_call(&mut self, mut call: Box<Call>, now: Now, out: &mut Vec<Action>) {
         let step = self.next_step(&mut call, now);
-        self.calls.entries.insert(key, call);
+        if let Step::Send(node, Path::Direct) = step
+            && let Some(conn) = self.peers.conn_of(&node)
+            && call.is_quiet()
+        {
+            return self.send_straight(call, node, conn, now, out);
+        }
+        let id = &call.spec.id.clone();
+        self.calls.entries.insert(id.clone(), call);
         match step {
             Step::Send(node, path) => {
                 if let Some(error) = self.legacy_refusal(id, &node, path, now) {
@@ -81,12 +96,14 @@ impl State {
     }
 
     /// Nobody is left: the last refusal says why, if there was one.
-    fn give_up(&mut self, id: &str, code: ErrorCode, message: String, now: Now, out: &mut Vec<Action>) {
+    fn give_up(&mut self, id: &TaskId, code: ErrorCode, message: String, now: Now, out: &mut Vec<Action>) {
         let Some(call) = self.calls.entries.get_mut(id) else { return };
         match call.refusal.take() {
-            Some((node, error, delivery)) => {
-                call.delivery = delivery;
-                call.refusal = Some((node, error.clone(), delivery));
+            Some(refusal) => {
+                let (_, error, delivery) = &*refusal;
+                call.delivery = *delivery;
+                let error = error.clone();
+                call.refusal = Some(refusal);
                 let retry = error.retry_after();
                 let code = ErrorCode::from_wire(&error.code).unwrap_or(ErrorCode::HandlerError);
                 self.end(id, Err((code, error.message, retry)), now, out);
@@ -166,6 +183,13 @@ impl State {
     }
 
     fn step_to_provider(&self, call: &mut Call, now: Now) -> Step {
+        // The usual case: whoever comes first can be reached, and nobody else has to be put in order.
+        match self.best_candidate(call).map(|node| (self.reach(call, &node), node)) {
+            None => return self.search_on(call, now),
+            Some((Reach::Now(path), node)) => return Step::Send(node, path),
+            Some((Reach::Dial(node, addrs), _)) => return Step::Dial(node, addrs),
+            Some((Reach::Not(_), _)) => {}
+        }
         for node in self.candidates(call) {
             match self.reach(call, &node) {
                 Reach::Now(path) => return Step::Send(node, path),
@@ -213,26 +237,50 @@ impl State {
         Step::Fail(ErrorCode::NoPeer, format!("{what} was found and reached ({hint}{why})"))
     }
 
-    /// Who could take the task, the best first: connected ones before others, then the least busy, then the nearest.
-    fn candidates(&self, call: &Call) -> Vec<NodeId> {
+    /// Shows who could take the task, in no order, some perhaps twice.
+    fn look_at_candidates(&self, call: &Call, mut look: impl FnMut(NodeId)) {
         let capability = &call.spec.capability;
-        let mut nodes: Vec<NodeId> = if matches!(capability.as_str(), "ping" | "health") {
-            // Every node answers these.
-            self.peers.all_proven().map(|(_, p)| p.arrival.node).collect()
-        } else {
-            self.table.providers(capability).map(|r| r.node_id).collect()
+        let mut look = |node: NodeId| {
+            if node != self.me && !call.failed.contains(&node) && !self.is_denied(&node) {
+                look(node);
+            }
         };
-        nodes.extend(self.legacy_providers(capability));
-        nodes.sort();
-        nodes.dedup();
-        nodes.retain(|n| *n != self.me && !call.failed.contains(n) && !self.is_denied(n));
-        nodes.sort_by_cached_key(|n| {
-            let peer = self.peers.proven(n);
-            let connected = peer.is_some() || self.peers.legacy_conn_of(n).is_some();
-            let rtt = peer.and_then(|p| p.rtt).unwrap_or(std::time::Duration::MAX);
-            (!connected, self.in_flight.get(n).copied().unwrap_or(0), rtt)
+        if matches!(capability.as_str(), "ping" | "health") {
+            // Every node answers these.
+            self.peers.all_proven().for_each(|(_, p)| look(p.arrival.node));
+        } else {
+            self.table.provider_ids(capability).for_each(|n| look(*n));
+        }
+        self.legacy_providers(capability).for_each(look);
+    }
+
+    /// The order of those who could take a task: connected ones before others, then the least busy, then the nearest.
+    fn rank(&self, node: NodeId) -> (bool, usize, Duration, NodeId) {
+        let peer = self.peers.proven(&node);
+        let connected = peer.is_some() || self.peers.legacy_conn_of(&node).is_some();
+        let rtt = peer.and_then(|p| p.rtt).unwrap_or(Duration::MAX);
+        (!connected, self.in_flight.get(&node).copied().unwrap_or(0), rtt, node)
+    }
+
+    /// Who could take the task, the best first.
+    fn candidates(&self, call: &Call) -> Vec<NodeId> {
+        let mut ranks = Vec::new();
+        self.look_at_candidates(call, |node| ranks.push(self.rank(node)));
+        ranks.sort_unstable();
+        ranks.dedup();
+        ranks.into_iter().map(|(.., node)| node).collect()
+    }
+
+    /// The first of them.
+    fn best_candidate(&self, call: &Call) -> Option<NodeId> {
+        let mut best = None;
+        self.look_at_candidates(call, |node| {
+            let rank = self.rank(node);
+            if best.is_none_or(|best| rank < best) {
+                best = Some(rank);
+            }
         });
-        nodes
+        best.map(|(.., node)| node)
     }
 
     pub(super) fn reach(&self, call: &Call, node: &NodeId) -> Reach {
@@ -292,7 +340,7 @@ impl State {
 
     /// Whether a call may go through that tracker, or straight (`None`): one that was to go through a certain one goes
     /// through no other.
-    pub(super) fn may_go_through(&self, id: &str, tracker: Option<&NodeId>) -> bool {
+    pub(super) fn may_go_through(&self, id: &TaskId, tracker: Option<&NodeId>) -> bool {
         let named = self.calls.entries.get(id).and_then(|call| call.spec.via.as_deref());
         named.is_none_or(|named| tracker.is_some_and(|tracker| self.is_named(named, tracker)))
     }
@@ -310,7 +358,7 @@ impl State {
     }
 
     /// A Python node reads no more than 100 messages a minute; a task beyond that would be lost without a word.
-    fn legacy_refusal(&mut self, id: &str, node: &NodeId, path: Path, now: Now) -> Option<crate::wire::WireError> {
+    fn legacy_refusal(&mut self, id: &TaskId, node: &NodeId, path: Path, now: Now) -> Option<crate::wire::WireError> {
         if path != Path::Direct || self.peers.conn_of(node).is_some() {
             return None;
         }
@@ -318,7 +366,7 @@ impl State {
         let legacy = self.peers.get_mut(conn)?.legacy.as_mut()?;
         // Answers that wait already come first.
         let wait = match legacy.held.is_empty() {
-            true => legacy.budget.take(Some(id), now.mono).err()?,
+            true => legacy.budget.take(Some(&id.to_text()), now.mono).err()?,
             false => self.timers.due_in(&Timer::Legacy(conn), now.mono),
         };
         let seconds = wait.as_secs() + 1;

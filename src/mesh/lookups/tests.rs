@@ -230,9 +230,9 @@ fn calls_for_the_same_share_a_lookup_and_there_is_a_bound_to_the_others() {
     assert_eq!(node.state.lookup_counts().0, MAX_LOOKUPS);
     // One that gives up leaves the other its lookup.
     let now = node.at();
-    node.state.cancel_call("a", now, &mut node.out);
+    node.state.cancel_call(&"a".into(), now, &mut node.out);
     assert!(!node.stopped());
-    node.state.cancel_call("b", now, &mut node.out);
+    node.state.cancel_call(&"b".into(), now, &mut node.out);
     assert!(node.stopped());
 }
 

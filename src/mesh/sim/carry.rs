@@ -106,11 +106,12 @@ impl World {
             What::Ready(object) => object,
             What::Sign(draft) => draft.sign(&node.identity),
             What::Relay { target, source, hops, frame } => draft::relay(&target, &source, hops, &frame),
-            What::SignRelay(draft, target, None) => {
+            What::SignRelay(draft, to) if to.1.is_none() => {
                 self.unsealed += 1;
-                draft::relay(&target, &node.id, 0, &draft.sign(&node.identity))
+                draft::relay(&to.0, &node.id, 0, &draft.sign(&node.identity))
             }
-            What::SignRelay(draft, target, Some(key)) => {
+            What::SignRelay(draft, to) => {
+                let (target, key) = (to.0, to.1.unwrap());
                 let inner = draft.sign(&node.identity);
                 let (kind, id) = draft.sealed_kind().unwrap();
                 let (instance, ttl_s) = match &draft {
@@ -125,7 +126,7 @@ impl World {
             }
         };
         let bytes = object.raw().clone();
-        if let OnFull::Relay { .. } = on_full {
+        if let OnFull::Relay(_) = on_full {
             if self.chance(self.faults.relay_loss) {
                 self.lost += 1;
                 return;
@@ -153,7 +154,7 @@ impl World {
     /// Whether a relayed frame is for the node at that end of a link.
     fn is_target(&self, link: usize, side: usize, on_full: &OnFull) -> bool {
         let (node, _) = self.links[link].ends[side];
-        matches!(on_full, OnFull::Relay { target, .. } if *target == self.nodes[node].id)
+        matches!(on_full, OnFull::Relay(frame) if frame.target == self.nodes[node].id)
     }
 
     fn not_sent(&mut self, n: N, link: usize, side: usize, on_full: OnFull) {
@@ -161,7 +162,9 @@ impl World {
             OnFull::Drop => self.with(n, |s, _, _| s.refuse("outbox_full")),
             OnFull::Close => self.close(link, side, CloseReason::TooSlow, "the outbox for this peer is full"),
             OnFull::FailCall(id) => self.with(n, |s, now, out| s.call_send_failed(&id, now, out)),
-            OnFull::Relay { source, target, id } => self.with(n, |s, _, out| s.relay_full(&source, &target, &id, out)),
+            OnFull::Relay(frame) => {
+                self.with(n, |s, _, out| s.relay_full(&frame.source, &frame.target, &frame.id, out));
+            }
         }
     }
 

@@ -128,7 +128,7 @@ fn an_answer_from_another_than_was_asked_is_not_taken() {
     let to = w.id(PROVIDER);
     let call = w.call(CALLER, Ask::new("echo").to(to).plan(|p| p.ms = 3000));
     w.run(ms(200));
-    let (id, eve) = (call.1.clone(), w.key(EVE));
+    let (id, eve) = (call.1.to_text(), w.key(EVE));
     let answer =
         ResultDraft { id: id.clone(), caller: w.id(CALLER), body: Ok(Bytes::from_static(b"\"mine\"")), chunks: 0 };
     let refusal = WireError::new(ErrorCode::Overloaded, "no");
@@ -161,7 +161,7 @@ fn a_responder_that_overruns_its_window_is_stopped() {
         w.inject(
             PROVIDER,
             CALLER,
-            &Draft::Chunk { id: call.1.clone(), caller: w.id(CALLER), seq, data }.sign(&provider),
+            &Draft::Chunk { id: call.1.to_text(), caller: w.id(CALLER), seq, data }.sign(&provider),
         );
     }
     assert_eq!(w.error(&call).code, ErrorCode::Internal);
@@ -406,7 +406,7 @@ fn a_copy_turned_away_for_its_rate_does_not_end_the_call() {
     // It was sent again after two seconds, and the responder's door refuses the copy.
     w.run(ms(2500));
     let refusal = WireError::new(ErrorCode::RateLimited, "slowly").retry_after_s(1).not_run();
-    let refusal = Draft::Result(ResultDraft { id: call.1.clone(), caller, body: Err(refusal), chunks: 0 });
+    let refusal = Draft::Result(ResultDraft { id: call.1.to_text(), caller, body: Err(refusal), chunks: 0 });
     let refusal = refusal.sign(&w.key(PROVIDER));
     w.inject(PROVIDER, EVE, &draft::relay(&caller, &to, 0, &refusal));
     assert_eq!(w.success(&call).responder, to);

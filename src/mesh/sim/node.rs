@@ -15,7 +15,7 @@ use crate::limits::Limits;
 use crate::mesh::access::Access;
 use crate::mesh::policy::Policy;
 use crate::mesh::redial::Redial;
-use crate::mesh::{CallEvent, Config, ConnId, DIALBACK, Now, State, TaskKey};
+use crate::mesh::{CallEvent, Config, ConnId, DIALBACK, Now, State, TaskId, TaskKey};
 use crate::seal::Sealer;
 use crate::wire::{SEALED, TrackerRole};
 
@@ -161,7 +161,7 @@ pub struct Node {
     pub started: Duration,
     pub armed: Option<Duration>,
     pub configured: Vec<Configured>,
-    pub calls: BTreeMap<String, OwnCall>,
+    pub calls: BTreeMap<TaskId, OwnCall>,
     pub jobs: BTreeMap<TaskKey, Job>,
     pub events: Vec<(String, String)>,
     pub found: BTreeMap<String, Vec<(NodeId, u32)>>,
@@ -243,6 +243,7 @@ impl Node {
         seed[8..12].copy_from_slice(&run.to_le_bytes());
         let now = Self::clock(spec, now, now);
         let mut state = State::new(id, config, seed, now);
+        state.watch(true);
         let sealer = (spec.sealing != Sealing::Off).then(|| Sealer::new(id, dice));
         if let Some(sealer) = &sealer {
             // The record is signed when the node starts.
@@ -267,7 +268,7 @@ impl Node {
     }
 
     /// News of a call; gives how many chunks are to be reported as taken.
-    pub fn call_event(&mut self, id: &str, event: CallEvent, now: Duration) -> u64 {
+    pub fn call_event(&mut self, id: &TaskId, event: CallEvent, now: Duration) -> u64 {
         let call = self.calls.get_mut(id).unwrap_or_else(|| panic!("news of a call nobody made: {id} {event:?}"));
         assert!(call.ended.is_none(), "{id} ended before: {event:?}");
         match event {

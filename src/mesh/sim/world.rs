@@ -18,7 +18,7 @@ use super::work::Plan;
 use crate::error::CallError;
 use crate::identity::NodeId;
 use crate::mesh::redial::Redial;
-use crate::mesh::{CallDone, CallSpec, ConnId, Purpose, TaskKey};
+use crate::mesh::{CallDone, CallSpec, ConnId, Purpose, TaskId, TaskKey};
 use crate::wire::{Capability, Checked, ProbeNonce};
 
 /// A node's number.
@@ -98,7 +98,7 @@ pub enum Ev {
     Cancel {
         n: N,
         run: u32,
-        id: String,
+        id: TaskId,
     },
     Revive {
         n: N,
@@ -419,7 +419,7 @@ impl World {
     }
 
     /// Starts a call.
-    pub fn call(&mut self, n: N, mut ask: Ask) -> (N, String) {
+    pub fn call(&mut self, n: N, mut ask: Ask) -> (N, TaskId) {
         self.asked += 1;
         ask.plan.n = self.asked;
         let now = self.nodes[n].now(self.now);
@@ -441,27 +441,27 @@ impl World {
         (n, id)
     }
 
-    pub fn own(&self, call: &(N, String)) -> &OwnCall {
+    pub fn own(&self, call: &(N, TaskId)) -> &OwnCall {
         &self.nodes[call.0].calls[&call.1]
     }
 
-    pub fn ended(&self, call: &(N, String)) -> bool {
+    pub fn ended(&self, call: &(N, TaskId)) -> bool {
         self.own(call).ended.is_some()
     }
 
-    pub fn result(&self, call: &(N, String)) -> &Result<CallDone, CallError> {
+    pub fn result(&self, call: &(N, TaskId)) -> &Result<CallDone, CallError> {
         &self.own(call).ended.as_ref().unwrap_or_else(|| panic!("the call has not ended")).result
     }
 
     /// Waits for a call's success.
-    pub fn success(&mut self, call: &(N, String)) -> &CallDone {
+    pub fn success(&mut self, call: &(N, TaskId)) -> &CallDone {
         self.until(secs(100), "the call ends", |w| w.ended(call));
         self.check_calls();
         self.result(call).as_ref().unwrap_or_else(|e| panic!("seed {}: {e:?}", self.seed))
     }
 
     /// Waits for a call's error.
-    pub fn error(&mut self, call: &(N, String)) -> &CallError {
+    pub fn error(&mut self, call: &(N, TaskId)) -> &CallError {
         self.until(secs(100), "the call ends", |w| w.ended(call));
         self.check_calls();
         self.result(call).as_ref().unwrap_err()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Entry;
+use super::{Answer, Entry};
 use crate::identity::NodeId;
 use crate::info::Activity;
 use crate::mesh::action::{Action, OnFull, TaskKey};
@@ -55,13 +55,13 @@ impl State {
             // It waited for a way to its caller.
             out.push(Action::Credit { key: key.clone() });
         }
-        let id = key.1.clone();
+        let id = key.1.to_text();
         let mut drafts: Vec<Draft> = Vec::new();
         for (seq, data) in &entry.unacked {
             drafts.push(Draft::Chunk { id: id.clone(), caller: key.0, seq: *seq, data: data.clone() });
         }
         match &entry.answer {
-            Some(answer) => drafts.push(Draft::Result(answer.clone())),
+            Some(answer) => drafts.push(answer.clone().draft(key)),
             None => {
                 entry.accepted = true;
                 drafts.insert(0, Draft::Accepted { id, caller: key.0 });
@@ -80,7 +80,7 @@ impl State {
     pub(in crate::mesh) fn answer_later(&mut self, key: TaskKey, tracker: NodeId, wait: Duration, now: Now) {
         let fits =
             |e: &Entry| e.trail.via.is_none_or(|via| via == tracker) && (e.answer.is_some() || !e.unacked.is_empty());
-        if self.tasks.entries.get(&key).is_some_and(fits) {
+        if self.tasks.entries.get(&key).is_some_and(|entry| fits(entry)) {
             self.timers.set(Timer::Again(key), now.mono + wait.max(AGAIN_MIN));
         }
     }
@@ -89,13 +89,13 @@ impl State {
     pub(in crate::mesh) fn again_due(&mut self, key: &TaskKey, out: &mut Vec<Action>) {
         let Some(entry) = self.tasks.entries.get(key) else { return };
         let chunk = |(seq, data): &(u64, Bytes)| Draft::Chunk {
-            id: key.1.clone(),
+            id: key.1.to_text(),
             caller: key.0,
             seq: *seq,
             data: data.clone(),
         };
         let chunks = entry.unacked.iter().map(chunk);
-        let drafts: Vec<Draft> = chunks.chain(entry.answer.clone().map(Draft::Result)).collect();
+        let drafts: Vec<Draft> = chunks.chain(entry.answer.clone().map(|answer| answer.draft(key))).collect();
         let trail = entry.trail;
         for draft in drafts {
             self.send_to(&key.0, trail, draft, OnFull::Drop, out);
@@ -109,32 +109,32 @@ impl State {
         }
         entry.accepted = true;
         let trail = entry.trail;
-        self.send_to(&key.0, trail, Draft::Accepted { id: key.1.clone(), caller: key.0 }, OnFull::Close, out);
+        self.send_to(&key.0, trail, Draft::Accepted { id: key.1.to_text(), caller: key.0 }, OnFull::Close, out);
     }
 
     /// The handler came back; a payload is canonical JSON.
     pub fn finish_task(&mut self, key: &TaskKey, body: Result<Bytes, WireError>, now: Now, out: &mut Vec<Action>) {
-        if self.tasks.entries.get(key).is_some_and(|e| e.answer.is_none()) {
-            self.answer(key, body, now, out);
-        }
+        self.answer(key, body, now, out);
         if let Some(rule) = self.tasks.done(key, &self.config.limits) {
             self.policies.end(rule);
         }
     }
 
-    /// The answer is there: it goes to the caller and into the memory.
+    /// The answer is there: it goes to the caller and into the memory, unless there is one already.
     pub(super) fn answer(&mut self, key: &TaskKey, body: Result<Bytes, WireError>, now: Now, out: &mut Vec<Action>) {
-        let Some(entry) = self.tasks.entries.get_mut(key) else { return };
-        let answer = ResultDraft { id: key.1.clone(), caller: key.0, body, chunks: entry.next_seq };
+        let Some(entry) = self.tasks.entries.get_mut(key).filter(|e| e.answer.is_none()) else { return };
+        let answer = Answer { body, chunks: entry.next_seq };
         let (trail, legacy, local) = (entry.trail, entry.legacy, entry.local);
-        out.push(Action::Activity(Activity::TaskFinished {
-            id: key.1.clone(),
-            capability: entry.capability.clone(),
-            caller: key.0,
-            success: answer.body.is_ok(),
-            error: answer.body.as_ref().err().map(|e| format!("{}: {}", e.code, e.message)),
-            took_ms: now.mono.saturating_sub(entry.started).as_millis() as u64,
-        }));
+        if self.watched {
+            out.push(Action::Activity(Activity::TaskFinished {
+                id: key.1.to_text(),
+                capability: entry.capability.clone(),
+                caller: key.0,
+                success: answer.body.is_ok(),
+                error: answer.body.as_ref().err().map(|e| format!("{}: {}", e.code, e.message)),
+                took_ms: now.mono.saturating_sub(entry.started).as_millis() as u64,
+            }));
+        }
         match &answer.body {
             Ok(_) => self.counters.tasks_done += 1,
             Err(_) => self.counters.tasks_failed += 1,
@@ -151,11 +151,11 @@ impl State {
         }
         self.used(&key.0, now);
         if local {
-            self.call_local_answer(&key.1, answer, now, out);
+            self.call_local_answer(&key.1, answer.body, now, out);
         } else if let Some(conn) = legacy {
-            self.sign_for_legacy(conn, Draft::Result(answer), out);
+            self.sign_for_legacy(conn, answer.draft(key), out);
         } else {
-            self.send_to(&key.0, trail, Draft::Result(answer), OnFull::Close, out);
+            self.send_to(&key.0, trail, answer.draft(key), OnFull::Close, out);
         }
     }
 

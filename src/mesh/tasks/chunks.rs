@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::mesh::action::{Action, OnFull, TaskKey};
 use crate::mesh::clock::Now;
 use crate::mesh::state::State;
+use crate::mesh::task_id::TaskId;
 use crate::wire::Draft;
 
 /// The most bytes of chunks on the way unacknowledged, beyond the first chunk: two messages of the largest size.
@@ -74,7 +75,7 @@ impl State {
             };
         }
         let unacknowledged = window.is_none();
-        let draft = Draft::Chunk { id: key.1.clone(), caller: key.0, seq, data };
+        let draft = Draft::Chunk { id: key.1.to_text(), caller: key.0, seq, data };
         let sent = self.send_to(&key.0, trail, draft, OnFull::Close, out);
         if !sent
             && unacknowledged
@@ -89,8 +90,8 @@ impl State {
     }
 
     /// Room for a local call's chunks again.
-    pub(in crate::mesh) fn local_credit(&mut self, id: &str, out: &mut Vec<Action>) {
-        let key = (self.me, id.to_owned());
+    pub(in crate::mesh) fn local_credit(&mut self, id: &TaskId, out: &mut Vec<Action>) {
+        let key = (self.me, id.clone());
         if let Some(entry) = self.tasks.entries.get_mut(&key)
             && std::mem::take(&mut entry.waiting)
         {

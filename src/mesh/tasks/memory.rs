@@ -9,7 +9,9 @@ use crate::identity::NodeId;
 use crate::limits::Limits;
 use crate::mesh::action::TaskKey;
 use crate::mesh::clock::Now;
+use crate::mesh::keyed::Keyed;
 use crate::mesh::seen::Seen;
+use crate::mesh::task_id::TaskId;
 use crate::wire::{Task, WireError};
 
 /// What one caller takes up.
@@ -18,9 +20,11 @@ pub(super) struct Caller {
     /// Its handlers at work.
     running: usize,
     /// Its tasks whose answers are kept and whose handlers came back, the oldest first.
-    answered: VecDeque<String>,
+    answered: VecDeque<TaskId>,
     /// What these answers take: their bytes, and [`Tasks::each`] for every one.
     kept: usize,
+    /// As what it stands in [`Tasks::keep`].
+    listed: Option<usize>,
     /// Its tasks that began.
     ran: Ran,
 }
@@ -28,6 +32,14 @@ pub(super) struct Caller {
 impl Caller {
     fn is_idle(&self) -> bool {
         self.running == 0 && self.answered.is_empty() && self.ran.len() == 0
+    }
+
+    /// A task is known by its id until its time. Gives how much more its ids weigh.
+    fn begins(&mut self, id: &TaskId, until: Duration) -> usize {
+        let before = self.ran.weight();
+        // Never forgotten before its time: up to the next whole second.
+        self.ran.insert(id, u32::try_from(until.as_secs() + 1).unwrap_or(u32::MAX));
+        self.ran.weight() - before
     }
 
     /// See [`Tasks::keep`].
@@ -40,9 +52,9 @@ impl Caller {
 /// All tasks remembered.
 #[derive(Debug, Default)]
 pub struct Tasks {
-    pub(super) entries: HashMap<TaskKey, Entry>,
+    pub(super) entries: HashMap<TaskKey, Box<Entry>, Keyed>,
     pub(super) callers: BTreeMap<NodeId, Caller>,
-    /// The callers whose answers are kept, by what these take.
+    /// The callers whose answers are kept, by what these take, or by more: see [`Tasks::holds_most`].
     pub(super) keep: BTreeSet<(usize, NodeId)>,
     /// What an answer counts for beside its bytes when it is decided whose goes: as many bytes as there are for each
     /// when both bounds are reached at once.
@@ -127,47 +139,45 @@ impl Tasks {
     }
 
     /// Why there is no room for another task of this caller; with the seconds after which to come back.
-    pub(super) fn no_room(&self, caller: &NodeId, id: &str, limits: &Limits) -> Option<(String, u64)> {
-        let none = Caller::default();
-        let caller = self.callers.get(caller).unwrap_or(&none);
+    pub(super) fn no_room(&self, caller: &NodeId, id: &TaskId, limits: &Limits) -> Option<(String, u64)> {
+        let caller = self.callers.get(caller);
         if self.running >= limits.max_tasks {
             return Some((format!("{} tasks are running", self.running), 1));
         }
-        if caller.running >= limits.max_tasks_per_caller {
-            return Some((format!("{} tasks of this caller are running", caller.running), 1));
+        let running = caller.map_or(0, |c| c.running);
+        if running >= limits.max_tasks_per_caller {
+            return Some((format!("{running} tasks of this caller are running"), 1));
         }
         // A share that shrinks as the memory fills: a third of what is free. So one caller alone gets a quarter of it
         // all, many greedy ones leave something free whatever they do, and who comes next gets its share of that. After
         // Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches" (1998).
         let free = limits.max_remembered_tasks.saturating_sub(self.weight);
-        let costs = caller.ran.costs(id);
-        if costs > 0 && caller.ran.weight() + costs > free.div_ceil(3) {
-            let message = format!("{} tasks of this caller are remembered until their deadlines", caller.ran.len());
+        let costs = caller.map_or_else(|| Ran::default().costs(id), |c| c.ran.costs(id));
+        let weight = caller.map_or(0, |c| c.ran.weight());
+        if costs > 0 && weight + costs > free.div_ceil(3) {
+            let ran = caller.map_or(0, |c| c.ran.len());
+            let message = format!("{ran} tasks of this caller are remembered until their deadlines");
             return Some((message, 5));
         }
         None
     }
 
     /// A handler begins. From here on the task is known by its id until its deadline, whatever becomes of its entry.
-    pub(super) fn enter(&mut self, key: TaskKey, entry: Entry) {
+    pub(super) fn enter(&mut self, key: TaskKey, entry: Box<Entry>) {
         let caller = self.callers.entry(key.0).or_default();
         caller.running += 1;
         self.running += 1;
         self.payload_bytes += entry.payload_bytes;
         // Nobody can send a task in this node's own name.
         if !entry.local {
-            self.began_now(&key, entry.until);
+            self.weight += caller.begins(&key.1, entry.until);
         }
         self.entries.insert(key, entry);
     }
 
     /// A task is known by its id from here on.
     pub fn began_now(&mut self, key: &TaskKey, until: Duration) {
-        let ran = &mut self.callers.entry(key.0).or_default().ran;
-        let before = ran.weight();
-        // Never forgotten before its time: up to the next whole second.
-        ran.insert(&key.1, u32::try_from(until.as_secs() + 1).unwrap_or(u32::MAX));
-        self.weight += ran.weight() - before;
+        self.weight += self.callers.entry(key.0).or_default().begins(&key.1, until);
     }
 
     /// The tasks that have no answer yet.
@@ -211,8 +221,23 @@ impl Tasks {
     /// tasks ran is not forgotten.
     pub fn keep_answers_within(&mut self, most: usize, bytes: usize) {
         while self.answers > most || self.answered_bytes > bytes {
-            let Some((_, caller)) = self.keep.last().copied() else { break };
+            let Some(caller) = self.holds_most() else { break };
             self.forget_oldest(&caller);
+        }
+    }
+
+    /// The caller for whom the most is kept. In the list callers stand with at least what is kept for them, so that it need not
+    /// be changed for every answer: whoever stands last with just that has the most.
+    pub(super) fn holds_most(&mut self) -> Option<NodeId> {
+        loop {
+            let (listed, node) = self.keep.last().copied()?;
+            let caller = self.callers.get_mut(&node)?;
+            if caller.kept == listed {
+                return Some(node);
+            }
+            self.keep.pop_last();
+            self.keep.insert((caller.kept, node));
+            caller.listed = Some(caller.kept);
         }
     }
 
@@ -266,9 +291,9 @@ impl Tasks {
         let (entries, keep) = (&mut self.entries, &mut self.keep);
         let (answers, answered_bytes) = (&mut self.answers, &mut self.answered_bytes);
         self.callers.retain(|node, caller| {
-            let (mut freed, mut key) = (0, (*node, String::new()));
+            let mut freed = 0;
             caller.answered.retain(|id| {
-                key.1.clone_from(id);
+                let key = (*node, id.clone());
                 let over = entries.get(&key).is_none_or(|e| e.until <= now.mono);
                 if over {
                     let bytes = entries.remove(&key).map_or(0, |e| e.kept_bytes());
@@ -293,10 +318,19 @@ fn reckon(
     caller: &mut Caller,
     change: impl FnOnce(usize) -> usize,
 ) {
-    keep.remove(&(caller.kept, *node));
     caller.kept = change(caller.kept);
-    if !caller.answered.is_empty() {
-        keep.insert((caller.kept, *node));
+    let over = caller.answered.is_empty();
+    if !over && caller.listed.is_some_and(|listed| caller.kept <= listed) {
+        return;
+    }
+    if let Some(listed) = caller.listed.take() {
+        keep.remove(&(listed, *node));
+    }
+    if !over {
+        // With room for what comes next.
+        let most = caller.kept.saturating_add(caller.kept / 4);
+        keep.insert((most, *node));
+        caller.listed = Some(most);
     }
 }
 

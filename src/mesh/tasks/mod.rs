@@ -22,8 +22,9 @@ use crate::mesh::clock::{Now, Place};
 use crate::mesh::conn_id::ConnId;
 use crate::mesh::sealing::Seal;
 use crate::mesh::state::{State, Timer};
+use crate::mesh::task_id::TaskId;
 use crate::mesh::trail::Trail;
-use crate::wire::{ResultDraft, Task, WireError};
+use crate::wire::{Draft, ResultDraft, Task, WireError};
 
 pub use chunks::ChunkRefused;
 pub use memory::Tasks;
@@ -67,7 +68,7 @@ struct Entry {
     unacked_bytes: usize,
     /// Whether the handler waits for room.
     waiting: bool,
-    answer: Option<ResultDraft>,
+    answer: Option<Answer>,
     /// Whether the handler has not come back yet.
     running: bool,
     /// Whether its caller sent it more than once.
@@ -78,6 +79,28 @@ struct Entry {
     late_s: Option<i64>,
     /// The owner's rule that it counts for.
     rule: Option<usize>,
+}
+
+/// What a task's caller is answered.
+#[derive(Clone, Debug)]
+struct Answer {
+    body: Result<Bytes, WireError>,
+    /// How many chunks belong to it.
+    chunks: u64,
+}
+
+impl Answer {
+    fn bytes(&self) -> usize {
+        match &self.body {
+            Ok(payload) => payload.len(),
+            Err(error) => error.message.len(),
+        }
+    }
+
+    /// As it is sent.
+    fn draft(self, key: &TaskKey) -> Draft {
+        Draft::Result(ResultDraft { id: key.1.to_text(), caller: key.0, body: self.body, chunks: self.chunks })
+    }
 }
 
 impl Entry {
@@ -111,14 +134,7 @@ impl Entry {
 
     /// The bytes kept for whoever asks again, once its handler came back.
     fn kept_bytes(&self) -> usize {
-        if self.running { 0 } else { self.answer.as_ref().map_or(0, answer_size) + self.unacked_bytes }
-    }
-}
-
-fn answer_size(answer: &ResultDraft) -> usize {
-    match &answer.body {
-        Ok(payload) => payload.len(),
-        Err(error) => error.message.len(),
+        if self.running { 0 } else { self.answer.as_ref().map_or(0, Answer::bytes) + self.unacked_bytes }
     }
 }
 
@@ -135,7 +151,7 @@ impl State {
     ) {
         let legacy = self.is_legacy(conn);
         let from = legacy.then_some(conn);
-        let key = (caller, task.id.clone());
+        let key = (caller, TaskId::from(&task.id));
         if let Some(why) = self.barred(&caller) {
             // Also when it came before, and is at work or was answered: who is not let in hears nothing of it.
             let known = self.tasks.is_known(&key);
@@ -151,7 +167,7 @@ impl State {
             self.refuse("repeated_task");
             return self.answer_unheld(task.id, Err(memory::no_longer_kept()), caller, trail, from, out);
         }
-        match self.task_refusal(&task, caller, legacy, trail, now) {
+        match self.task_refusal(&task, &key, legacy, trail, now) {
             Some(error) => {
                 match ErrorCode::from_wire(&error.code) {
                     Some(code @ (ErrorCode::NotAllowed | ErrorCode::RateLimited)) if task.caller == caller => {
@@ -181,22 +197,24 @@ impl State {
         let rule = self.policies.begin(&task.capability);
         let accept_at = (!legacy).then_some(now.mono + ACCEPT_AFTER);
         let alarm = self.timers.put(Timer::Task(key.clone()), accept_at.map_or(deadline, |at| at.min(deadline)));
-        self.enter(&key, &task.capability, until, now, |e| {
-            (e.accept_at, e.deadline, e.alarm) = (accept_at, deadline, Some(alarm));
-            e.payload_bytes = payload_bytes;
-            e.rule = rule;
-            e.trail = trail;
-            e.legacy = legacy.then_some(conn);
-            e.late_s = late_s;
-            e.window = if legacy { None } else { task.window.map(|w| w.clamp(1, MAX_WINDOW)) };
-        });
-        out.push(Action::Activity(Activity::TaskReceived {
-            id: task.id.clone(),
-            capability: task.capability.clone(),
-            caller: key.0,
-            via: trail.via,
-            sealed,
-        }));
+        let mut entry = Box::new(Entry::new(&task.capability, now.mono, until));
+        (entry.accept_at, entry.deadline, entry.alarm) = (accept_at, deadline, Some(alarm));
+        entry.payload_bytes = payload_bytes;
+        entry.rule = rule;
+        entry.trail = trail;
+        entry.legacy = legacy.then_some(conn);
+        entry.late_s = late_s;
+        entry.window = if legacy { None } else { task.window.map(|w| w.clamp(1, MAX_WINDOW)) };
+        self.tasks.enter(key.clone(), entry);
+        if self.watched {
+            out.push(Action::Activity(Activity::TaskReceived {
+                id: task.id.clone(),
+                capability: task.capability.clone(),
+                caller: key.0,
+                via: trail.via,
+                sealed,
+            }));
+        }
         let mut task = TaskToRun::of(task, deadline, trail.via, conn);
         task.proven = !legacy;
         task.sealed = sealed;
@@ -206,18 +224,12 @@ impl State {
 
     /// A call of this node to itself.
     pub(super) fn run_local(&mut self, task: TaskToRun, now: Now, out: &mut Vec<Action>) {
-        let key = (self.me, task.id.clone());
-        self.enter(&key, &task.capability, task.deadline, now, |e| {
-            (e.local, e.payload_bytes) = (true, task.payload.len());
-        });
+        let key = (self.me, TaskId::from(&task.id));
+        let mut entry = Box::new(Entry::new(&task.capability, now.mono, task.deadline));
+        (entry.local, entry.payload_bytes) = (true, task.payload.len());
+        self.tasks.enter(key.clone(), entry);
         // The call has the deadline, and takes the task back then.
         out.push(Action::RunTask { key, task: Box::new(task) });
-    }
-
-    fn enter(&mut self, key: &TaskKey, capability: &str, until: Duration, now: Now, set: impl FnOnce(&mut Entry)) {
-        let mut entry = Entry::new(capability, now.mono, until);
-        set(&mut entry);
-        self.tasks.enter(key.clone(), entry);
     }
 
     /// A task is known from now on as one that ran, and of which nothing else is kept: for benches.

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::{DefaultHasher, Entry};
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 
 use crate::mesh::ids::{Block, place};
+use crate::mesh::keyed::Keyed;
+use crate::mesh::task_id::TaskId;
 
 /// What a word weighs in [`Ran::weight`]: it takes twice as many bytes as an id by itself.
 pub(super) const WORD: usize = 2;
@@ -22,7 +24,7 @@ struct Word {
 struct Other([u32; 2]);
 
 impl Other {
-    fn of(id: &str) -> Self {
+    fn of(id: &TaskId) -> Self {
         let mut hasher = DefaultHasher::new();
         id.hash(&mut hasher);
         let hash = hasher.finish();
@@ -33,7 +35,7 @@ impl Other {
 /// The tasks of one caller that began, by their ids, each until its time.
 #[derive(Debug, Default)]
 pub(super) struct Ran {
-    words: HashMap<Block, Word>,
+    words: HashMap<Block, Word, Keyed>,
     others: HashMap<Other, u32>,
     /// How many ids the words have.
     in_words: usize,
@@ -41,7 +43,7 @@ pub(super) struct Ran {
 
 impl Ran {
     /// Whether the task of this id began.
-    pub fn contains(&self, id: &str) -> bool {
+    pub fn contains(&self, id: &TaskId) -> bool {
         match place(id) {
             Some((block, bit)) => self.words.get(&block).is_some_and(|word| word.bits[half(bit)] & mask(bit) != 0),
             None => !self.others.is_empty() && self.others.contains_key(&Other::of(id)),
@@ -49,7 +51,7 @@ impl Ran {
     }
 
     /// What [`weight`](Self::weight) would gain with this id.
-    pub fn costs(&self, id: &str) -> usize {
+    pub fn costs(&self, id: &TaskId) -> usize {
         match place(id) {
             Some((block, _)) if self.words.contains_key(&block) => 0,
             Some(_) => WORD,
@@ -58,7 +60,7 @@ impl Ran {
     }
 
     /// A task begins. It is remembered up to that second at least.
-    pub fn insert(&mut self, id: &str, until: u32) {
+    pub fn insert(&mut self, id: &TaskId, until: u32) {
         let Some((block, bit)) = place(id) else {
             let before = self.others.entry(Other::of(id)).or_default();
             *before = until.max(*before);
@@ -122,7 +124,7 @@ fn mask(bit: u32) -> u32 {
 }
 
 /// Gives back what a table took that had many more entries.
-fn fit<K: Eq + Hash, V>(table: &mut HashMap<K, V>) {
+fn fit<K: Eq + Hash, V, S: BuildHasher>(table: &mut HashMap<K, V, S>) {
     if table.capacity() > 64 && table.len() < table.capacity() / 8 {
         table.shrink_to_fit();
     }
@@ -164,8 +166,8 @@ mod tests {
             let most = n * 7 / 8 + 1;
             let (mut own, mut sparse) = (Ran::default(), Ran::default());
             for i in 0..most {
-                own.insert(&i.to_string(), 9);
-                sparse.insert(&format!("{i:08x}-0000-8000-8000-000000000000"), 9);
+                own.insert(&i.to_string().as_str().into(), 9);
+                sparse.insert(&format!("{i:08x}-0000-8000-8000-000000000000").as_str().into(), 9);
             }
             assert_eq!((own.weight(), sparse.weight(), sparse.len()), (most, WORD * most, most));
             for ran in [own, sparse] {
@@ -191,8 +193,10 @@ mod tests {
             others in prop::collection::vec(id(), 0..50),
         ) {
             let (mut ran, mut second) = (Ran::default(), 0u64);
-            let mut began: BTreeMap<String, u64> = BTreeMap::new();
+            let mut began: BTreeMap<TaskId, u64> = BTreeMap::new();
+            let others: Vec<TaskId> = others.iter().map(TaskId::from).collect();
             for (id, lives, pause) in steps {
+                let id = TaskId::from(&id);
                 second += pause;
                 ran.expire(second);
                 let until = second + u64::from(lives);

@@ -1,9 +1,9 @@
 //! Which tasks are not begun, and why.
 
 use crate::error::ErrorCode;
-use crate::identity::NodeId;
 use crate::info::Sealing;
 use crate::memory::Level;
+use crate::mesh::action::TaskKey;
 use crate::mesh::clock::Now;
 use crate::mesh::policy;
 use crate::mesh::sealing::Seal;
@@ -23,11 +23,12 @@ impl State {
     pub(super) fn task_refusal(
         &mut self,
         task: &Task,
-        caller: NodeId,
+        key: &TaskKey,
         legacy: bool,
         trail: Trail,
         now: Now,
     ) -> Option<WireError> {
+        let caller = key.0;
         let error = |code, message: String| Some(WireError::new(code, message).not_run());
         if task.caller != caller {
             return error(ErrorCode::NotAllowed, "the task is signed by another node than the one that sent it".into());
@@ -77,7 +78,7 @@ impl State {
             return Some(error.not_run());
         }
         let cancelled = &self.tasks.cancelled_early.0;
-        if !cancelled.is_empty() && cancelled.contains(&(caller, task.id.clone())) {
+        if !cancelled.is_empty() && cancelled.contains(key) {
             return error(ErrorCode::Cancelled, "the caller took the task back".into());
         }
         if self.draining {
@@ -95,10 +96,12 @@ impl State {
             let message = "this node is short of memory and takes no new tasks".to_owned();
             return Some(WireError::new(ErrorCode::Overloaded, message).retry_after_s(1).not_run());
         }
-        if let Some(error) = self.policies.forbids(&self.ids_of(&caller), &task.capability) {
+        if !self.policies.is_open()
+            && let Some(error) = self.policies.forbids(&self.ids_of(&caller), &task.capability)
+        {
             return Some(error);
         }
-        if let Some((message, seconds)) = self.tasks.no_room(&caller, &task.id, &self.config.limits) {
+        if let Some((message, seconds)) = self.tasks.no_room(&caller, &key.1, &self.config.limits) {
             return Some(WireError::new(ErrorCode::Overloaded, message).retry_after_s(seconds).not_run());
         }
         self.policies.crowded(&caller, &task.capability, now.mono)

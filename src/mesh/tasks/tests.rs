@@ -2,11 +2,12 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::memory::Caller;
 use super::*;
 use crate::limits::Limits;
 
 fn key(caller: u8, id: usize) -> TaskKey {
-    (NodeId::from_bytes([caller; 32]), id.to_string())
+    (NodeId::from_bytes([caller; 32]), TaskId::from(&id.to_string()))
 }
 
 fn at(seconds: u64) -> Now {
@@ -18,8 +19,8 @@ fn runs(tasks: &mut Tasks, key: &TaskKey, bytes: usize, limits: &Limits) -> bool
     if tasks.no_room(&key.0, &key.1, limits).is_some() {
         return false;
     }
-    tasks.enter(key.clone(), Entry::new("x", Duration::ZERO, Duration::from_secs(60)));
-    let answer = ResultDraft { id: key.1.clone(), caller: key.0, body: Ok(vec![b'1'; bytes].into()), chunks: 0 };
+    tasks.enter(key.clone(), Box::new(Entry::new("x", Duration::ZERO, Duration::from_secs(60))));
+    let answer = Answer { body: Ok(vec![b'1'; bytes].into()), chunks: 0 };
     tasks.entries.get_mut(key).unwrap().answer = Some(answer);
     tasks.done(key, limits);
     tasks.done(key, limits);
@@ -71,19 +72,22 @@ fn running_tasks_are_bounded_for_each_caller_and_for_all() {
     for n in 0..12 {
         let key = key(n % 4, usize::from(n));
         if tasks.no_room(&key.0, &key.1, &limits).is_none() {
-            tasks.enter(key.clone(), Entry::new("x", Duration::ZERO, Duration::from_secs(60)));
+            tasks.enter(key.clone(), Box::new(Entry::new("x", Duration::ZERO, Duration::from_secs(60))));
             begun.push(n);
         }
     }
     assert_eq!(begun, [0, 1, 2, 3, 4]);
     assert_eq!((tasks.running(), tasks.running_for(&key(0, 0).0)), (5, 2));
     tasks.done(&key(1, 1), &limits);
-    assert!(tasks.no_room(&key(0, 9).0, "9", &limits).is_some() && tasks.no_room(&key(1, 9).0, "9", &limits).is_none());
+    assert!(
+        tasks.no_room(&key(0, 9).0, &"9".into(), &limits).is_some()
+            && tasks.no_room(&key(1, 9).0, &"9".into(), &limits).is_none()
+    );
 }
 
 /// The n-th id of a run of elo's.
 fn in_a_row(caller: u8, run: u16, n: u64) -> TaskKey {
-    (NodeId::from_bytes([caller; 32]), format!("{run:08x}-0000-8000-8000-{n:012x}"))
+    (NodeId::from_bytes([caller; 32]), TaskId::from(&format!("{run:08x}-0000-8000-8000-{n:012x}")))
 }
 
 #[test]
@@ -171,26 +175,30 @@ proptest! {
             prop_assert!(!tasks.is_known(&key) || began.contains_key(&key), "made up");
             if !tasks.is_known(&key) && tasks.no_room(&key.0, &key.1, &limits).is_none() {
                 let until = second + lives;
-                tasks.enter(key.clone(), Entry::new("x", at(second).mono, Duration::from_secs(until)));
+                tasks.enter(key.clone(), Box::new(Entry::new("x", at(second).mono, Duration::from_secs(until))));
                 began.insert(key.clone(), until);
                 running.push((key, bytes));
             }
             if finish == 0 && !running.is_empty() {
                 let (key, bytes) = running.remove(0);
                 let body = Ok(vec![b'1'; bytes].into());
-                let answer = ResultDraft { id: key.1.clone(), caller: key.0, body, chunks: 0 };
+                let answer = Answer { body, chunks: 0 };
                 tasks.entries.get_mut(&key).unwrap().answer = Some(answer);
                 tasks.done(&key, &limits);
             }
-            let kept: Vec<&Entry> = tasks.entries.values().filter(|e| !e.running).collect();
+            let kept: Vec<&Entry> = tasks.entries.values().map(|e| &**e).filter(|e| !e.running).collect();
             prop_assert_eq!(tasks.answers(), kept.len());
             prop_assert_eq!(tasks.answered_bytes(), kept.iter().map(|e| e.kept_bytes()).sum::<usize>());
             prop_assert_eq!(tasks.running(), running.len());
             prop_assert!(tasks.weight() <= 60 && tasks.answers() <= 8 && tasks.answered_bytes() <= 900);
-            prop_assert!(tasks.keep.iter().all(|(kept, caller)| tasks.callers[caller].holds() == *kept));
+            prop_assert!(tasks.keep.iter().all(|(most, caller)| tasks.callers[caller].holds() <= *most));
+            let holders: Vec<_> = tasks.callers.values().map(Caller::holds).filter(|held| *held > 0).collect();
+            prop_assert_eq!(tasks.keep.len(), holders.len());
+            // Whoever's answers go next is who has the most.
+            prop_assert_eq!(tasks.holds_most().map(|node| tasks.callers[&node].holds()), holders.into_iter().max());
         }
         for (key, _) in running {
-            let answer = ResultDraft { id: key.1.clone(), caller: key.0, body: Ok("1".into()), chunks: 0 };
+            let answer = Answer { body: Ok("1".into()), chunks: 0 };
             tasks.entries.get_mut(&key).unwrap().answer = Some(answer);
             tasks.done(&key, &limits);
         }

@@ -2,10 +2,11 @@
 
 use crate::error::ErrorCode;
 use crate::info::Route;
+use crate::mesh::TaskId;
 use crate::mesh::sim::*;
 
 /// A caller whose task takes ten minutes, and its provider.
-fn at_work() -> (World, N, N, (N, String)) {
+fn at_work() -> (World, N, N, (N, TaskId)) {
     let mut w = World::new(60);
     let a = w.add(Spec::new("a"));
     let p = w.add(Spec::new("p").provides("work"));

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::info::Route;
+use crate::mesh::TaskId;
 use crate::mesh::sim::big::seeds;
 use crate::mesh::sim::*;
 
@@ -76,7 +77,7 @@ fn weights(w: &World) -> (usize, usize, usize) {
 }
 
 /// Calls from a node to a capability that another one provides, and whether all went well.
-fn calls(w: &mut World, n: usize, spread: Duration) -> Vec<(N, String)> {
+fn calls(w: &mut World, n: usize, spread: Duration) -> Vec<(N, TaskId)> {
     let calls = (0..n).map(|i| {
         let from = TRACKERS + w.below(NODES);
         let ask = Ask::new(&format!("cap.{}", i % CAPS)).plan(|p| p.ms = (i % 4) as u64 * 100).timeout(secs(20));
@@ -87,7 +88,7 @@ fn calls(w: &mut World, n: usize, spread: Duration) -> Vec<(N, String)> {
     calls.collect()
 }
 
-fn good(w: &World, calls: &[(N, String)]) -> usize {
+fn good(w: &World, calls: &[(N, TaskId)]) -> usize {
     calls.iter().filter(|c| w.ended(c) && w.result(c).is_ok()).count()
 }
 
