@@ -53,6 +53,12 @@ impl Key {
         let (one, two) = (self.span.of(text), other.span.of(text));
         if self.escaped || other.escaped { Decoded::new(one).cmp(Decoded::new(two)) } else { one.cmp(two) }
     }
+
+    /// Compares it to a name, by code points.
+    pub(super) fn compare_to(self, name: &[u8], text: &[u8]) -> Ordering {
+        let own = self.span.of(text);
+        if self.escaped { Decoded::new(own).cmp(name.iter().copied()) } else { own.cmp(name) }
+    }
 }
 
 /// A top-level member of an object.
