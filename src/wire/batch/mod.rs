@@ -19,6 +19,8 @@
 //! - *A signature meant for something else.* What is signed begins with [`CONTEXT`]; all else that a node's key signs begins
 //!   with other bytes (a message with `{`, TLS with spaces, an item of the DHT with a digit).
 //! - *A good root, remembered, for another's messages or with another signature.* [`Roots`] compares all of it.
+//! - *A path that leads to hashes known from other messages, and on from there to nothing.* What is left of a path must be the
+//!   neighbours that are known there: then hashing on would give the root that was signed.
 //!
 //! A message shows the hashes of others. Who can guess all of a neighbour can see that the guess is right, so messages
 //! for different readers don't belong into one batch, unless they are sealed.

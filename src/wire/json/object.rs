@@ -255,11 +255,7 @@ impl Object {
             return Some(self.members[index].value);
         }
         // Most names have another length: then this is quicker than to halve.
-        let is_it = |member: &&Member| {
-            let name = member.name(&self.raw);
-            name.len() == key.len() && name == key.as_bytes()
-        };
-        self.members.iter().find(is_it).map(|member| member.value)
+        self.members.iter().find(|member| member.is(key, &self.raw)).map(|member| member.value)
     }
 }
 

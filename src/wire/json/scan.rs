@@ -78,6 +78,14 @@ impl Member {
         Self { key: key.span, decoded: key.escaped.then(|| decode(key.span.of(text)).into()), value }
     }
 
+    /// Whether this is its name. Costs no more than a look at the length where that differs.
+    pub(super) fn is(&self, name: &str, text: &[u8]) -> bool {
+        match &self.decoded {
+            Some(decoded) => **decoded == *name,
+            None => self.key.range().len() == name.len() && self.key.of(text) == name.as_bytes(),
+        }
+    }
+
     /// The name, decoded.
     pub(super) fn name<'a>(&'a self, text: &'a [u8]) -> &'a [u8] {
         match &self.decoded {
