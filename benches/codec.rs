@@ -5,14 +5,14 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use elo::Identity;
 use elo::seal::{Message, Sealer};
 use elo::wire::codec::encode;
 use elo::wire::{
-    Builder, Codec, Framing, Message as WireMessage, Object, Roots, SealedKind, Speaker, batch, check, verify_object,
-    verify_signed,
+    Builder, Codec, Draft, Framing, Message as WireMessage, Object, ResultDraft, Roots, SealedKind, Speaker, TaskDraft,
+    batch, check, verify_object, verify_signed,
 };
 use tokio_util::codec::Decoder;
 
@@ -123,6 +123,60 @@ fn batches(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// All that is done to messages of a batch on their way out, and on their way in: the time is that of 32 of them.
+fn batch_path(criterion: &mut Criterion) {
+    const COUNT: u64 = 32;
+    let identity = Identity::from_seed([1; 32]);
+    let me = identity.id();
+    let payload = Bytes::from_static(br#"{"n":12345,"text":"hello there"}"#);
+    let id = |n: u64| format!("6f9619ff-8b86-4d01-b42d-00cf4fc9{n:04}");
+    let task = |n| {
+        Draft::Task(TaskDraft {
+            id: id(n),
+            target: me,
+            capability: "echo".into(),
+            payload: payload.clone(),
+            timestamp: 1_700_000_000,
+            ttl_s: 30,
+            window: Some(64),
+            instance: None,
+        })
+    };
+    let result = |n| Draft::Result(ResultDraft { id: id(n), caller: me, body: Ok(payload.clone()), chunks: 0 });
+    let mut group = criterion.benchmark_group("batch path");
+    group.throughput(Throughput::Elements(COUNT));
+    group.sample_size(30);
+    for (name, drafts) in
+        [("tasks", (0..COUNT).map(task).collect::<Vec<_>>()), ("results", (0..COUNT).map(result).collect())]
+    {
+        let write = |out: &mut BytesMut| {
+            let messages: Vec<_> = drafts.iter().map(|draft| draft.unsigned(&me)).collect();
+            batch::write(&identity, &messages, Framing::Line, out);
+        };
+        let mut stream = BytesMut::new();
+        write(&mut stream);
+        group.bench_function(format!("build, sign, encode {COUNT} {name}"), |b| {
+            let mut out = BytesMut::new();
+            b.iter(|| {
+                out.clear();
+                write(&mut out);
+                black_box(out.len())
+            });
+        });
+        group.bench_function(format!("decode, parse, check {COUNT} {name}"), |b| {
+            b.iter(|| {
+                let (mut buffer, mut roots) = (BytesMut::from(&stream[..]), Roots::new());
+                let mut codec = Codec::new(Framing::Line, 1 << 20);
+                while let Ok(Some(raw)) = codec.decode(&mut buffer) {
+                    let message = WireMessage::parse(&Object::parse(raw).expect("an object")).expect("a message");
+                    black_box(check(message, Speaker::Proven, &mut roots).expect("signed"));
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
 /// Sealing and opening: in a context that is known, and with one to be agreed on.
 fn sealing(criterion: &mut Criterion) {
     let (alice, bob) = (Identity::from_seed([1; 32]), Identity::from_seed([2; 32]));
@@ -173,5 +227,5 @@ fn sealing(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, codec, batches, sealing);
+criterion_group!(benches, codec, batches, batch_path, sealing);
 criterion_main!(benches);

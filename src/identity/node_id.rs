@@ -27,6 +27,21 @@ pub enum InvalidNodeId {
     NotCanonical,
 }
 
+/// What no character stands for.
+const WRONG: u8 = 0x80;
+
+/// What each character of URL-safe base64 stands for.
+const VALUES: [u8; 256] = {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut values = [WRONG; 256];
+    let mut value = 0;
+    while value < alphabet.len() {
+        values[alphabet[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+
 impl NodeId {
     /// The id with these bytes. Whether they are a public key shows when a signature is checked.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
@@ -45,11 +60,18 @@ impl NodeId {
         text
     }
 
+    /// Its text.
+    pub(crate) fn text(&self) -> [u8; 43] {
+        let mut text = [0; 43];
+        // It fits: 32 bytes are 43 characters.
+        let written = URL_SAFE_NO_PAD.encode_slice(self.0, &mut text);
+        debug_assert_eq!(written, Ok(text.len()));
+        text
+    }
+
     /// Whether its text begins so.
     pub(crate) fn starts_with(&self, text: &str) -> bool {
-        let mut own = [0; 43];
-        // It fits: 32 bytes are 43 characters.
-        URL_SAFE_NO_PAD.encode_slice(self.0, &mut own).is_ok() && own.starts_with(text.as_bytes())
+        self.text().starts_with(text.as_bytes())
     }
 }
 
@@ -63,7 +85,7 @@ impl Hash for NodeId {
 
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&URL_SAFE_NO_PAD.encode(self.0))
+        f.pad(std::str::from_utf8(&self.text()).unwrap_or_default())
     }
 }
 
@@ -77,18 +99,31 @@ impl FromStr for NodeId {
     type Err = InvalidNodeId;
 
     fn from_str(text: &str) -> Result<Self, InvalidNodeId> {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if text.len() != 43 {
+        let (groups, &[a, b, c]) = text.as_bytes().as_chunks::<4>() else {
+            return Err(InvalidNodeId::Length(text.chars().count()));
+        };
+        let mut bytes = [0; 32];
+        let (whole, rest) = bytes.as_chunks_mut::<3>();
+        if groups.len() != whole.len() {
             return Err(InvalidNodeId::Length(text.chars().count()));
         }
-        if !text.bytes().all(plain) {
+        // By hand: each message has two or three of them, and whether a character was wrong is looked at once.
+        let value = |character: u8| VALUES[usize::from(character)];
+        let mut seen = 0;
+        for (three, &[a, b, c, d]) in whole.iter_mut().zip(groups) {
+            let (a, b, c, d) = (value(a), value(b), value(c), value(d));
+            seen |= a | b | c | d;
+            *three = [a << 2 | b >> 4, b << 4 | c >> 2, c << 6 | d];
+        }
+        let (a, b, c) = (value(a), value(b), value(c));
+        rest.copy_from_slice(&[a << 2 | b >> 4, b << 4 | c >> 2]);
+        if (seen | a | b | c) & WRONG != 0 {
             return Err(InvalidNodeId::Character);
         }
-        let mut bytes = [0; 32];
-        match URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) {
-            Ok(32) => Ok(Self(bytes)),
-            _ => Err(InvalidNodeId::NotCanonical),
+        if c & 0b11 != 0 {
+            return Err(InvalidNodeId::NotCanonical);
         }
+        Ok(Self(bytes))
     }
 }
 
@@ -147,6 +182,21 @@ mod tests {
         assert_eq!(parse(&format!("é{}", &text[2..])), Err(InvalidNodeId::Character));
         // `B` sets the lowest of six bits, of which only the upper four belong to the 32nd byte.
         assert_eq!(parse(&format!("{}B", &text[1..])), Err(InvalidNodeId::NotCanonical));
+    }
+
+    #[test]
+    fn texts_are_read_as_base64_is() {
+        let text = NodeId::from_bytes(std::array::from_fn(|n| n as u8 * 7)).to_string();
+        for place in 0..text.len() {
+            for byte in 0..128u8 {
+                let mut other = text.clone().into_bytes();
+                other[place] = byte;
+                let other = String::from_utf8(other).unwrap();
+                let expected =
+                    URL_SAFE_NO_PAD.decode(&other).ok().map(|bytes| NodeId::from_bytes(bytes.try_into().unwrap()));
+                assert_eq!(other.parse::<NodeId>().ok(), expected, "{other}");
+            }
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub const MAX_INTEGER_DIGITS: usize = 4300;
 /// quarter of a microsecond of it, less than its hashes cost; every doubling makes each message 43 bytes longer.
 pub const BATCH_MAX: usize = 256;
 
-/// The most signed roots that a connection's reader remembers, of 130 bytes each: what comes over one connection at a time
+/// The most signed roots that a connection's reader remembers, of some 150 bytes each: what comes over one connection at a time
 /// is of a few authors. What was forgotten is checked again.
 pub const MAX_ROOTS: usize = 16;
 

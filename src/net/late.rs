@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use bytes::BytesMut;
+
 use crate::identity::{Identity, NodeId};
-use crate::wire::{Object, Unsigned, batch};
+use crate::wire::{Framing, Object, Unsigned, batch, codec};
 
 /// Seals a signed message into an envelope, which is then signed as well. `None`: it can't be sealed, and is not sent in
 /// any other way.
@@ -62,6 +64,23 @@ impl fmt::Debug for Late {
 struct OfTarget {
     messages: Vec<Unsigned>,
     rest: Vec<(usize, Seal, Wrap)>,
+}
+
+/// Signs messages together, and appends them to `out` in the order they came.
+pub(super) fn write(identity: &Identity, messages: Vec<Late>, framing: Framing, out: &mut BytesMut) {
+    let is_plain = |message: &Late| matches!(message, Late::Plain(_));
+    if !messages.iter().all(is_plain) {
+        for message in sign(identity, messages) {
+            codec::encode(framing, message.raw(), out);
+        }
+        return;
+    }
+    let plain = messages.into_iter().filter_map(|message| match message {
+        Late::Plain(message) => Some(message),
+        Late::Sealed(_) => None,
+    });
+    // They are signed on their way into the buffer, and are nothing else in between.
+    batch::write(identity, &plain.collect::<Vec<_>>(), framing, out);
 }
 
 /// Signs messages together, and gives them in the order they came.

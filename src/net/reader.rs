@@ -199,6 +199,7 @@ impl Reader {
             if mem::take(&mut cut) {
                 // The rest alone, mostly nothing: it would keep all that it came with.
                 self.buffer = BytesMut::from(&self.buffer[..]);
+                self.roots.rest();
             }
             self.holds_partial(shared);
             let idle_at = shared.heard_at() + self.idle_timeout;

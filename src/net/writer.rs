@@ -135,9 +135,7 @@ impl Writer {
         if late.is_empty() {
             return;
         }
-        for message in late::sign(&self.cfg.identity, mem::take(late)) {
-            codec::encode(framing, message.raw(), &mut self.batch);
-        }
+        late::write(&self.cfg.identity, mem::take(late), framing, &mut self.batch);
     }
 
     async fn write_batch(&mut self, shared: &Shared, after: usize) -> Result<(), Stuck> {

@@ -192,6 +192,10 @@ impl Caps {
 
 /// Whether a text may be a capability, an interest, an event type or a node's name.
 pub fn is_name(text: &str) -> bool {
+    if text.is_ascii() {
+        // A character is a byte then.
+        return (1..=MAX_NAME).contains(&text.len()) && !text.bytes().any(|byte| byte.is_ascii_control());
+    }
     !text.is_empty() && text.chars().count() <= MAX_NAME && !text.chars().any(char::is_control)
 }
 

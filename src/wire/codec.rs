@@ -4,6 +4,7 @@
 //! are ever waited for.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use memchr::memchr;
 use tokio_util::codec::Decoder;
 
 /// How messages are told apart in a stream.
@@ -76,7 +77,7 @@ impl Codec {
     fn decode_line(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
         loop {
             let unseen = buffer.get(self.searched..).unwrap_or_default();
-            let Some(found) = unseen.iter().position(|&byte| byte == b'\n') else {
+            let Some(found) = memchr(b'\n', unseen) else {
                 self.searched = buffer.len();
                 // A last `\r` may turn out to belong to the terminator.
                 let ends_in_return = buffer.last() == Some(&b'\r');
@@ -145,14 +146,21 @@ impl Decoder for Codec {
 
 /// Appends a message to what is to be sent. The caller has seen to it that it is within the limits.
 pub fn encode(framing: Framing, payload: &[u8], out: &mut BytesMut) {
+    encode_parts(framing, &[payload], out);
+}
+
+/// The same for a message in pieces.
+pub(super) fn encode_parts(framing: Framing, parts: &[&[u8]], out: &mut BytesMut) {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    // For a line's end, or the length.
+    out.reserve(length + 4);
     match framing {
         Framing::Line => {
-            out.reserve(payload.len() + 1);
             let start = out.len();
-            out.extend_from_slice(payload);
+            parts.iter().for_each(|part| out.extend_from_slice(part));
             // A message that came in the other framing, and is passed on, may be spread over lines. In JSON a line
             // end can only be white space between tokens, so a blank means the same.
-            if payload.contains(&b'\n') {
+            if memchr(b'\n', &out[start..]).is_some() {
                 for byte in &mut out[start..] {
                     if *byte == b'\n' {
                         *byte = b' ';
@@ -162,11 +170,9 @@ pub fn encode(framing: Framing, payload: &[u8], out: &mut BytesMut) {
             out.put_u8(b'\n');
         }
         Framing::Length => {
-            debug_assert!(payload.len() <= crate::limits::MAX_MESSAGE);
-            let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-            out.reserve(payload.len() + 4);
-            out.put_u32(length);
-            out.extend_from_slice(payload);
+            debug_assert!(length <= crate::limits::MAX_MESSAGE);
+            out.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+            parts.iter().for_each(|part| out.extend_from_slice(part));
         }
     }
 }

@@ -188,66 +188,70 @@ impl Draft {
 
     /// The message as node `me` signs it: by itself, or with others in a [batch](super::batch::sign).
     pub fn unsigned(&self, me: &NodeId) -> Unsigned {
-        let me = me.to_string();
+        // The names in their order: then each is written once.
+        let b = Builder::untyped();
         match self {
             Self::Task(t) => {
-                let b = Builder::new("task")
-                    .str("id", &t.id)
-                    .str("target", &t.target.to_string())
-                    .str("caller", &me)
+                let b = b
+                    .node("caller", me)
                     .str("capability", &t.capability)
+                    .str("id", &t.id)
+                    .opt_str("instance", t.instance.as_deref())
                     .raw("payload", &t.payload)
                     .str("protocol", "elo.v1")
+                    .node("target", &t.target)
                     .i64("timestamp", t.timestamp)
-                    .u64("ttl_s", t.ttl_s);
+                    .u64("ttl_s", t.ttl_s)
+                    .str("type", "task");
                 let b = match t.window {
                     Some(window) => b.u64("window", window),
                     None => b,
                 };
-                b.opt_str("instance", t.instance.as_deref()).unsigned(&[])
-            }
-            Self::Accepted { id, caller } => Builder::new("accepted")
-                .str("id", id)
-                .str("caller", &caller.to_string())
-                .str("responder", &me)
-                .unsigned(&[]),
-            Self::Chunk { id, caller, seq, data } => Builder::new("chunk")
-                .str("id", id)
-                .str("caller", &caller.to_string())
-                .u64("seq", *seq)
-                .raw("data", data)
-                .str("responder", &me)
-                .unsigned(&[]),
-            Self::ChunkAck { id, next } => {
-                Builder::new("chunk_ack").str("id", id).u64("next", *next).str("caller", &me).unsigned(&[])
-            }
-            Self::Result(r) => {
-                let b = Builder::new("result").str("id", &r.id).str("caller", &r.caller.to_string());
-                let b = b.str("protocol", "elo.v1").str("responder", &me);
-                let b = match &r.body {
-                    Ok(payload) => b.str("status", "success").raw("payload", payload),
-                    Err(error) => b.str("status", "error").raw("error", &error.to_json()),
-                };
-                let b = if r.chunks > 0 { b.u64("chunks", r.chunks) } else { b };
                 b.unsigned(&[])
             }
-            Self::Cancel { id } => Builder::new("cancel").str("id", id).str("caller", &me).unsigned(&[]),
-            Self::Query { id, capability, node, ttl, timestamp, limit } => Builder::new("query")
-                .str("id", id)
-                .str("capability", capability)
-                .str("node", node)
-                .u64("ttl", (*ttl).into())
-                .str("origin", &me)
-                .i64("timestamp", *timestamp)
-                .u64("limit", *limit)
-                .unsigned(&["ttl"]),
-            Self::Event { id, event_type, data, timestamp, ttl } => Builder::new("event")
-                .str("id", id)
-                .str("event_type", event_type)
+            Self::Accepted { id, caller } => {
+                b.node("caller", caller).str("id", id).node("responder", me).str("type", "accepted").unsigned(&[])
+            }
+            Self::Chunk { id, caller, seq, data } => b
+                .node("caller", caller)
                 .raw("data", data)
-                .str("origin", &me)
+                .str("id", id)
+                .node("responder", me)
+                .u64("seq", *seq)
+                .str("type", "chunk")
+                .unsigned(&[]),
+            Self::ChunkAck { id, next } => {
+                b.node("caller", me).str("id", id).u64("next", *next).str("type", "chunk_ack").unsigned(&[])
+            }
+            Self::Result(r) => {
+                let b = b.node("caller", &r.caller);
+                let b = if r.chunks > 0 { b.u64("chunks", r.chunks) } else { b };
+                let (b, status) = match &r.body {
+                    Ok(payload) => (b.str("id", &r.id).raw("payload", payload), "success"),
+                    Err(error) => (b.raw("error", &error.to_json()).str("id", &r.id), "error"),
+                };
+                let b = b.str("protocol", "elo.v1").node("responder", me);
+                b.str("status", status).str("type", "result").unsigned(&[])
+            }
+            Self::Cancel { id } => b.node("caller", me).str("id", id).str("type", "cancel").unsigned(&[]),
+            Self::Query { id, capability, node, ttl, timestamp, limit } => b
+                .str("capability", capability)
+                .str("id", id)
+                .u64("limit", *limit)
+                .str("node", node)
+                .node("origin", me)
                 .i64("timestamp", *timestamp)
                 .u64("ttl", (*ttl).into())
+                .str("type", "query")
+                .unsigned(&["ttl"]),
+            Self::Event { id, event_type, data, timestamp, ttl } => b
+                .raw("data", data)
+                .str("event_type", event_type)
+                .str("id", id)
+                .node("origin", me)
+                .i64("timestamp", *timestamp)
+                .u64("ttl", (*ttl).into())
+                .str("type", "event")
                 .unsigned(&["ttl"]),
         }
     }

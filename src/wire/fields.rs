@@ -1,5 +1,6 @@
 //! Reading typed members out of an object, with errors that name the member.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -15,14 +16,14 @@ const LONG_TEXT: usize = 16 * 1024;
 /// An object whose members are being read.
 pub(crate) struct Fields<'a> {
     object: &'a Object,
-    kind: String,
+    kind: Cow<'a, str>,
 }
 
 impl<'a> Fields<'a> {
     /// Of a message: it has a type.
     pub(crate) fn new(object: &'a Object) -> Result<Self, Malformed> {
-        let mut fields = Self { object, kind: String::from("message") };
-        let kind = fields.text("type")?;
+        let mut fields = Self { object, kind: Cow::Borrowed("message") };
+        let kind = fields.borrowed("type")?.ok_or_else(|| fields.missing("type"))?;
         if !super::is_name(&kind) {
             return Err(fields.malformed("type: a short text"));
         }
@@ -31,8 +32,8 @@ impl<'a> Fields<'a> {
     }
 
     /// Of an object inside a message.
-    pub(crate) fn inner(object: &'a Object, kind: &str) -> Self {
-        Self { object, kind: kind.to_owned() }
+    pub(crate) fn inner(object: &'a Object, kind: &'a str) -> Self {
+        Self { object, kind: Cow::Borrowed(kind) }
     }
 
     pub(crate) fn kind(&self) -> &str {
@@ -45,10 +46,10 @@ impl<'a> Fields<'a> {
 
     pub(crate) fn malformed(&self, why: impl Into<String>) -> Malformed {
         let id = self.object.str("id").ok().flatten().filter(|id| is_id(id));
-        Malformed { kind: self.kind.clone(), id, why: why.into() }
+        Malformed { kind: self.kind.clone().into_owned(), id, why: why.into() }
     }
 
-    fn missing(&self, key: &str) -> Malformed {
+    pub(crate) fn missing(&self, key: &str) -> Malformed {
         self.malformed(format!("{key}: missing"))
     }
 
@@ -56,14 +57,19 @@ impl<'a> Fields<'a> {
         self.malformed(error.to_string())
     }
 
-    pub(crate) fn opt_text(&self, key: &str) -> Result<Option<String>, Malformed> {
-        let text = self.object.str(key).map_err(|e| self.wrong(e))?;
+    /// Like [`opt_text`](Self::opt_text), for what is only looked at.
+    pub(crate) fn borrowed(&self, key: &str) -> Result<Option<Cow<'a, str>>, Malformed> {
+        let text = self.object.text(key).map_err(|e| self.wrong(e))?;
         match text {
             Some(t) if t.len() > MAX_NAME * 4 => {
                 Err(self.malformed(format!("{key}: longer than {} bytes", MAX_NAME * 4)))
             }
             other => Ok(other),
         }
+    }
+
+    pub(crate) fn opt_text(&self, key: &str) -> Result<Option<String>, Malformed> {
+        Ok(self.borrowed(key)?.map(Cow::into_owned))
     }
 
     /// A name or a code: short, without control characters; an empty one counts as absent.
@@ -101,7 +107,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(crate) fn opt_node(&self, key: &str) -> Result<Option<NodeId>, Malformed> {
-        match self.opt_text(key)?.as_deref() {
+        match self.borrowed(key)?.as_deref() {
             None | Some("") => Ok(None),
             Some(text) => text.parse().map(Some).map_err(|e| self.malformed(format!("{key}: {e}"))),
         }

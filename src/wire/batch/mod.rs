@@ -19,10 +19,13 @@
 //! - *A signature meant for something else.* What is signed begins with [`CONTEXT`]; all else that a node's key signs begins
 //!   with other bytes (a message with `{`, TLS with spaces, an item of the DHT with a digit).
 //! - *A good root, remembered, for another's messages or with another signature.* [`Roots`] compares all of it.
+//! - *A path that leads to hashes known from other messages, and on from there to nothing.* What is left of a path must be the
+//!   neighbours that are known there: then hashing on would give the root that was signed.
 //!
 //! A message shows the hashes of others. Who can guess all of a neighbour can see that the guess is right, so messages
 //! for different readers don't belong into one batch, unless they are sealed.
 
+mod known;
 mod proof;
 mod roots;
 #[cfg(test)]
@@ -31,9 +34,12 @@ mod tree;
 
 use std::iter::once;
 
-use self::proof::Proof;
+use bytes::BytesMut;
+
+use self::proof::{Proof, Texts};
 pub use self::roots::Roots;
 use self::tree::Tree;
+use super::codec::{self, Framing};
 use super::json::{Object, SignatureError, Unsigned, plain_signature, verify_object};
 use crate::identity::{Identity, NodeId};
 use crate::limits::BATCH_MAX;
@@ -56,39 +62,61 @@ pub fn lists_batch(features: &[String]) -> bool {
 /// They should all be for one reader, or sealed: see [the module](self). Their reader must list [`BATCH`], and so must
 /// everybody else who checks them on their way.
 pub fn sign(identity: &Identity, messages: Vec<Unsigned>) -> Vec<Object> {
-    let mut signed = Vec::with_capacity(messages.len());
-    let mut batch = Vec::with_capacity(messages.len().min(BATCH_MAX));
-    let together = messages.iter().filter(|message| message.is_all_covered()).count();
-    // Trees of about the same size: none is left with a message alone when there is more than one.
-    let size = together.div_ceil(together.div_ceil(BATCH_MAX).max(1));
-    for (place, message) in messages.into_iter().enumerate() {
-        if message.is_all_covered() {
-            batch.push((place, message));
-            if batch.len() == size {
-                finish(identity, &mut batch, &mut signed);
-            }
-        } else {
-            signed.push((place, message.sign(identity)));
-        }
-    }
-    finish(identity, &mut batch, &mut signed);
-    signed.sort_unstable_by_key(|(place, _)| *place);
-    signed.into_iter().map(|(_, message)| message).collect()
+    let mut trees = Trees::new(identity, &messages);
+    messages
+        .into_iter()
+        .map(|message| match trees.next(&message) {
+            Some(signature) => message.with_signature(signature),
+            None => message.sign(identity),
+        })
+        .collect()
 }
 
-fn finish(identity: &Identity, batch: &mut Vec<(usize, Unsigned)>, signed: &mut Vec<(usize, Object)>) {
-    if batch.len() < 2 {
-        signed.extend(batch.drain(..).map(|(place, message)| (place, message.sign(identity))));
-        return;
+/// Like [`sign`], for messages that are only to be sent: each is appended to `out`, [encoded](codec::encode).
+pub fn write(identity: &Identity, messages: &[Unsigned], framing: Framing, out: &mut BytesMut) {
+    let mut trees = Trees::new(identity, messages);
+    for message in messages {
+        match trees.next(message) {
+            Some(signature) => codec::encode_parts(framing, &message.parts(signature), out),
+            None => codec::encode_parts(framing, &message.parts(&message.plain_signature(identity)), out),
+        }
     }
-    let tree = Tree::new(batch.iter().map(|(_, message)| tree::leaf(once(&*message.signing_bytes()))));
-    // At most `BATCH_MAX`, so both fit.
-    let count = u16::try_from(batch.len()).unwrap_or(u16::MAX);
-    let signature = identity.sign(&roots::signed_text(count, tree.root()));
-    let mut text = String::new();
-    for (index, (place, message)) in (0..).zip(batch.drain(..)) {
-        proof::write(&signature, index, count, tree.path(index.into()), &mut text);
-        signed.push((place, message.with_signature(&text)));
+}
+
+/// The trees over some messages, signed; then the texts of the messages' signatures, one after the other.
+struct Trees {
+    trees: Vec<(Tree, Texts)>,
+    /// Over how many messages each tree is, but for the last.
+    size: usize,
+    /// How many of those that share signatures were given theirs.
+    given: usize,
+}
+
+impl Trees {
+    fn new(identity: &Identity, messages: &[Unsigned]) -> Self {
+        let together: Vec<&Unsigned> = messages.iter().filter(|message| message.is_all_covered()).collect();
+        // Of about the same size: none is left with a message alone when there is more than one.
+        let size = together.len().div_ceil(together.len().div_ceil(BATCH_MAX).max(1)).max(1);
+        let trees = together.chunks(size).filter(|messages| messages.len() > 1).map(|messages| {
+            let tree = Tree::new(messages.iter().map(|message| tree::leaf(once(&*message.signing_bytes()))));
+            // At most `BATCH_MAX`, so it fits.
+            let count = u16::try_from(messages.len()).unwrap_or(u16::MAX);
+            let signature = identity.sign(&roots::signed_text(count, tree.root()));
+            (tree, Texts::new(&signature, count))
+        });
+        Self { trees: trees.collect(), size, given: 0 }
+    }
+
+    /// The text of the next message's signature; `None`: it is signed alone.
+    fn next(&mut self, message: &Unsigned) -> Option<&[u8]> {
+        if !message.is_all_covered() {
+            return None;
+        }
+        let (number, index) = (self.given / self.size, self.given % self.size);
+        self.given += 1;
+        let (tree, texts) = self.trees.get_mut(number)?;
+        // Below `BATCH_MAX`, so it fits.
+        Some(texts.write(u16::try_from(index).unwrap_or(u16::MAX), tree.path(index)))
     }
 }
 
@@ -111,9 +139,7 @@ pub fn verify_signed(object: &Object, signer: &NodeId, roots: &mut Roots) -> Res
         Some((before, after)) => tree::leaf([before, after]),
         None => tree::leaf(once(&*object.signing_bytes(&["signature"]))),
     };
-    let root = tree::climb(leaf, proof.index.into(), proof.count.into(), proof.path);
-    let root = root.ok_or(SignatureError::Malformed)?;
-    if roots.is_signed(signer, root, &proof) { Ok(()) } else { Err(SignatureError::Invalid) }
+    if roots.is_signed(signer, leaf, &proof) { Ok(()) } else { Err(SignatureError::Invalid) }
 }
 
 /// Like [`verify_object`], for what is never signed in a batch, and counted.

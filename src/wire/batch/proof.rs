@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::tree::{Hash, sides};
+use super::tree::{Hash, LEVELS, sides};
 use crate::limits::BATCH_MAX;
 
 /// What such a text begins with. A plain signature may as well, but has 86 characters; these have 135 at least.
@@ -11,9 +11,6 @@ const MARK: char = 'm';
 
 /// Without any path: the root's signature, the index, the count.
 const HEAD: usize = 64 + 2 + 2;
-
-/// The most levels above the leaves.
-const LEVELS: usize = BATCH_MAX.next_power_of_two().ilog2() as usize;
 
 /// The most bytes of it, before they are base64.
 pub(super) const MAX: usize = HEAD + 32 * LEVELS;
@@ -57,25 +54,52 @@ impl<'a> Proof<'a> {
     }
 }
 
-/// Writes the text, in place of what is in `text`.
-pub(super) fn write<'a>(
-    signature: &[u8; 64],
-    index: u16,
-    count: u16,
-    path: impl Iterator<Item = &'a Hash>,
-    text: &mut String,
-) {
-    let mut bytes = [0; MAX];
-    let (head, room) = bytes.split_at_mut(HEAD);
-    head[..64].copy_from_slice(signature);
-    head[64..66].copy_from_slice(&index.to_be_bytes());
-    head[66..].copy_from_slice(&count.to_be_bytes());
-    let mut length = HEAD;
-    for (place, hash) in room.as_chunks_mut::<32>().0.iter_mut().zip(path) {
-        place.copy_from_slice(hash);
-        length += 32;
+/// Writes the texts of a batch's messages, one after the other. Most of a text is that of the one before, so only what is
+/// another is put into base64.
+#[derive(Debug)]
+pub(super) struct Texts {
+    bytes: [u8; MAX],
+    /// How many of them the text before has; none at first.
+    length: usize,
+    text: [u8; TEXT],
+}
+
+/// The length of the longest text.
+const TEXT: usize = 1 + characters(MAX);
+
+/// The first bytes are the same in every text of a batch: those of the signature, in whole groups of base64.
+const SAME: usize = 64 / 3 * 3;
+
+/// How many characters of base64 so many bytes are.
+const fn characters(bytes: usize) -> usize {
+    (bytes * 4).div_ceil(3)
+}
+
+impl Texts {
+    pub(super) fn new(signature: &[u8; 64], count: u16) -> Self {
+        let mut bytes = [0; MAX];
+        bytes[..64].copy_from_slice(signature);
+        bytes[66..HEAD].copy_from_slice(&count.to_be_bytes());
+        Self { bytes, length: 0, text: [MARK as u8; TEXT] }
     }
-    text.clear();
-    text.push(MARK);
-    URL_SAFE_NO_PAD.encode_string(&bytes[..length], text);
+
+    /// The text for that place and path.
+    pub(super) fn write<'a>(&mut self, index: u16, path: impl Iterator<Item = &'a Hash>) -> &[u8] {
+        self.bytes[64..66].copy_from_slice(&index.to_be_bytes());
+        let (mut length, mut changed) = (HEAD, HEAD);
+        for (place, hash) in self.bytes[HEAD..].as_chunks_mut::<32>().0.iter_mut().zip(path) {
+            length += 32;
+            if place != hash {
+                *place = *hash;
+                changed = length;
+            }
+        }
+        let from = if self.length == 0 { 0 } else { SAME };
+        // The last group is another if the length is.
+        let to = if self.length == length { changed.next_multiple_of(3).min(length) } else { length };
+        let written = URL_SAFE_NO_PAD.encode_slice(&self.bytes[from..to], &mut self.text[1 + characters(from)..]);
+        debug_assert_eq!(written, Ok(characters(to) - characters(from)));
+        self.length = length;
+        &self.text[..1 + characters(length)]
+    }
 }

@@ -1,9 +1,13 @@
 //! Which roots were checked already.
 
+use super::known::{Known, Way};
 use super::tree::Hash;
 use super::{CONTEXT, Proof};
 use crate::identity::{NodeId, verify};
 use crate::limits::MAX_ROOTS;
+
+/// Of how many roots the hashes below are kept: of a message that is sealed, its envelope's and its own.
+const KNOWN: usize = 2;
 
 /// What a batch's signature was found to be good for: all of it is compared, so nothing passes by what another was
 /// checked for.
@@ -15,12 +19,21 @@ struct Verified {
     signer: NodeId,
 }
 
+#[derive(Clone, Debug)]
+struct Entry {
+    verified: Verified,
+    /// What is known of the tree, while messages of it are expected.
+    known: Option<Known>,
+    /// How many of its messages have not come yet, if none comes twice.
+    left: u16,
+}
+
 /// The signed roots that were checked last, at most [`MAX_ROOTS`](crate::limits::MAX_ROOTS) of them. One for each
 /// connection: who sends many pushes out its own. It takes no memory before the first batch.
 #[derive(Clone, Debug, Default)]
 pub struct Roots {
     /// The one used last first.
-    verified: Vec<Verified>,
+    verified: Vec<Entry>,
     checks: u64,
 }
 
@@ -52,9 +65,23 @@ impl Roots {
         self.verified.capacity()
     }
 
+    /// Of how many roots it keeps hashes that are below them.
+    #[cfg(test)]
+    pub(super) fn trees(&self) -> usize {
+        self.verified.iter().filter(|entry| entry.known.is_some()).count()
+    }
+
     /// Forgets all roots, and gives their memory back. Messages of the same batches are then checked as the first of them was.
     pub fn clear(&mut self) {
         self.verified = Vec::new();
+    }
+
+    /// Keeps the roots, and gives back what makes it quicker to check messages that come one after the other: nothing more
+    /// is there at the moment. It has given it back by itself if all messages of the batches have come.
+    pub fn rest(&mut self) {
+        for entry in &mut self.verified {
+            entry.known = None;
+        }
     }
 
     /// A signature is checked elsewhere.
@@ -68,21 +95,52 @@ impl Roots {
         verify(signer, text, signature)
     }
 
-    /// Whether `signer` signed that root.
-    pub(super) fn is_signed(&mut self, signer: &NodeId, root: Hash, proof: &Proof<'_>) -> bool {
-        let new = Verified { signature: *proof.signature, root, count: proof.count, signer: *signer };
-        if let Some(place) = self.verified.iter().position(|known| *known == new) {
-            self.verified[..=place].rotate_right(1);
+    /// Whether `signer` signed the root that this leaf leads to.
+    pub(super) fn is_signed(&mut self, signer: &NodeId, leaf: Hash, proof: &Proof<'_>) -> bool {
+        let is_meant = |entry: &Entry| {
+            let v = &entry.verified;
+            v.count == proof.count && v.signature == *proof.signature && v.signer == *signer
+        };
+        let meant = self
+            .verified
+            .iter_mut()
+            .position(|entry| is_meant(entry) && entry.known.as_mut().is_some_and(|known| known.proves(leaf, proof)));
+        if let Some(place) = meant {
+            self.used(place);
             return true;
         }
-        if !self.check(signer, &signed_text(proof.count, &root), proof.signature) {
-            return false;
+        let way = Way::to_root(leaf, proof);
+        let root = *way.root();
+        let new = Verified { signature: *proof.signature, root, count: proof.count, signer: *signer };
+        let place = match self.verified.iter().position(|entry| entry.verified == new) {
+            Some(place) => place,
+            None => {
+                if !self.check(signer, &signed_text(proof.count, &root), proof.signature) {
+                    return false;
+                }
+                self.verified.truncate(MAX_ROOTS - 1);
+                self.verified.insert(0, Entry { verified: new, known: None, left: proof.count });
+                0
+            }
+        };
+        if self.verified[place].left > 1 {
+            self.verified[place].known = Some(Known::new(&way, proof));
         }
-        if self.verified.len() >= MAX_ROOTS {
-            self.verified.truncate(MAX_ROOTS - 1);
+        self.used(place);
+        for entry in self.verified.iter_mut().skip(KNOWN) {
+            entry.known = None;
         }
-        self.verified.insert(0, new);
         true
+    }
+
+    /// A message of that root was proven.
+    fn used(&mut self, place: usize) {
+        self.verified[..=place].rotate_right(1);
+        let entry = &mut self.verified[0];
+        entry.left = entry.left.saturating_sub(1);
+        if entry.left == 0 {
+            entry.known = None;
+        }
     }
 }
 

@@ -4,10 +4,22 @@
 //! moves up as it is; it is not hashed with itself, which would give two lists of messages the same root
 //! (CVE-2012-2459).
 
+use std::iter::successors;
+
+use sha2::block_api::compress256;
 use sha2::{Digest, Sha256};
+
+use crate::limits::BATCH_MAX;
 
 /// A SHA-256 hash.
 pub(super) type Hash = [u8; 32];
+
+/// The most levels above the leaves.
+pub(super) const LEVELS: usize = BATCH_MAX.next_power_of_two().ilog2() as usize;
+
+/// What SHA-256 begins with: FIPS 180-4, section 5.3.3.
+const BEGIN: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// The hash of a message, given as the pieces of its text.
 pub(super) fn leaf<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Hash {
@@ -21,11 +33,22 @@ pub(super) fn leaf<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Hash {
 
 /// The hash of two nodes that are neighbours.
 pub(super) fn node(left: &Hash, right: &Hash) -> Hash {
-    let mut text = [0; 65];
-    text[0] = 1;
-    text[1..33].copy_from_slice(left);
-    text[33..].copy_from_slice(right);
-    Sha256::digest(text).into()
+    // The 65 bytes padded as SHA-256 demands, and nothing around them: these are most of what is hashed.
+    let mut text = [[0; 64]; 2];
+    let [first, second] = &mut text;
+    first[0] = 1;
+    first[1..33].copy_from_slice(left);
+    first[33..].copy_from_slice(&right[..31]);
+    second[0] = right[31];
+    second[1] = 0x80;
+    second[62..].copy_from_slice(&(65u16 * 8).to_be_bytes());
+    let mut state = BEGIN;
+    compress256(&mut state, &text);
+    let mut hash = [0; 32];
+    for (bytes, word) in hash.as_chunks_mut::<4>().0.iter_mut().zip(state) {
+        *bytes = word.to_be_bytes();
+    }
+    hash
 }
 
 /// Where the neighbours of one leaf stand, from the leaf up: `true` for one on the left. A level where it has none is left
@@ -47,7 +70,15 @@ pub(super) fn sides(index: usize, count: usize) -> impl Iterator<Item = bool> {
     })
 }
 
+/// Each level from that leaf's up to the root's: where it begins when all are in one row, the place in it, and how wide it is.
+pub(super) fn levels(index: usize, count: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    successors(Some((0, index, count)), |&(start, index, width)| {
+        (width > 1).then(|| (start + width, index / 2, width.div_ceil(2)))
+    })
+}
+
 /// The root that a leaf and its neighbours lead to; `None` unless there are as many of them as the leaf's place demands.
+#[cfg(test)]
 pub(super) fn climb(leaf: Hash, index: usize, count: usize, path: &[Hash]) -> Option<Hash> {
     let mut sides = sides(index, count);
     let mut root = leaf;

@@ -5,35 +5,46 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::canonical::is_canonical;
 use super::object::Object;
-use super::scan::{Key, Member, Span};
+use super::scan::{Key, Span};
 use super::unsigned::{self, Unsigned};
-use super::{canonical, strings, walk};
+use super::{canonical, strings};
+use crate::identity::{Identity, NodeId};
 
-use crate::identity::Identity;
-
-/// Collects the members of a message in any order and writes them in canonical form.
+/// Collects the members of a message in any order and writes them in canonical form. Who gives them in the order of their
+/// names has them written once; else they are put in order at the end.
 ///
 /// A member given twice has the value given last.
 #[derive(Debug, Clone)]
 pub struct Builder {
-    /// `"name":value` of each member, one after the other.
+    /// The opening brace, then `"name":value,` of each member, as they were given.
     text: Vec<u8>,
+    /// By code points of their names.
     entries: Vec<Entry>,
+    /// Whether that is how they stand in the text, each once.
+    in_order: bool,
 }
 
-/// Where in [`Builder::text`] a member is.
+/// Where in a text a member is.
 #[derive(Debug, Clone, Copy)]
-struct Entry {
-    key: Key,
-    value: Span,
+pub(super) struct Entry {
+    pub(super) key: Key,
+    pub(super) value: Span,
 }
 
 impl Entry {
     /// From the quote before the name to the end of the value.
-    fn range(&self) -> std::ops::Range<usize> {
+    pub(super) fn range(&self) -> std::ops::Range<usize> {
         self.key.span.start as usize - 1..self.value.end as usize
     }
+
+    /// Whether this is its name, which is one without escapes.
+    pub(super) fn is(&self, name: &str, text: &[u8]) -> bool {
+        self.key.span.of(text) == name.as_bytes()
+    }
 }
+
+/// Where the next member may begin without being far from the last: see [`Builder::raw`].
+const REST: usize = 512;
 
 impl Builder {
     /// A message of this type.
@@ -43,7 +54,9 @@ impl Builder {
 
     /// An object without a `type`, such as a payload.
     pub fn untyped() -> Self {
-        Self { text: Vec::with_capacity(512), entries: Vec::with_capacity(12) }
+        let mut text = Vec::with_capacity(REST);
+        text.push(b'{');
+        Self { text, entries: Vec::with_capacity(12), in_order: true }
     }
 
     /// Adds a string.
@@ -59,14 +72,28 @@ impl Builder {
         }
     }
 
+    /// Adds the text of a node's id.
+    pub fn node(self, key: &str, value: &NodeId) -> Self {
+        self.add(key, |out| {
+            out.push(b'"');
+            out.extend_from_slice(&value.text());
+            out.push(b'"');
+        })
+    }
+
     /// Adds a number.
     pub fn u64(self, key: &str, value: u64) -> Self {
-        self.add(key, |out| out.extend_from_slice(value.to_string().as_bytes()))
+        self.add(key, |out| write_digits(value, out))
     }
 
     /// Adds a number.
     pub fn i64(self, key: &str, value: i64) -> Self {
-        self.add(key, |out| out.extend_from_slice(value.to_string().as_bytes()))
+        self.add(key, |out| {
+            if value < 0 {
+                out.push(b'-');
+            }
+            write_digits(value.unsigned_abs(), out);
+        })
     }
 
     /// Adds true or false.
@@ -91,7 +118,11 @@ impl Builder {
     /// [`canonicalize_json`](super::canonicalize_json) gives. It is not checked again.
     pub fn raw(self, key: &str, value: &[u8]) -> Self {
         debug_assert!(is_canonical(value), "the value of {key:?} must be canonical");
-        self.add(key, |out| out.extend_from_slice(value))
+        self.add(key, |out| {
+            // With some room for what follows: else what is long would be moved again, into twice the room it needs.
+            out.reserve(value.len() + REST);
+            out.extend_from_slice(value);
+        })
     }
 
     /// Adds an array of JSON texts that are in canonical form already. They are not checked again.
@@ -117,15 +148,20 @@ impl Builder {
     fn add(mut self, key: &str, write: impl FnOnce(&mut Vec<u8>)) -> Self {
         let start = self.text.len();
         strings::write(key, &mut self.text);
-        let (key, _) = walk::string(&self.text, start);
+        let end = self.text.len();
+        let key = Key { span: Span::new(start + 1, end - 1), escaped: end - start != key.len() + 2 };
         self.text.push(b':');
         let value = self.text.len();
         write(&mut self.text);
-        let value = Span::new(value, self.text.len());
+        let entry = Entry { key, value: Span::new(value, self.text.len()) };
+        self.text.push(b',');
+        if self.entries.last().is_none_or(|last| last.key.compare(key, &self.text).is_lt()) {
+            self.entries.push(entry);
+            return self;
+        }
         // Kept sorted as it grows: there are few members, and comparing names is cheap.
-        let place = self.entries.binary_search_by(|entry| entry.key.compare(key, &self.text));
-        let entry = Entry { key, value };
-        match place {
+        self.in_order = false;
+        match self.entries.binary_search_by(|entry| entry.key.compare(key, &self.text)) {
             Ok(index) => self.entries[index] = entry,
             Err(index) => self.entries.insert(index, entry),
         }
@@ -134,44 +170,73 @@ impl Builder {
 
     /// The message, unsigned.
     pub fn build(self) -> Object {
-        let (raw, members) = self.write(0, |_| true);
-        Object::from_canonical(raw.into(), members)
+        let (text, entries) = self.finish();
+        unsigned::object(text, &entries)
     }
 
     /// The message, to be signed over everything but the members named in `uncovered`.
-    pub fn unsigned(self, uncovered: &'static [&'static str]) -> Unsigned {
-        let (text, members) = self.write(unsigned::ROOM, |name| name != "signature");
-        Unsigned::new(text, members, uncovered)
+    pub fn unsigned(mut self, uncovered: &'static [&'static str]) -> Unsigned {
+        self.remove("signature");
+        let (text, entries) = self.finish();
+        Unsigned::new(text, entries, uncovered)
     }
 
     /// The message with a `signature` over everything but the members named in `uncovered`.
-    pub fn sign(self, identity: &Identity, uncovered: &[&str]) -> Object {
-        let (text, members) = self.write(unsigned::ROOM, |name| name != "signature");
-        let signature = identity.sign(&unsigned::signing_bytes(&text, &members, uncovered));
-        Unsigned::new(text, members, &[]).with_signature(&URL_SAFE_NO_PAD.encode(signature))
+    pub fn sign(mut self, identity: &Identity, uncovered: &[&str]) -> Object {
+        self.remove("signature");
+        let (text, entries) = self.finish();
+        let signature = identity.sign(&unsigned::signing_bytes(&text, &entries, uncovered));
+        Unsigned::new(text, entries, &[]).with_signature(URL_SAFE_NO_PAD.encode(signature).as_bytes())
     }
 
-    /// Writes the members whose names are wanted out as an object, and where they are in it.
-    fn write(&self, room: usize, wanted: impl Fn(&str) -> bool) -> (Vec<u8>, Vec<Member>) {
-        // Room for the braces, commas, a line's end, and what is put in later.
-        let mut out = Vec::with_capacity(self.text.len() + self.entries.len() + 3 + room);
-        let mut members = Vec::with_capacity(self.entries.len() + 1);
-        out.push(b'{');
-        for entry in &self.entries {
-            if !wanted(&strings::decode(entry.key.span.of(&self.text))) {
-                continue;
+    fn remove(&mut self, name: &str) {
+        if let Some(index) = self.entries.iter().position(|entry| entry.is(name, &self.text)) {
+            self.entries.remove(index);
+            self.in_order = false;
+        }
+    }
+
+    /// The text in order, and where its members are in it.
+    fn finish(mut self) -> (Vec<u8>, Vec<Entry>) {
+        if self.in_order {
+            match self.text.last_mut() {
+                Some(comma @ b',') => *comma = b'}',
+                _ => self.text.push(b'}'),
             }
+            return (self.text, self.entries);
+        }
+        // Room for what is put in later.
+        let mut out = Vec::with_capacity(self.text.len() + 1 + unsigned::ROOM);
+        out.push(b'{');
+        for entry in &mut self.entries {
             if out.len() > 1 {
                 out.push(b',');
             }
             let (from, to) = (entry.range().start, out.len());
             out.extend_from_slice(&self.text[entry.range()]);
-            let key = Key { span: entry.key.span.moved(from, to), ..entry.key };
-            members.push(Member::new(key, entry.value.moved(from, to), &out));
+            entry.key.span = entry.key.span.moved(from, to);
+            entry.value = entry.value.moved(from, to);
         }
         out.push(b'}');
-        (out, members)
+        (out, self.entries)
     }
+}
+
+/// Writes a number.
+fn write_digits(mut value: u64, out: &mut Vec<u8>) {
+    // The largest has so many.
+    let mut digits = [b'0'; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        // Below ten, so it fits.
+        digits[start] += (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[start..]);
 }
 
 fn write_array<T>(values: impl IntoIterator<Item = T>, out: &mut Vec<u8>, write: impl Fn(T, &mut Vec<u8>)) {
@@ -233,6 +298,40 @@ mod tests {
         assert!(parsed.is_canonical() && built.is_canonical());
         assert!(parsed.members().eq(built.members()));
         assert_eq!(Builder::untyped().build().raw(), "{}");
+    }
+
+    #[test]
+    fn the_order_they_are_given_in_changes_nothing() {
+        let id = Identity::from_seed([1; 32]).id();
+        let add = |b: Builder, n: usize| match n {
+            0 => b.str("a", "x"),
+            1 => b.str("aa", ""),
+            2 => b.u64("b", 0),
+            3 => b.node("c", &id),
+            4 => b.str("\n", "y"),
+            _ => b.str("é", "z"),
+        };
+        let built = |order: &[usize]| order.iter().fold(Builder::untyped(), |b, n| add(b, *n)).build();
+        let in_order = built(&[4, 0, 1, 2, 3, 5]);
+        assert_eq!(in_order.str("c").unwrap().unwrap(), id.to_string());
+        assert!(Object::parse(in_order.raw().clone()).unwrap().is_canonical());
+        for order in [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [3, 5, 0, 4, 2, 1]] {
+            let other = built(&order);
+            assert_eq!(other, in_order);
+            assert!(other.members().eq(in_order.members()));
+        }
+        let twice = built(&[0, 0]);
+        assert_eq!(twice.raw(), r#"{"a":"x"}"#);
+    }
+
+    #[test]
+    fn numbers_are_written_as_they_are() {
+        for n in [0, 1, 9, 10, 99, 100, 12_345, u64::MAX / 10, u64::MAX] {
+            assert_eq!(Builder::untyped().u64("n", n).build().get("n"), Some(n.to_string().as_bytes()));
+        }
+        for n in [i64::MIN, -10, -1, 0, i64::MAX] {
+            assert_eq!(Builder::untyped().i64("n", n).build().get("n"), Some(n.to_string().as_bytes()));
+        }
     }
 
     #[test]

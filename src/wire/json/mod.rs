@@ -15,6 +15,7 @@ mod error;
 mod fields;
 mod number;
 mod object;
+mod quick;
 mod scan;
 mod signature;
 mod strings;

@@ -53,6 +53,12 @@ impl Key {
         let (one, two) = (self.span.of(text), other.span.of(text));
         if self.escaped || other.escaped { Decoded::new(one).cmp(Decoded::new(two)) } else { one.cmp(two) }
     }
+
+    /// Compares it to a name, by code points.
+    pub(super) fn compare_to(self, name: &[u8], text: &[u8]) -> Ordering {
+        let own = self.span.of(text);
+        if self.escaped { Decoded::new(own).cmp(name.iter().copied()) } else { own.cmp(name) }
+    }
 }
 
 /// A top-level member of an object.
@@ -70,6 +76,14 @@ impl Member {
     /// A member with this name and value.
     pub(super) fn new(key: Key, value: Span, text: &[u8]) -> Self {
         Self { key: key.span, decoded: key.escaped.then(|| decode(key.span.of(text)).into()), value }
+    }
+
+    /// Whether this is its name. Costs no more than a look at the length where that differs.
+    pub(super) fn is(&self, name: &str, text: &[u8]) -> bool {
+        match &self.decoded {
+            Some(decoded) => **decoded == *name,
+            None => self.key.range().len() == name.len() && self.key.of(text) == name.as_bytes(),
+        }
     }
 
     /// The name, decoded.

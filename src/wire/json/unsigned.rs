@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::builder::Entry;
 use super::object::Object;
-use super::scan::{Member, Span};
+use super::scan::{Key, Member, Span};
 use crate::identity::Identity;
 
 /// What the name, the quotes, the colon and the comma of the member take.
@@ -23,14 +24,14 @@ pub(super) const ROOM: usize = AROUND + PLAIN;
 pub struct Unsigned {
     text: Vec<u8>,
     /// By code points of their names, which is how they stand in the text.
-    members: Vec<Member>,
+    entries: Vec<Entry>,
     uncovered: &'static [&'static str],
 }
 
 impl Unsigned {
     /// `text` is canonical, has those members, and no `signature`.
-    pub(super) fn new(text: Vec<u8>, members: Vec<Member>, uncovered: &'static [&'static str]) -> Self {
-        Self { text, members, uncovered }
+    pub(super) fn new(text: Vec<u8>, entries: Vec<Entry>, uncovered: &'static [&'static str]) -> Self {
+        Self { text, entries, uncovered }
     }
 
     /// How long it is once it is signed plainly, in bytes.
@@ -45,68 +46,96 @@ impl Unsigned {
 
     /// What a signature is over.
     pub fn signing_bytes(&self) -> Cow<'_, [u8]> {
-        signing_bytes(&self.text, &self.members, self.uncovered)
+        signing_bytes(&self.text, &self.entries, self.uncovered)
     }
 
     /// Signs it by itself.
     pub fn sign(self, identity: &Identity) -> Object {
-        let signature = identity.sign(&self.signing_bytes());
-        self.with_signature(&URL_SAFE_NO_PAD.encode(signature))
+        let signature = self.plain_signature(identity);
+        self.with_signature(&signature)
     }
 
-    /// Puts a signature's text in: base64, so nothing in it has to be escaped.
-    pub(in crate::wire) fn with_signature(self, signature: &str) -> Object {
-        let Self { mut text, mut members, .. } = self;
-        let at = members.partition_point(|member| member.name(&text) < &b"signature"[..]);
-        let (place, first, last) = match at.checked_sub(1) {
-            Some(before) => (members[before].value.end as usize, true, false),
-            None => (1, false, !members.is_empty()),
-        };
-        let parts: [&[u8]; 4] = [
-            if first { b",\"signature\":\"" } else { b"\"signature\":\"" },
-            signature.as_bytes(),
-            b"\"",
-            if last { b"," } else { b"" },
-        ];
-        let (old, more) = (text.len(), parts.iter().map(|part| part.len()).sum::<usize>());
+    /// The text of a signature over it alone.
+    pub(in crate::wire) fn plain_signature(&self, identity: &Identity) -> [u8; PLAIN] {
+        let mut text = [0; PLAIN];
+        let written = URL_SAFE_NO_PAD.encode_slice(identity.sign(&self.signing_bytes()), &mut text);
+        debug_assert_eq!(written, Ok(PLAIN));
+        text
+    }
+
+    /// The signed message in pieces, for who only writes it. A signature is base64, so nothing in it has to be escaped.
+    pub(in crate::wire) fn parts<'a>(&'a self, signature: &'a [u8]) -> [&'a [u8]; 5] {
+        let (at, place) = self.place();
+        let (before, after) = self.text.split_at(place);
+        let (lead, tail) = self.around(at);
+        [before, lead, signature, tail, after]
+    }
+
+    /// What is written around the signature's text if that is member `at`.
+    fn around(&self, at: usize) -> (&'static [u8], &'static [u8]) {
+        let lead: &[u8] = if at > 0 { b",\"signature\":\"" } else { b"\"signature\":\"" };
+        let tail: &[u8] = if at == 0 && !self.entries.is_empty() { b"\"," } else { b"\"" };
+        (lead, tail)
+    }
+
+    /// Which member the signature is to be, and where in the text it goes: behind the member before, if there is one.
+    fn place(&self) -> (usize, usize) {
+        let is_before = |entry: &Entry| entry.key.compare_to(b"signature", &self.text).is_lt();
+        let at = self.entries.partition_point(is_before);
+        (at, at.checked_sub(1).map_or(1, |before| self.entries[before].value.end as usize))
+    }
+
+    /// Puts a signature's text in.
+    pub(in crate::wire) fn with_signature(self, signature: &[u8]) -> Object {
+        let (at, place) = self.place();
+        let (lead, tail) = self.around(at);
+        let (old, more) = (self.text.len(), lead.len() + signature.len() + tail.len());
+        let name = place + usize::from(at > 0) + 1;
+        let value = name + "signature\":".len();
+        let Self { mut text, mut entries, .. } = self;
         // What comes behind it moves along: as a rule no more than the numbers and the type.
         text.reserve_exact(more);
         text.resize(old + more, 0);
         text.copy_within(place..old, place + more);
         let mut to = place;
-        for part in parts {
+        for part in [lead, signature, tail] {
             text[to..to + part.len()].copy_from_slice(part);
             to += part.len();
         }
-        for member in &mut members[at..] {
-            member.key = member.key.moved(place, place + more);
-            member.value = member.value.moved(place, place + more);
+        for entry in &mut entries[at..] {
+            entry.key.span = entry.key.span.moved(place, place + more);
+            entry.value = entry.value.moved(place, place + more);
         }
-        let name = place + usize::from(first) + 1;
-        let value = name + "signature\":".len();
-        let key = Span::new(name, name + "signature".len());
-        members.insert(at, Member { key, decoded: None, value: Span::new(value, value + signature.len() + 2) });
-        Object::from_canonical(text.into(), members)
+        let key = Key { span: Span::new(name, name + "signature".len()), escaped: false };
+        entries.insert(at, Entry { key, value: Span::new(value, value + signature.len() + 2) });
+        object(text, &entries)
     }
 }
 
+/// The object of a canonical text with these members.
+pub(super) fn object(mut text: Vec<u8>, entries: &[Entry]) -> Object {
+    // Objects are kept, some of them for long.
+    text.shrink_to_fit();
+    let members = entries.iter().map(|entry| Member::new(entry.key, entry.value, &text)).collect();
+    Object::from_canonical(text.into(), members)
+}
+
 /// A canonical text without the members named.
-pub(super) fn signing_bytes<'a>(text: &'a [u8], members: &[Member], uncovered: &[&str]) -> Cow<'a, [u8]> {
+pub(super) fn signing_bytes<'a>(text: &'a [u8], entries: &[Entry], uncovered: &[&str]) -> Cow<'a, [u8]> {
     if uncovered.is_empty() {
         return Cow::Borrowed(text);
     }
     let mut out = Vec::with_capacity(text.len());
     out.push(b'{');
-    for member in members {
-        let name = member.name(text);
-        if uncovered.iter().any(|key| key.as_bytes() == name) {
+    for entry in entries {
+        if uncovered.iter().any(|key| entry.is(key, text)) {
             continue;
         }
         if out.len() > 1 {
             out.push(b',');
         }
         // Name, colon and value as they stand.
-        out.extend_from_slice(&text[member.key.start as usize - 1..member.value.end as usize]);
+        out.extend_from_slice(&text[entry.range()]);
     }
     out.push(b'}');
     Cow::Owned(out)

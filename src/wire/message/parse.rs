@@ -1,5 +1,7 @@
 //! From an object to a message: which members it must have, and what they may hold.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::{
@@ -103,14 +105,14 @@ impl Message {
 }
 
 fn task(f: &Fields<'_>) -> Result<Task, Malformed> {
-    let target_text = f.opt_text("target")?.filter(|t| !t.is_empty());
+    let target_text = f.borrowed("target")?.filter(|t| !t.is_empty());
     let target = target_text.as_ref().and_then(|t| t.parse().ok());
-    let target_name = target_text.filter(|_| target.is_none());
+    let target_name = target_text.filter(|_| target.is_none()).map(Cow::into_owned);
     let capability = f.text("capability")?;
     if !is_name(&capability) {
         return Err(f.malformed(format!("capability: 1 to {MAX_NAME} characters without control characters")));
     }
-    if let Some(protocol) = f.opt_text("protocol")?
+    if let Some(protocol) = f.borrowed("protocol")?
         && protocol != "elo.v1"
     {
         return Err(f.malformed("protocol: this node speaks elo.v1"));
@@ -135,7 +137,8 @@ fn task(f: &Fields<'_>) -> Result<Task, Malformed> {
 }
 
 fn answer(f: &Fields<'_>) -> Result<TaskAnswer, Malformed> {
-    let body = match f.text("status")?.as_str() {
+    let status = f.borrowed("status")?.ok_or_else(|| f.missing("status"))?;
+    let body = match &*status {
         "success" => Ok(f.opt_raw("payload").unwrap_or_else(|| Bytes::from_static(b"null"))),
         "error" => Err(match f.opt_raw("error") {
             Some(_) => wire_error(f)?,
