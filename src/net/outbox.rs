@@ -22,6 +22,9 @@ use crate::limits::{LONG_MESSAGE, Limits, MAX_MESSAGE, ROUND_BYTES, ROUND_MESSAG
 use crate::memory::{Kind, Memory};
 use crate::wire::{Framing, Object, codec};
 
+/// So often a writer lets others run before it writes, at most: each time some of them spoke.
+const PATIENCE: u32 = 4;
+
 /// A message on its way out.
 #[derive(Debug)]
 pub enum Outgoing {
@@ -395,19 +398,24 @@ impl Outbox {
     ///
     /// With `patient` it lets those run first who are ready to: the news that made one of them speak as a rule come to
     /// others, too, and what they all say is signed together.
-    pub(super) async fn next(&self, mut patient: bool) -> Next {
+    pub(super) async fn next(&self, patient: bool) -> Next {
+        // How many there were when it last let others run; as long as that brings more, it does so again.
+        let (mut seen, mut turns) = (0, if patient { PATIENCE } else { 0 });
         loop {
             let is_due = {
                 let mut queue = self.queue();
                 let is_closing = queue.closing.is_some() && !queue.lent;
+                let grows = queue.messages > mem::replace(&mut seen, queue.messages);
                 match queue.is_due(self.cork) || (queue.messages > 0 && is_closing) {
-                    true if !patient => return Next::Round(queue.take_round()),
+                    true if turns == 0 || !grows || queue.messages >= ROUND_MESSAGES => {
+                        return Next::Round(queue.take_round());
+                    }
                     false if queue.messages == 0 && is_closing => return Next::Closed,
                     is_due => is_due,
                 }
             };
             if is_due {
-                patient = false;
+                turns -= 1;
                 yield_now().await;
                 continue;
             }

@@ -24,7 +24,7 @@ use crate::wire::{Codec, CodecError, Malformed, Message, Object, Roots, is_id};
 
 /// After so many messages from one buffer others get their turn: reading from a socket makes room for others by
 /// itself, going through a buffer doesn't.
-const TURN: u32 = 32;
+const TURN: u32 = 64;
 
 /// No read brings more than this: what is taken at once has to fit in the bucket.
 const LEAST_BURST: u32 = 2 * MAX_MESSAGE as u32;

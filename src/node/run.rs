@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, PoisonError};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use super::json::Json;
 use super::payload;
 use super::running::Running;
 use super::task::{BoxHandler, Payload, Task, TaskError, TaskResult, boxed};
-use super::threads::{self, Work};
+use super::threads::{self, Later, Work};
 use crate::error::ErrorCode;
 use crate::mesh::{TaskKey, TaskToRun};
 use crate::wire::WireError;
@@ -53,7 +53,7 @@ impl Shared {
     /// Hands a task to its handler, on a tokio task of its own; or gives what is to be begun on the threads for handlers, with
     /// what else there is.
     #[must_use]
-    pub(crate) fn run_task(&self, key: TaskKey, task: TaskToRun) -> Option<(Work, Arc<Running>)> {
+    pub(super) fn run_task(&self, key: TaskKey, mut task: TaskToRun) -> Option<(Work, Arc<Running>)> {
         let shared = self.strong()?;
         let Some((handler, own)) = self.handler_for(&task) else {
             let message = format!("{:?} is announced here, but nothing answers it", task.capability);
@@ -81,6 +81,8 @@ impl Shared {
         if self.stop.is_cancelled() {
             running.cancel();
         }
+        // Nobody reads the message any more, and it is freed where it was made.
+        task.message = None;
         let context = Context {
             shared: Arc::clone(&shared),
             key: key.clone(),
@@ -91,29 +93,18 @@ impl Shared {
         };
         // The answer is made, signed and sent where the handler ran: going back to another thread would cost as much
         // as the signature.
-        let work: Work = {
-            let over = Over { shared, key, body: None };
-            let running = Arc::clone(&running);
-            Box::pin(async move {
-                if !running.begins() {
-                    return;
-                }
-                over.with(match caught(threads::watched(handler, into_task(task), context)).await {
-                    Ok(result) => to_body(result),
-                    Err(panic) => Err(panicked(&*panic)),
-                });
-            })
-        };
+        let over = Over { shared, key, body: None };
+        let beginning = Beginning { handler, task: into_task(task), context, over };
         // What is built in never blocks, and is answered also when every handler does.
         if self.apart && own {
-            return Some((work, running));
+            return Some((Work::Handler(beginning), running));
         }
-        running.on(self.runtime.spawn(work).abort_handle());
+        running.on(self.runtime.spawn(beginning.whole()).abort_handle());
         None
     }
 
     /// Has handlers begun on their threads; on those of the connections if there are none.
-    pub(crate) fn begin(&self, works: Vec<(Work, Arc<Running>)>) {
+    pub(super) fn begin(&self, works: Vec<(Work, Arc<Running>)>) {
         if works.is_empty() {
             return;
         }
@@ -121,7 +112,7 @@ impl Shared {
             Some(threads) => threads::begin(threads, works),
             None => {
                 for (work, running) in works {
-                    running.on(self.runtime.spawn(work).abort_handle());
+                    running.on(self.runtime.spawn(work.whole()).abort_handle());
                 }
             }
         }
@@ -199,6 +190,57 @@ fn into_task(task: TaskToRun) -> Task {
     }
 }
 
+/// A handler that is yet to begin, with all that belongs to it.
+pub(super) struct Beginning {
+    handler: BoxHandler,
+    task: Task,
+    context: Context,
+    over: Over,
+}
+
+impl Beginning {
+    /// Its first step, which is the last one of most handlers. Gives what is left.
+    pub(super) fn step(self) -> Option<Later> {
+        let Self { handler, task, context, over } = self;
+        if !context.running.begins() {
+            return None;
+        }
+        let capability = task.capability.clone();
+        let began = Instant::now();
+        let step = || {
+            let mut running = handler(task, context);
+            match running.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())) {
+                Poll::Ready(result) => {
+                    // What it leaves behind may panic as well.
+                    drop(running);
+                    Ok(result)
+                }
+                Poll::Pending => Err(running),
+            }
+        };
+        let stepped = catch_unwind(AssertUnwindSafe(step));
+        threads::tell(&capability, began.elapsed());
+        match stepped {
+            Ok(Ok(result)) => over.with(to_body(result)),
+            // There it is polled once more, with somebody to wake.
+            Ok(Err(running)) => return Some(Box::pin(over.after(threads::watched(capability, running)))),
+            Err(panic) => over.with(Err(panicked(&*panic))),
+        }
+        None
+    }
+
+    /// All of it, for a task of its own.
+    pub(super) fn whole(self) -> Later {
+        let Self { handler, task, context, over } = self;
+        Box::pin(async move {
+            if context.running.begins() {
+                let capability = task.capability.clone();
+                over.after(async move { threads::watched(capability, handler(task, context)).await }).await;
+            }
+        })
+    }
+}
+
 /// Ends a task when its handler's future does, also when that is dropped: with the runtime, or where it awaits.
 struct Over {
     shared: Arc<Shared>,
@@ -210,6 +252,14 @@ impl Over {
     /// The handler has come back.
     fn with(mut self, body: Result<Bytes, WireError>) {
         self.body = Some(body);
+    }
+
+    /// The handler comes back when its future does.
+    async fn after(self, running: impl Future<Output = Result<Payload, TaskError>>) {
+        self.with(match caught(running).await {
+            Ok(result) => to_body(result),
+            Err(panic) => Err(panicked(&*panic)),
+        });
     }
 }
 

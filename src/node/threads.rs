@@ -7,16 +7,15 @@ use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use super::Context;
 use super::finish;
+use super::run::Beginning;
 use super::running::Running;
-use super::task::{BoxHandler, Payload, Task, TaskError};
+use super::task::{Payload, TaskError};
 
 /// The least number of threads: on a small machine too some handlers may block while others go on.
 const LEAST: usize = 8;
@@ -62,11 +61,45 @@ const QUIET: u32 = 50;
 /// What the thread needs that looks: it calls hardly anything but what an answer takes.
 const RESCUE_STACK: usize = 512 * 1024;
 
+/// Room for more handlers than that is given back when none waits.
+const KEEP: usize = 256;
+
 /// How long a thread that begins handlers waits for more of them before it ends.
 const REST: Duration = Duration::from_secs(10);
 
-/// A handler's future with all that belongs to it.
-pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// What is left of a handler that has to wait for something.
+pub(super) type Later = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What is to be begun.
+pub(super) enum Work {
+    /// A handler.
+    Handler(Beginning),
+    #[cfg(test)]
+    Future(Later),
+}
+
+impl Work {
+    /// Its first step; what is left after that.
+    fn step(self) -> Option<Later> {
+        match self {
+            Self::Handler(beginning) => beginning.step(),
+            #[cfg(test)]
+            Self::Future(mut future) => {
+                let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+                future.as_mut().poll(&mut context).is_pending().then_some(future)
+            }
+        }
+    }
+
+    /// All of it.
+    pub(super) fn whole(self) -> Later {
+        match self {
+            Self::Handler(beginning) => beginning.whole(),
+            #[cfg(test)]
+            Self::Future(future) => future,
+        }
+    }
+}
 
 /// Handlers that are yet to begin. Most are done with their first step, which is faster than any task and any waking of threads: so
 /// one thread begins them one after the other, and only those that have to wait for something become tasks. When a
@@ -184,6 +217,9 @@ fn run_beginners(threads: &Handle) {
         let next = {
             let mut beginners = beginners();
             let next = beginners.waiting.pop_front();
+            if beginners.waiting.is_empty() && beginners.waiting.capacity() > KEEP {
+                beginners.waiting = VecDeque::new();
+            }
             // In the same look: who adds one afterwards knows that nobody is at it.
             if next.is_none() && finish::is_empty() {
                 beginners.runners -= 1;
@@ -191,15 +227,14 @@ fn run_beginners(threads: &Handle) {
             }
             next
         };
-        let Some((mut work, running, _)) = next else {
+        let Some((work, running, _)) = next else {
             finish::flush();
             continue;
         };
         // What a handler panics with is caught inside; this is for the rest.
-        let mut poll = || work.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())).is_pending();
-        if catch_unwind(AssertUnwindSafe(|| finish::collecting(&mut poll))).unwrap_or(false) {
-            // There it is polled once more, with somebody to wake.
-            running.on(threads.spawn(work).abort_handle());
+        let later = catch_unwind(AssertUnwindSafe(|| finish::collecting(|| work.step())));
+        if let Ok(Some(later)) = later {
+            running.on(threads.spawn(later).abort_handle());
         }
         finish::flush_due();
     }
@@ -230,23 +265,21 @@ fn watch_beginners(threads: &Handle) {
     }
 }
 
-/// Runs a handler, and tells of it when it holds its thread.
-pub(super) async fn watched(handler: BoxHandler, task: Task, context: Context) -> Result<Payload, TaskError> {
-    let capability = task.capability.clone();
-    let (mut given, mut running) = (Some((task, context)), None);
+/// Runs a handler's future, and tells of it when it holds its thread.
+pub(super) async fn watched(
+    capability: String,
+    mut running: Pin<Box<dyn Future<Output = Result<Payload, TaskError>> + Send>>,
+) -> Result<Payload, TaskError> {
     poll_fn(|cx| {
         let began = Instant::now();
-        if let Some((task, context)) = given.take() {
-            running = Some(handler(task, context));
-        }
-        let polled = running.as_mut().map_or(std::task::Poll::Pending, |running| running.as_mut().poll(cx));
+        let polled = running.as_mut().poll(cx);
         tell(&capability, began.elapsed());
         polled
     })
     .await
 }
 
-fn tell(capability: &str, held: Duration) {
+pub(super) fn tell(capability: &str, held: Duration) {
     if held >= LONG {
         let seconds = held.as_secs_f64();
         tracing::warn!(
@@ -274,7 +307,7 @@ mod tests {
 
     fn begins(work: impl Future<Output = ()> + Send + 'static) -> Arc<Running> {
         let running = Arc::new(Running::default());
-        begin(handlers().unwrap(), vec![(Box::pin(work), Arc::clone(&running))]);
+        begin(handlers().unwrap(), vec![(Work::Future(Box::pin(work)), Arc::clone(&running))]);
         running
     }
 
