@@ -15,7 +15,7 @@ use crate::info::Activity;
 use crate::limits::LONG_MESSAGE;
 use crate::mesh::{Action, CallEvent, ConnId, Now, OnFull, State, TaskId, What};
 use crate::net::{Connection, Late, Outgoing, Punch, SendError};
-use crate::wire::{Draft, draft};
+use crate::wire::{Draft, batch, draft};
 
 /// What is done once for many actions.
 #[derive(Default)]
@@ -185,6 +185,7 @@ impl Shared {
             return Outgoing::Late(Late::Plain(message));
         }
         match message.is_all_covered() {
+            true if peer.takes_batches() => Outgoing::Passable(batch::sign_long(&self.identity, message)),
             true => Outgoing::Passable(message.sign(&self.identity)),
             // Queries and events.
             false => Outgoing::Ready(message.sign(&self.identity)),

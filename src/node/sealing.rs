@@ -7,7 +7,7 @@ use crate::identity::NodeId;
 use crate::limits::LONG_MESSAGE;
 use crate::net::{Connection, Late, Outgoing, Sealing};
 use crate::seal::Message;
-use crate::wire::{Checked, Draft, NotOpened, Object, Roots, SealKey, SealedKind, Unsigned, draft};
+use crate::wire::{Checked, Draft, NotOpened, Object, Roots, SealKey, SealedKind, Unsigned, batch, draft};
 
 impl Shared {
     /// A message from a connection, opened if it is an envelope for this node. On that connection's own task.
@@ -42,13 +42,18 @@ impl Shared {
         let sealer = self.sealer.as_ref()?;
         let envelope = OfEnvelope::new(&draft, target, key)?;
         // The tracker checks the envelope, and its target all of it: both must take batches.
-        if inner.signed_len() < LONG_MESSAGE && over.takes_batches() && sealer.takes_batches(&target) {
+        let takes_batches = over.takes_batches() && sealer.takes_batches(&target);
+        if inner.signed_len() < LONG_MESSAGE && takes_batches {
             let (me, weak) = (self.me, self.strong().map(|shared| Arc::downgrade(&shared))?);
             let seal = Box::new(move |inner: &Object| weak.upgrade()?.sealed(&envelope, inner));
             let wrap = Box::new(move |frame: Object| draft::relay(&target, &me, 0, &frame));
             return Some(Outgoing::Late(Late::Sealed(Box::new(Sealing { target, inner, seal, wrap }))));
         }
-        let frame = self.sealed(&envelope, &inner.sign(&self.identity))?.sign(&self.identity);
+        let sign = |message: Unsigned| match takes_batches {
+            true => batch::sign_long(&self.identity, message),
+            false => message.sign(&self.identity),
+        };
+        let frame = sign(self.sealed(&envelope, &sign(inner))?);
         Some(Outgoing::Passable(draft::relay(&target, &self.me, 0, &frame)))
     }
 

@@ -276,7 +276,8 @@ impl Raw {
         bye["code"].as_str().unwrap().to_owned()
     }
 
-    /// What the node says up to its answer to a heartbeat sent now: it has handled all that was sent before by then.
+    /// What the node says up to its answer to a heartbeat sent now: it has handled all that was sent before by then, but for a long
+    /// message of a task's course, which it may still be looking at.
     pub async fn heard(&mut self) -> Vec<Value> {
         self.asks += 1;
         let ask = self.asks;

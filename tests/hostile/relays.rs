@@ -6,6 +6,7 @@ use elo::wire::{Builder, Object};
 use elo::{Identity, Limits, NodeId, Tracker};
 use serde_json::Value;
 
+use crate::mesh::eventually;
 use crate::raw::{Raw, relay, sign};
 use crate::target::{Target, target};
 
@@ -138,22 +139,26 @@ async fn relays_to_a_node_that_does_not_read_are_told_overloaded_and_nobody_else
     let mut raw = Raw::connect(&tracker.node).await;
     let target = deaf.id();
     let payload = format!("\"{}\"", "x".repeat(FRAME));
-    let mut told = 0;
+    let (mut told, mut sent) = (0, 0);
     for n in 0..100 {
         let task = raw.task(&n.to_string()).str("target", &target.to_string()).raw("payload", payload.as_bytes());
         let frame = sign(task, &raw.identity);
         raw.send(&relay(&target, &raw.id(), &frame).build()).await;
+        sent += 1;
         let heard = raw.heard().await;
-        told += heard.iter().filter(|m| m["type"] == "relay_error" && m["code"] == "OVERLOADED").count();
-        if told == 5 {
+        told += heard.iter().filter(|m| m["type"] == "relay_error" && m["code"] == "OVERLOADED").count() as u64;
+        if told >= 5 {
             break;
         }
     }
-    assert_eq!(told, 5, "the source is told that the target doesn't read");
+    assert!(told >= 5, "the source is told that the target doesn't read");
+    // The last one may still be looked at.
+    eventually("all are looked at", || tracker.node.metrics().relayed == sent).await;
+    let overflown = tracker.refused("relay_overflow");
+    assert!((told..=told + 1).contains(&overflown), "{overflown} {told}");
     // What the tracker took is in its outbox and in the sockets' buffers, and no more.
-    let held = tracker.node.metrics().relayed as usize - told;
-    assert!(held * FRAME <= OUTBOX + 16 * 1024 * 1024, "{held} frames are held");
-    assert_eq!(tracker.refused("relay_overflow"), told as u64);
+    let held = sent - overflown;
+    assert!(held * FRAME as u64 <= OUTBOX as u64 + 16 * 1024 * 1024, "{held} frames are held");
     tracker.serves().await;
     tracker.closes("TOO_SLOW", 1).await;
     // Its callers hear that it is gone.

@@ -55,7 +55,8 @@ pub fn lists_batch(features: &[String]) -> bool {
     features.iter().any(|feature| feature == BATCH)
 }
 
-/// Signs messages with as few signatures as can be, and gives them in the order they came. A single one is signed plainly,
+/// Signs messages with as few signatures as can be, and gives them in the order they came. A single one is signed plainly
+/// unless it is [long](sign_long),
 /// and so is what changes on its way ([`Unsigned::is_all_covered`]); of the others up to
 /// [`BATCH_MAX`](crate::limits::BATCH_MAX) share a signature.
 ///
@@ -70,6 +71,18 @@ pub fn sign(identity: &Identity, messages: Vec<Unsigned>) -> Vec<Object> {
             None => message.sign(identity),
         })
         .collect()
+}
+
+/// Signs a long message: as a batch of one. A plain signature hashes all of it twice with SHA-512, and checking it once more; here it is
+/// hashed once on either side, with what most processors have instructions for. What changes on its way is signed plainly.
+pub fn sign_long(identity: &Identity, message: Unsigned) -> Object {
+    if !message.is_all_covered() {
+        return message.sign(identity);
+    }
+    let tree = Tree::new(once(tree::leaf(once(&*message.signing_bytes()))));
+    let signature = identity.sign(&roots::signed_text(1, tree.root()));
+    let mut texts = Texts::new(&signature, 1);
+    message.with_signature(texts.write(0, tree.path(0)))
 }
 
 /// Like [`sign`], for messages that are only to be sent: each is appended to `out`, [encoded](codec::encode).

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::tree::{Hash, LEVELS, sides};
 use crate::limits::BATCH_MAX;
 
-/// What such a text begins with. A plain signature may as well, but has 86 characters; these have 135 at least.
+/// What such a text begins with. A plain signature may as well, but has 86 characters; these have 92 at least.
 const MARK: char = 'm';
 
 /// Without any path: the root's signature, the index, the count.
@@ -48,7 +48,7 @@ impl<'a> Proof<'a> {
         let (count, rest) = rest.split_first_chunk::<2>()?;
         let (path, []) = rest.as_chunks::<32>() else { return None };
         let (index, count) = (u16::from_be_bytes(*index), u16::from_be_bytes(*count));
-        let is_place = (2..=BATCH_MAX).contains(&usize::from(count)) && index < count;
+        let is_place = (1..=BATCH_MAX).contains(&usize::from(count)) && index < count;
         let is_whole = is_place && path.len() == sides(index.into(), count.into()).count();
         is_whole.then_some(Self { signature, index, count, path })
     }
