@@ -7,6 +7,7 @@ mod gateway;
 mod lease;
 #[cfg(test)]
 mod tests;
+mod upnp;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
