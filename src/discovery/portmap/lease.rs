@@ -6,10 +6,12 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use crab_nat::{InternetProtocol, MappingFailure, PortMapping, PortMappingOptions, PortMappingType, TimeoutConfig};
+use igd_next::aio::Gateway;
+use igd_next::aio::tokio::{Tokio, search_gateway};
+use igd_next::{AddPortError, PortMappingProtocol, SearchOptions};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use super::upnp::{self, Gateway};
 use super::{LEASE, PortMap};
 
 /// How long anything that was begun with a gateway may take in all.
@@ -24,7 +26,7 @@ pub(super) enum Lease {
     /// By PCP or NAT-PMP.
     Pmp { mapping: PortMapping, external: SocketAddr },
     /// By UPnP. `lasts`: zero for a mapping without an end, where the gateway knows no other.
-    Upnp { gateway: Gateway, local: SocketAddr, external: SocketAddr, lasts: Duration },
+    Upnp { gateway: Box<Gateway<Tokio>>, local: SocketAddr, external: SocketAddr, lasts: Duration },
 }
 
 impl Lease {
@@ -85,8 +87,11 @@ impl Lease {
                     *external = external_of(of, mapping).await?;
                 }
                 Self::Upnp { gateway, local, external, lasts } => {
-                    gateway.renew(external.port(), *local, *lasts, NAME).await.map_err(in_words)?;
-                    external.set_ip(usable(gateway.external_ip().await.map_err(in_words)?)?);
+                    gateway
+                        .add_port(PortMappingProtocol::TCP, external.port(), *local, lasts.as_secs() as u32, NAME)
+                        .await
+                        .map_err(in_words)?;
+                    external.set_ip(usable(gateway.get_external_ip().await.map_err(in_words)?)?);
                 }
             }
             Ok(())
@@ -98,7 +103,9 @@ impl Lease {
     pub(super) async fn give_back(self) {
         let given = match self {
             Self::Pmp { mapping, .. } => mapping.try_drop().await.map_err(|(error, _)| error.to_string()),
-            Self::Upnp { gateway, external, .. } => gateway.remove(external.port()).await,
+            Self::Upnp { gateway, external, .. } => {
+                gateway.remove_port(PortMappingProtocol::TCP, external.port()).await.map_err(|e| e.to_string())
+            }
         };
         if let Err(why) = given {
             tracing::debug!(%why, "the port on the gateway was not given back; its lease ends by itself");
@@ -171,16 +178,36 @@ async fn external_of(of: &PortMap, mapping: &PortMapping) -> Result<SocketAddr, 
 }
 
 async fn make_upnp(of: &PortMap, gateway: Option<IpAddr>) -> Result<Lease, String> {
-    let found = upnp::search(of.ssdp, of.search, &of.on_loopback).await.map_err(in_words)?;
+    let mut search = SearchOptions::default();
+    search.broadcast_address = of.ssdp;
+    search.allowed_gateway_ips.clone_from(&of.on_loopback);
+    search.timeout = Some(of.search);
+    search.single_search_timeout = Some(of.search / 2);
+    let found = search_gateway(search).await.map_err(in_words)?;
     // Anybody on the network may answer; the one that leads out is known here.
-    if let Some(gateway) = gateway.filter(|gateway| *gateway != found.addr().ip()) {
-        return Err(format!("{} answered, which is not the gateway {gateway}", found.addr()));
+    if let Some(gateway) = gateway.filter(|gateway| *gateway != found.addr.ip()) {
+        return Err(format!("{} answered, which is not the gateway {gateway}", found.addr));
     }
-    let local = SocketAddr::new(local_ip(found.addr()).await?, of.port);
-    let ip = usable(found.external_ip().await.map_err(in_words)?)?;
-    // The same port outside, if it is free.
-    let (port, lasts) = found.add(local, LEASE, NAME).await.map_err(in_words)?;
-    Ok(Lease::Upnp { gateway: found, local, external: SocketAddr::new(ip, port), lasts })
+    let local = SocketAddr::new(local_ip(found.addr).await?, of.port);
+    let ip = usable(found.get_external_ip().await.map_err(in_words)?)?;
+    let tcp = PortMappingProtocol::TCP;
+    let lease = LEASE.as_secs() as u32;
+    let (port, lasts) = match found.add_port(tcp, of.port, local, lease, NAME).await {
+        Ok(()) => (of.port, LEASE),
+        Err(AddPortError::OnlyPermanentLeasesSupported) => {
+            found.add_port(tcp, of.port, local, 0, NAME).await.map_err(in_words)?;
+            (of.port, Duration::ZERO)
+        }
+        Err(AddPortError::PortInUse) => {
+            let port = found.add_any_port(tcp, local, lease, NAME).await.map_err(in_words)?;
+            (port, LEASE)
+        }
+        Err(error) => return Err(in_words(error)),
+    };
+    if port == 0 {
+        return Err("the gateway gave port 0".to_owned());
+    }
+    Ok(Lease::Upnp { gateway: Box::new(found), local, external: SocketAddr::new(ip, port), lasts })
 }
 
 /// This end's address on the way there: nothing is sent.

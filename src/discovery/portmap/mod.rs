@@ -7,7 +7,6 @@ mod gateway;
 mod lease;
 #[cfg(test)]
 mod tests;
-mod upnp;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

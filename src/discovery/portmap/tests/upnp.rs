@@ -146,47 +146,6 @@ async fn a_port_by_upnp() {
     assert_eq!((book.mapped.len(), book.given_back), (0, 1));
 }
 
-fn fault(code: u16) -> String {
-    format!(
-        "<?xml version=\"1.0\"?><s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body><s:Fault>\
-         <faultcode>s:Client</faultcode><faultstring>UPnPError</faultstring><detail>\
-         <UPnPError xmlns=\"urn:schemas-upnp-org:control-1-0\"><errorCode>{code}</errorCode>\
-         <errorDescription>No</errorDescription></UPnPError></detail></s:Fault></s:Body></s:Envelope>"
-    )
-}
-
-#[tokio::test]
-async fn upnp_where_the_port_is_taken_and_mappings_have_no_end() {
-    let book = Book::new();
-    let own = Arc::clone(&book);
-    let ssdp = upnp_at(Ipv4Addr::LOCALHOST, move |head, body| {
-        let is_add = head.contains("#AddPortMapping");
-        match (between(body, "NewExternalPort"), between(body, "NewLeaseDuration")) {
-            ("7878", _) if is_add => fault(718),
-            (_, lease) if is_add && lease != "0" => fault(725),
-            _ => upnp(head, body, &mut own.lock().unwrap()),
-        }
-    })
-    .await;
-    let mut kept = keep(map(Ipv4Addr::LOCALHOST, ssdp));
-    let (outside, by) = kept.mapped().await;
-    assert_eq!((outside.ip(), by), (OUTSIDE.into(), "UPnP"));
-    assert_eq!(book.lock().unwrap().mapped, BTreeMap::from([(PORT, outside.port())]));
-    assert_ne!(outside.port(), PORT);
-    kept.ends().await;
-    assert_eq!(book.lock().unwrap().given_back, 1);
-    // One that refuses is told with its reason.
-    let ssdp = upnp_at(Ipv4Addr::LOCALHOST, |head, body| match head {
-        h if h.contains("#AddPortMapping") => fault(606),
-        _ => upnp(head, body, &mut Book::new().lock().unwrap()),
-    })
-    .await;
-    let mut kept = keep(map(Ipv4Addr::LOCALHOST, ssdp));
-    let why = kept.failed().await;
-    assert!(why.contains("UPnP: the gateway refuses: 606 No"), "{why}");
-    kept.ends().await;
-}
-
 #[tokio::test]
 async fn upnp_from_another_than_the_gateway_or_in_nonsense_is_nothing() {
     let another = upnp_at(Ipv4Addr::new(127, 53, 1, 8), {
