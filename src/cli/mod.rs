@@ -35,6 +35,7 @@ mod waiting;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -108,6 +109,34 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
+/// `elo serve` without the other commands: a node that idles for weeks needn't have laid out the arguments of all of them, half a
+/// megabyte of program and heap.
+#[derive(Debug, Parser)]
+#[command(name = "elo", bin_name = "elo", version)]
+struct ServeAlone {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: OnlyServe,
+}
+
+#[derive(Debug, Subcommand)]
+enum OnlyServe {
+    Serve(Box<serve::ServeArgs>),
+}
+
+/// Reads the arguments.
+fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let args = access::with_blanks(args);
+    // What isn't plainly that, help and faults too, is for the whole of it.
+    if args.iter().any(|arg| arg == "serve")
+        && let Ok(ServeAlone { global, command: OnlyServe::Serve(args) }) = ServeAlone::try_parse_from(&args)
+    {
+        return Ok(Cli { global, command: Command::Serve(args) });
+    }
+    Cli::try_parse_from(args)
+}
+
 /// What every command has at hand.
 struct App {
     home: PathBuf,
@@ -123,15 +152,18 @@ impl App {
     }
 
     /// Runs a future to its end on a runtime of its own.
-    fn block_on<T, F: Future<Output = Result<T, Failure>>>(&self, future: F) -> Result<T, Failure> {
+    fn block_on<T>(&self, future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .map_err(|e| Failure::new(format!("can't start the runtime: {e}")))?;
-        let result = runtime.block_on(future);
+        let mut result = None;
+        // One kind of future for all commands: what tokio makes of each kind is 7 kB of program and more.
+        let running: Pin<Box<dyn Future<Output = ()> + '_>> = Box::pin(async { result = Some(future.await) });
+        runtime.block_on(running);
         // A thread may hang in a write to a terminal that is stopped: it doesn't hold up the end.
         runtime.shutdown_background();
-        result
+        result.expect("it ran to its end")
     }
 }
 
@@ -139,7 +171,7 @@ impl App {
 pub fn main(args: Vec<OsString>) -> ExitCode {
     let json = args.iter().skip(1).take_while(|a| *a != "--").any(|a| a == "--json");
     let out = Output::new(json);
-    let cli = match Cli::try_parse_from(access::with_blanks(args)) {
+    let cli = match parse(args) {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(out.usage(&error)),
     };
@@ -185,11 +217,41 @@ fn run(cli: Cli, out: &Output) -> Result<u8, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
 
     #[test]
     fn the_arguments_are_declared_soundly() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_by_itself_is_read_as_among_all_commands() {
+        super::ServeAlone::command().debug_assert();
+        for line in [
+            "elo serve",
+            "elo -v serve --json --agent serve --bind 127.0.0.1 --port 0 --dht off",
+            "elo --home serve serve --no-lan -q",
+            "elo --home serve status",
+            "elo call serve --agent x",
+            "elo find serve",
+            "elo serve serve",
+            "elo serve status",
+            "elo serve --help",
+            "elo help serve",
+            "elo serve --version",
+            "elo --version serve",
+            "elo -- serve",
+            "elo serve -q -v",
+            "elo serve --port x",
+        ] {
+            let args = || line.split(' ').map(std::ffi::OsString::from).collect::<Vec<_>>();
+            let (said, whole) = (super::parse(args()), super::Cli::try_parse_from(args()));
+            let shown = |read: Result<super::Cli, clap::Error>| match read {
+                Ok(cli) => format!("{cli:?}"),
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(shown(said), shown(whole), "{line}");
+        }
     }
 
     #[test]

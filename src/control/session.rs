@@ -96,8 +96,10 @@ impl From<io::Error> for Gone {
 }
 
 /// Answers one client.
-pub(super) async fn answer<S: AsyncRead + AsyncWrite + Send + Unpin>(stream: S, shared: Shared) {
+pub(super) async fn answer<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S, shared: Shared) {
     let (reader, writer) = split(stream);
+    // One kind for all streams: what answers is 50 kB of program for each kind.
+    let writer: Box<dyn AsyncWrite + Send + Unpin> = Box::new(writer);
     let mut reader = BufReader::new(reader);
     let mut replies = Replies { writer };
     let request = match timeout(REQUEST_TIMEOUT, read_line(&mut reader, MAX_REQUEST)).await {

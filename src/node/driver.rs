@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
@@ -34,7 +35,8 @@ use crate::mesh::{Action, ConnId, Now, State, TaskId, TaskKey};
 use crate::net::{self, Connection, NetConfig, Places};
 use crate::seal::Sealer;
 
-/// How many things that happened wait for an owner who doesn't look.
+/// How many things that happened wait for an owner who doesn't look. Their places are there from the start, so they hold
+/// pointers.
 const ACTIVITY: usize = 1024;
 
 /// Handlers by capability.
@@ -105,7 +107,7 @@ pub(crate) struct Shared {
     /// Rings when there is a first task that runs.
     pub(crate) tasks_begin: Notify,
     pub(crate) subscribers: Subscribers,
-    pub(crate) activity: broadcast::Sender<Activity>,
+    pub(crate) activity: broadcast::Sender<Arc<Activity>>,
     pub(crate) peers_changed: watch::Sender<u64>,
     /// Who is let in.
     pub(crate) access: AccessPart,
@@ -302,6 +304,8 @@ impl Shared {
 
     /// Runs something on the node's runtime. When that is gone, as at the end of a process, it is dropped.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        // One kind of future for all: what tokio makes of each kind is 5 kB of program.
+        let task: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(task);
         self.spawned.spawn_on(task, &self.runtime);
     }
 
@@ -360,7 +364,7 @@ impl Shared {
     /// Tells the owner, if anybody listens.
     pub(crate) fn tell(&self, activity: Activity) {
         let of_task = matches!(activity, Activity::TaskReceived { .. } | Activity::TaskFinished { .. });
-        if self.activity.send(activity).is_err() && of_task {
+        if self.activity.send(Arc::new(activity)).is_err() && of_task {
             // Looked at under the lock: who begins to listen says so there, having begun.
             lock(&self.state).watch(self.activity.receiver_count() > 0);
         }

@@ -104,7 +104,7 @@ impl Drop for Subscription {
 #[derive(Debug)]
 #[must_use = "a stream that nobody reads tells nobody"]
 pub struct ActivityStream {
-    pub(crate) receiver: broadcast::Receiver<Activity>,
+    pub(crate) receiver: broadcast::Receiver<Arc<Activity>>,
     pub(crate) stopped: tokio_util::sync::CancellationToken,
 }
 
@@ -116,10 +116,10 @@ impl ActivityStream {
             let received = tokio::select! {
                 biased;
                 received = self.receiver.recv() => received,
-                () = self.stopped.cancelled() => return self.receiver.try_recv().ok(),
+                () = self.stopped.cancelled() => return self.receiver.try_recv().ok().map(Arc::unwrap_or_clone),
             };
             match received {
-                Ok(activity) => return Some(activity),
+                Ok(activity) => return Some(Arc::unwrap_or_clone(activity)),
                 Err(broadcast::error::RecvError::Lagged(_)) => {}
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
