@@ -74,7 +74,7 @@ BATCHED = {"task": "caller", "accepted": "responder", "chunk": "responder", "chu
 def check_batched(text):  # gives leaf, index, count, what was signed and the signature; raises if its author didn't sign it
     signature = (message := parse(text)).pop("signature")
     author = decode(message[BATCHED[message["type"]]])
-    if not re.fullmatch("m[A-Za-z0-9_-]{134,432}", signature) or encode(proof := decode(signature[1:])) != signature[1:]:
+    if not re.fullmatch("m[A-Za-z0-9_-]{91,432}", signature) or encode(proof := decode(signature[1:])) != signature[1:]:
         raise ValueError("not spelled as it must be")
     index, count = int.from_bytes(proof[64:66], "big"), int.from_bytes(proof[66:68], "big")
     if not 1 <= count <= 256 or index >= count or len(proof) % 32 != 4:

@@ -138,6 +138,31 @@ fn one_alone_is_signed_plainly_and_more_together() {
 }
 
 #[test]
+fn a_long_one_is_a_batch_of_one() {
+    let me = alice().id();
+    let signed = sign_long(&alice(), cancel("0").unsigned(&me));
+    let (bytes, leaf) = (proof(&signed), tree::leaf([&*signed.signing_bytes(&["signature"])]));
+    assert_eq!((bytes.len(), &bytes[64..]), (68, &[0, 0, 0, 1][..]));
+    assert!(crate::identity::verify(&me, &roots::signed_text(1, &leaf), bytes[..64].try_into().unwrap()));
+    let mut roots = Roots::new();
+    for _ in 0..3 {
+        assert_eq!(verify_signed(&signed, &me, &mut roots), Ok(()));
+    }
+    assert_eq!((roots.checks(), roots.len()), (1, 1));
+    assert_eq!(verify_signed(&signed, &bob().id(), &mut roots), Err(SignatureError::Invalid));
+    // Neither is it the first of two with itself, nor is one of two a batch of its own.
+    let doubled = [&bytes[..66], &[0, 2], &leaf[..]].concat();
+    assert!(verify(&with_proof(&signed, &doubled)).is_err());
+    for message in batch(2) {
+        assert!(verify(&with_proof(&message, &[&proof(&message)[..64], &[0, 0, 0, 1]].concat())).is_err());
+    }
+    // What changes on its way is signed plainly.
+    let data = bytes::Bytes::from_static(b"1");
+    let event = Draft::Event { id: "e".into(), event_type: "x".into(), data, timestamp: 1, ttl: 1 };
+    assert_eq!(sign_long(&alice(), event.unsigned(&me)), event.sign(&alice()));
+}
+
+#[test]
 fn more_than_fit_are_signed_in_several_trees_and_what_changes_is_signed_alone() {
     let query = |n: usize| Draft::Query {
         id: n.to_string(),
