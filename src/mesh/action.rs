@@ -307,7 +307,7 @@ pub struct CallDone {
     pub timings: [Duration; 3],
     /// What was tried.
     pub tried: Vec<Tried>,
-    /// The message, if it was one. Nobody reads it any more; it is freed by who made the call, outside the lock.
+    /// The message, if it was one. Nobody reads it any more; it is freed outside the lock.
     pub message: Option<Object>,
 }
 

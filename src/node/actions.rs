@@ -15,7 +15,7 @@ use crate::info::Activity;
 use crate::limits::LONG_MESSAGE;
 use crate::mesh::{Action, CallEvent, ConnId, Now, OnFull, State, TaskId, What};
 use crate::net::{Connection, Late, Outgoing, Punch, SendError};
-use crate::wire::{Draft, batch, draft};
+use crate::wire::{Draft, Object, batch, draft};
 
 /// What is done once for many actions.
 #[derive(Default)]
@@ -248,14 +248,16 @@ impl Shared {
 /// `false`: the caller's channel is full. It holds a window and what surrounds it, so the responder overran that, and
 /// the call can't go on.
 fn tell_caller(calls: &mut HashMap<TaskId, Teller>, id: &TaskId, event: CallEvent, woken: &mut Woken) -> bool {
-    if matches!(event, CallEvent::Done(_)) {
+    if let CallEvent::Done(done) = event {
         if let Some(teller) = calls.remove(id) {
-            woken.0.extend(teller.end(event));
+            let (waker, message) = teller.end(*done);
+            woken.wakers.extend(waker);
+            woken._messages.extend(message);
         }
         return true;
     }
     match calls.get(id).map(|teller| teller.tell(event, CHANNEL)) {
-        Some(Ok(waker)) => woken.0.extend(waker),
+        Some(Ok(waker)) => woken.wakers.extend(waker),
         Some(Err(Full)) => return false,
         None => {}
     }
@@ -265,11 +267,15 @@ fn tell_caller(calls: &mut HashMap<TaskId, Teller>, id: &TaskId, event: CallEven
 /// Callers that have news, to be woken outside the lock: waking may have this thread wait for its turn. They are woken when it is
 /// dropped.
 #[derive(Default)]
-pub(super) struct Woken(Vec<Waker>);
+pub(super) struct Woken {
+    wakers: Vec<Waker>,
+    /// Messages that nobody needs any more, to be freed outside the lock as well.
+    _messages: Vec<Object>,
+}
 
 impl Drop for Woken {
     fn drop(&mut self) {
-        for waker in self.0.drain(..) {
+        for waker in self.wakers.drain(..) {
             waker.wake();
         }
     }

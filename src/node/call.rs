@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::Node;
 use super::driver::{Shared, lock};
 use super::json::Json;
-use super::news::{Hearer, news};
+use super::news::{Hearer, Piece, news};
 use super::payload::PayloadError;
 use crate::error::{Attempt, CallError, Delivery, ErrorCode};
 use crate::identity::NodeId;
@@ -306,15 +306,13 @@ impl CallHandle {
 
     async fn take_event(&mut self) {
         match self.events.next().await {
-            Some(CallEvent::Accepted) => self.accepted = true,
-            Some(CallEvent::Chunk(data)) => {
+            Some(Piece::Event(CallEvent::Accepted)) => self.accepted = true,
+            Some(Piece::Event(CallEvent::Chunk(data))) => {
                 self.accepted = true;
                 self.early.push_back(data);
             }
-            Some(CallEvent::Done(done)) => {
-                self.ended = true;
-                self.done = Some(*done);
-            }
+            Some(Piece::Event(CallEvent::Done(done))) => self.end(*done),
+            Some(Piece::End(done)) => self.end(done),
             None => {
                 self.ended = true;
                 self.done = Some(Err(CallError {
@@ -327,6 +325,11 @@ impl CallHandle {
                 }));
             }
         }
+    }
+
+    fn end(&mut self, done: Result<CallDone, CallError>) {
+        self.ended = true;
+        self.done = Some(done);
     }
 
     /// Takes the call back: the responder is told to stop, and the outcome is the error `CANCELLED`.

@@ -8,11 +8,16 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use crate::mesh::CallEvent;
+use crate::error::CallError;
+use crate::mesh::{CallDone, CallEvent};
+use crate::wire::Object;
 
 #[derive(Debug, Default)]
 struct Queue {
     events: VecDeque<CallEvent>,
+    /// How the call ended. It has its place from the beginning: most calls have no other news, and what one thread allocates and
+    /// another frees costs more than either.
+    end: Option<Result<CallDone, CallError>>,
     waker: Option<Waker>,
     /// Nothing more will come.
     ended: bool,
@@ -43,6 +48,15 @@ pub(crate) fn news() -> (Teller, Hearer) {
     (Teller(Arc::clone(&news)), Hearer(news))
 }
 
+/// A piece of news.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    /// On the way.
+    Event(CallEvent),
+    /// The last.
+    End(Result<CallDone, CallError>),
+}
+
 /// As much waits already as may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;
@@ -61,14 +75,16 @@ impl Teller {
         Ok(queue.waker.take())
     }
 
-    /// The last of it, for which there is always room.
-    pub(crate) fn end(self, event: CallEvent) -> Option<Waker> {
+    /// The last of it, for which there is always room. Gives whom to wake, and what of it is of no more use: to be freed by who
+    /// made it.
+    pub(crate) fn end(self, mut end: Result<CallDone, CallError>) -> (Option<Waker>, Option<Object>) {
+        let message = end.as_mut().ok().and_then(|done| done.message.take());
         let mut queue = self.0.queue();
         queue.ended = true;
         if !queue.left {
-            queue.events.push_back(event);
+            queue.end = Some(end);
         }
-        queue.waker.take()
+        (queue.waker.take(), message)
     }
 }
 
@@ -86,11 +102,14 @@ impl Drop for Teller {
 
 impl Hearer {
     /// The next; `None`: nothing more will come. Giving it up loses nothing.
-    pub(crate) async fn next(&mut self) -> Option<CallEvent> {
+    pub(crate) async fn next(&mut self) -> Option<Piece> {
         poll_fn(|cx| {
             let mut queue = self.0.queue();
             if let Some(event) = queue.events.pop_front() {
-                return Poll::Ready(Some(event));
+                return Poll::Ready(Some(Piece::Event(event)));
+            }
+            if let Some(end) = queue.end.take() {
+                return Poll::Ready(Some(Piece::End(end)));
             }
             if queue.ended {
                 return Poll::Ready(None);
@@ -109,7 +128,7 @@ impl Drop for Hearer {
     fn drop(&mut self) {
         let mut queue = self.0.queue();
         queue.left = true;
-        let unheard = std::mem::take(&mut queue.events);
+        let unheard = (std::mem::take(&mut queue.events), queue.end.take());
         drop(queue);
         drop(unheard);
     }
@@ -130,11 +149,11 @@ mod tests {
         let (teller, mut hearer) = news();
         assert!(teller.tell(chunk(1), 2).is_ok() && teller.tell(chunk(2), 2).is_ok());
         assert_eq!(teller.tell(chunk(3), 2).err(), Some(Full));
-        assert!(matches!(hearer.next().await, Some(CallEvent::Chunk(c)) if c[..] == [1]));
+        assert!(matches!(hearer.next().await, Some(Piece::Event(CallEvent::Chunk(c))) if c[..] == [1]));
         assert!(teller.tell(chunk(3), 2).is_ok());
         drop(teller);
         for n in [2, 3] {
-            assert!(matches!(hearer.next().await, Some(CallEvent::Chunk(c)) if c[..] == [n]));
+            assert!(matches!(hearer.next().await, Some(Piece::Event(CallEvent::Chunk(c))) if c[..] == [n]));
         }
         assert!(hearer.next().await.is_none() && hearer.next().await.is_none());
     }
