@@ -24,7 +24,6 @@ pub trait Hooks: Send + Sync + 'static {
 
 /// What became of a message that came.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all of them are messages")]
 pub enum Heard {
     /// Its signatures were checked.
     Message(Checked),

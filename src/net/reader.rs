@@ -20,7 +20,7 @@ use crate::limits::{CONNECTION_BYTES, LONG_MESSAGE, MAX_MESSAGE, REFUSAL_BURST, 
 use crate::memory::{Kind, Memory, Share};
 use crate::mesh::handshake::tellable;
 use crate::mesh::throttle::Bucket;
-use crate::wire::{Codec, CodecError, Malformed, Message, Object, Roots, is_id};
+use crate::wire::{Codec, CodecError, Malformed, Message, Object, Roots, Speaker, is_id};
 
 /// After so many messages from one buffer others get their turn: reading from a socket makes room for others by
 /// itself, going through a buffer doesn't.
@@ -318,7 +318,8 @@ impl Reader {
     /// One message: parsed, within the peer's rate, checked, put to what is handed on.
     async fn take(&mut self, raw: Bytes, shared: &Shared) -> Result<(), Stop> {
         let over = self.messages.take(shared.elapsed()).err();
-        if over.is_none() && long::is_passable(&raw) {
+        // Nodes of the Python package have no numbers for their order.
+        if over.is_none() && shared.speaker == Speaker::Proven && long::is_passable(&raw) {
             // Those before it are ready, and so is the long one before it when this one begins.
             self.hand_on(shared);
             if self.long.is_some() {

@@ -71,6 +71,10 @@ const REST: Duration = Duration::from_secs(10);
 pub(super) type Later = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What is to be begun.
+#[cfg_attr(
+    test,
+    expect(clippy::large_enum_variant, reason = "nearly all are handlers, and a box for each would cost more")
+)]
 pub(super) enum Work {
     /// A handler.
     Handler(Beginning),
