@@ -270,7 +270,10 @@ async fn a_signature_over_many_messages_proves_each_of_them_and_no_other() {
     let signed_so = |count: u16, root: &[u8], path: Vec<Vec<u8>>| {
         Proof { signature: attacker.key.sign_root(count, root), index: 0, count, path }.text()
     };
-    forged.push((0, "a batch of one", signed_so(1, &a, vec![])));
+    forged.push((0, "a batch of one, of another message", signed_so(1, &b, vec![])));
+    forged.push((0, "a batch of one, of a node", signed_so(1, &above(&a, &b), vec![])));
+    forged.push((0, "a batch of one, with a path", signed_so(1, &above(&a, &b), vec![b.clone()])));
+    forged.push((0, "a batch of none", signed_so(0, &a, vec![])));
     forged.push((0, "more than may be", signed_so(300, &above(&a, &b), vec![b.clone(); 9])));
     forged.push((0, "a leaf as the root", signed_so(2, &a, vec![b.clone()])));
     for (n, what, signature) in &forged {
