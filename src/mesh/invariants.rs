@@ -13,7 +13,6 @@ impl State {
         let own = self.calls.len() + 2 * self.tasks.entries() + self.queries.len() + self.forwards.len() + 3 * conns;
         let bounds = [
             ("records", self.table.len(), l.max_records.max(1)),
-            ("queries", self.queries.len(), l.max_seen + l.max_calls),
             ("events", self.seen_events.len(), l.max_seen),
             ("tasks", self.tasks.weight(), l.max_remembered_tasks),
             ("tasks running and answered", self.tasks.entries(), l.max_tasks + local + l.max_answers),
@@ -28,7 +27,7 @@ impl State {
             // Beside those of calls, tasks, queries and connections: the record, the sweep, trackers, lookups.
             ("alarms", self.timers.len(), 4 + own + 2 * self.calls.len() + crate::limits::MAX_LOOKUPS),
         ];
-        let broken = bounds.into_iter().find(|(_, is, most)| is > most);
+        let broken = bounds.into_iter().chain(self.queries.bounds(l)).find(|(_, is, most)| is > most);
         broken.map(|(what, is, most)| format!("{is} {what}, at most {most} may be"))
     }
 

@@ -101,6 +101,20 @@ impl Queries {
     pub fn len(&self) -> usize {
         self.own.len() + self.passing.len()
     }
+
+    /// How many are remembered, each with the most that may be: those of others, and by purpose those of this node.
+    #[cfg(any(test, fuzzing))]
+    pub fn bounds(&self, limits: &Limits) -> [(&'static str, usize, usize); 4] {
+        let own = |purpose: fn(&Purpose) -> bool| self.own.values().filter(|own| purpose(&own.purpose)).count();
+        let lookups = crate::limits::MAX_LOOKUPS * crate::limits::MAX_LOOKUP_DIALS;
+        [
+            ("queries of others", self.passing.len(), limits.max_seen),
+            ("queries of calls", own(|p| matches!(p, Purpose::Call(_))), limits.max_calls),
+            ("queries of lookups", own(|p| matches!(p, Purpose::Lookup(_))), lookups),
+            // The calls' places don't count, so that they leave theirs to searches.
+            ("searches", own(|p| matches!(p, Purpose::Find | Purpose::Legacy(..))), MAX_FINDS + limits.max_calls),
+        ]
+    }
 }
 
 /// Whether a record answers a question.

@@ -32,8 +32,12 @@ impl World {
                 self.decide(|s, now, out| s.send_legacy(conn, message, now, out));
             }
             Action::Close { conn, .. } => {
-                let conn = self.conns.get_mut(&conn).expect("a connection that is gone is closed");
-                conn.open = false;
+                // It may have been in the way of a message a moment before, whose peer was too slow.
+                let Some(open) = self.conns.get_mut(&conn) else {
+                    assert!(self.too_slow.contains(&conn), "a connection that is gone is closed");
+                    return;
+                };
+                open.open = false;
             }
             Action::Dial { node, addrs, .. } => {
                 assert_ne!(node, id(ME), "the node dials itself");
@@ -142,7 +146,10 @@ impl World {
         if self.full.contains(&to) {
             return match on_full {
                 OnFull::Drop => self.decide(|s, _, _| s.refuse("outbox_full")),
-                OnFull::Close => self.disconnect(to, Some(elo::CloseReason::TooSlow)),
+                OnFull::Close => {
+                    self.too_slow.insert(to);
+                    self.disconnect(to, Some(elo::CloseReason::TooSlow));
+                }
                 OnFull::FailCall(id) => self.decide(|s, now, out| s.call_send_failed(&id, now, out)),
                 OnFull::Relay(frame) => {
                     self.decide(|s, _, out| s.relay_full(&frame.source, &frame.target, &frame.id, out));

@@ -84,6 +84,8 @@ struct World {
     wire: VecDeque<(usize, Object)>,
     /// Which outboxes have no room.
     full: BTreeSet<ConnId>,
+    /// Which connections ended for that.
+    too_slow: BTreeSet<ConnId>,
     /// What the node signed: the same draft gives the same bytes, and a flood goes out over every connection.
     own: HashMap<String, Object>,
     seq: u64,
@@ -167,6 +169,7 @@ impl World {
             nonces: VecDeque::new(),
             wire: VecDeque::new(),
             full: BTreeSet::new(),
+            too_slow: BTreeSet::new(),
             own: HashMap::new(),
             seq: 0,
         };
