@@ -138,6 +138,7 @@ fn batch_path(criterion: &mut Criterion) {
             payload: payload.clone(),
             timestamp: 1_700_000_000,
             ttl_s: 30,
+            wait_s: None,
             window: Some(64),
             instance: None,
         })

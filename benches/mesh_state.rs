@@ -147,6 +147,7 @@ impl Pair {
             target: None,
             via: None,
             timeout: Duration::from_secs(60),
+            wait: Duration::ZERO,
             local: false,
             once: false,
             except: None,

@@ -79,6 +79,8 @@ codes! {
         RateLimited = "RATE_LIMITED",
         /// The responder is full of work; `retry_after_s` says when to come back.
         Overloaded = "OVERLOADED",
+        /// The node is there, and the agent that works on this for it is not: nothing was done.
+        AgentAway = "AGENT_AWAY",
         /// The message does not fit in what the wire carries.
         TooLarge = "TOO_LARGE",
         /// The peer was lost, or restarted, before it answered.
@@ -102,6 +104,7 @@ impl ErrorCode {
                 | Self::Timeout
                 | Self::RateLimited
                 | Self::Overloaded
+                | Self::AgentAway
                 | Self::PeerGone
                 | Self::Expired
         )

@@ -45,7 +45,7 @@
 //! | `discovery` | ways to learn addresses: the local network, the Kademlia DHT, peers of earlier runs |
 //! | `net` | sockets: listener, dialer, connections |
 //! | `node` | the public API, and the driver that carries out what `mesh` decides |
-//! | `agent`, `control`, `cli` | the command `elo` (feature `cli`) |
+//! | `agent`, `service`, `control`, `cli` | the command `elo` (feature `cli`) |
 
 mod access_file;
 #[cfg(feature = "cli")]
@@ -72,6 +72,9 @@ mod private_file;
 pub mod seal;
 #[doc(hidden)]
 pub mod wire;
+
+#[cfg(feature = "cli")]
+mod service;
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -124,7 +124,7 @@ pub fn find_program(program: &str) -> Result<PathBuf, ExecError> {
 }
 
 /// What stands in the way of running this file.
-fn obstacle(path: &Path) -> Option<&'static str> {
+pub(super) fn obstacle(path: &Path) -> Option<&'static str> {
     if !path.is_file() {
         return Some("it is not a file");
     }

@@ -155,6 +155,19 @@ impl Exec {
         })
     }
 
+    /// Whether the program can be run now; the error says what is in the way.
+    ///
+    /// # Errors
+    ///
+    /// It is gone, or may no longer be run.
+    pub fn is_there(&self) -> Result<String, String> {
+        let path = &self.program.path;
+        match super::command::obstacle(path) {
+            None => Ok(format!("{} can be run", path.display())),
+            Some(why) => Err(format!("{} can't be run: {why}", path.display())),
+        }
+    }
+
     /// Whether each line of stdout is a chunk, sent as it appears. The result is then `{"lines": N}`. Default: no.
     pub fn stream(mut self, stream: bool) -> Exec {
         self.stream = stream;

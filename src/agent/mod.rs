@@ -9,6 +9,7 @@ mod exec;
 mod gate;
 mod output;
 mod process;
+pub(crate) mod reach;
 #[cfg(test)]
 #[cfg(unix)]
 mod tests;

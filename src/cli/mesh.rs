@@ -1,6 +1,7 @@
 //! The way into the mesh: the node that runs in this home, or one that lives as long as the command.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::builder::{BoolishValueParser, TypedValueParser};
@@ -11,11 +12,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::control::{Client, ControlError, Current, DoorError, Progress, Reply, Shared, attach, connect};
+use crate::control::{Client, ControlError, DoorError, Progress, Reply, Shared, attach, connect};
 use crate::discovery::remembered::{self, Remembered};
 use crate::identity::Identity;
 use crate::info::Activity;
 use crate::node::{ActivityStream, Node};
+use crate::service::{Current, Service};
 
 use super::App;
 use super::failure::{Failure, NOT_DELIVERED};
@@ -124,8 +126,10 @@ pub(super) async fn any(app: &App, peers: &[String], within: Duration) -> Result
         }
         (true, false) => through_remembered(app, &met, within).await?,
     };
+    let current = Current::new(node.clone());
     let (client, session) = attach(&Shared {
-        node: Current::new(node.clone()),
+        service: Service::new(current.clone(), Arc::default()),
+        node: current,
         rotations: None,
         stop: CancellationToken::new(),
         stopped: CancellationToken::new(),

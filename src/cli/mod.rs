@@ -6,6 +6,7 @@ mod call;
 mod completions;
 mod config;
 mod demo;
+mod doors;
 mod events;
 mod failure;
 mod find;

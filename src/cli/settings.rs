@@ -1,6 +1,7 @@
 //! What `serve` is to do: flags and environment over the file over the defaults, checked as a whole.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use crate::identity::NodeId;
 use crate::info::Sealing;
@@ -12,6 +13,7 @@ use crate::node::{Dht, Tracker};
 use crate::wire::Capability;
 
 use super::config::FileSettings;
+use super::doors::Doors;
 use super::failure::Failure;
 use super::serve::ServeArgs;
 use super::values;
@@ -21,6 +23,15 @@ use super::values;
 pub(super) enum Answer {
     /// The payload goes back as it came.
     Echo,
+    /// Agents come for the tasks.
+    Poll,
+    /// Tasks are posted to a URL.
+    Webhook {
+        /// Where.
+        url: String,
+        /// The file of the secret that signs them.
+        secret: Option<PathBuf>,
+    },
     /// A program answers.
     Exec {
         /// The command line.
@@ -45,6 +56,8 @@ pub(super) struct Settings {
     pub(super) capabilities: Vec<Capability>,
     pub(super) interests: Vec<String>,
     pub(super) answer: Answer,
+    /// How agents of other languages join.
+    pub(super) doors: Doors,
     pub(super) tracker: Tracker,
     /// Who is let in, by name; what stands in the access file comes on top.
     pub(super) access: Access,
@@ -197,6 +210,7 @@ impl Settings {
             );
         }
 
+        let doors = Doors::merge(args.doors, file, command.is_some(), !capabilities.is_empty())?;
         let given_dht = args.dht.or(dht_of(file)?);
         let dht_port = args.dht_port.or(file.value("dht-port", port)?);
         if given_dht == Some(Dht::Off) && dht_port.is_some_and(|p| p != 0) {
@@ -230,9 +244,14 @@ impl Settings {
             capabilities,
             interests: list(args.interest, file.list("interest", values::name))?,
             answer: match command {
-                None => Answer::Echo,
+                None if doors.poll => Answer::Poll,
+                None => match &doors.webhook {
+                    None => Answer::Echo,
+                    Some(url) => Answer::Webhook { url: url.clone(), secret: doors.webhook_secret.clone() },
+                },
                 Some(command) => Answer::Exec { command, shell, stream, max_tasks: max },
             },
+            doors,
             tracker: match (tracker, private) {
                 (false, _) => Tracker::Off,
                 (true, false) => Tracker::Public,

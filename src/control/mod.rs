@@ -23,4 +23,4 @@ pub(crate) use protocol::{
     AccessArgs, BenchArgs, CallArgs, EventsArgs, FindArgs, NoArgs, Progress, PublishArgs, RevokeArgs, RotateArgs,
     Stage, op,
 };
-pub(crate) use session::{Current, Shared, attach};
+pub(crate) use session::{Shared, attach};

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -18,7 +18,8 @@ use zeroize::Zeroizing;
 
 use crate::error::{CallError, Error};
 use crate::identity::NodeId;
-use crate::node::{CallHandle, Node, Outcome};
+use crate::node::{CallHandle, Node};
+use crate::service::{self, Current, Service};
 
 use super::bench::{self, Refused};
 use super::client::Client;
@@ -40,24 +41,6 @@ const PIPE: usize = 64 * 1024;
 /// How often it is looked how far a call is.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// The node that answers now: another one after its key was replaced.
-#[derive(Clone, Debug)]
-pub(crate) struct Current(Arc<Mutex<Node>>);
-
-impl Current {
-    pub(crate) fn new(node: Node) -> Self {
-        Self(Arc::new(Mutex::new(node)))
-    }
-
-    pub(crate) fn get(&self) -> Node {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn put(&self, node: Node) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = node;
-    }
-}
-
 /// Somebody wants the node to have a new key.
 pub(crate) struct Rotation {
     /// The passphrase that the key is under, if it is under one.
@@ -71,6 +54,8 @@ pub(crate) struct Rotation {
 pub(crate) struct Shared {
     /// The node asked.
     pub(crate) node: Current,
+    /// What the doors have in common.
+    pub(crate) service: Arc<Service>,
     /// Who gives the node another key; `None` where nobody does.
     pub(crate) rotations: Option<mpsc::Sender<Rotation>>,
     /// Cancelled when somebody asks the node to stop.
@@ -253,7 +238,7 @@ async fn call<W: AsyncWrite + Unpin>(node: &Node, args: CallArgs, replies: &mut 
         }
     }
     match handle.outcome().await {
-        Ok(outcome) => replies.done(&outcome_with_digits(&outcome)).await,
+        Ok(outcome) => replies.done(&service::outcome_with_digits(&outcome)).await,
         Err(e) => replies.call_error(&e).await,
     }
 }
@@ -310,19 +295,6 @@ impl Follow<'_> {
             }
         }
     }
-}
-
-/// The outcome as an object, its payload digit for digit as the responder wrote it.
-fn outcome_with_digits(outcome: &Outcome) -> Option<std::collections::BTreeMap<String, Box<RawValue>>> {
-    let serde_json::Value::Object(members) = serde_json::to_value(outcome).ok()? else { return None };
-    let mut object = std::collections::BTreeMap::new();
-    for (name, value) in members {
-        object.insert(name, to_raw_value(&value).ok()?);
-    }
-    if let Ok(payload) = RawValue::from_string(outcome.payload_json().to_owned()) {
-        object.insert("payload".to_owned(), payload);
-    }
-    Some(object)
 }
 
 async fn measure<W: AsyncWrite + Unpin>(

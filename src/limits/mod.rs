@@ -400,3 +400,9 @@ pub const ROUND_MESSAGES: usize = 256;
 
 /// And how many bytes.
 pub const ROUND_BYTES: usize = 256 * 1024;
+
+/// What every node answers without announcing it.
+pub(crate) const BUILT_IN: &[&str] = &["ping", "health", WAKE];
+
+/// The capability by which a node is asked how the agent behind another one is reached.
+pub(crate) const WAKE: &str = "wake";

@@ -236,6 +236,8 @@ pub struct TaskToRun {
     pub timestamp: i64,
     /// Seconds.
     pub ttl_s: u64,
+    /// How long it may wait for an agent that is away, in seconds; 0: not at all.
+    pub wait_s: u64,
     /// When it must be done, on this node's monotonic clock.
     pub deadline: Duration,
     /// Through which tracker it came.
@@ -262,6 +264,7 @@ impl TaskToRun {
             payload: task.payload,
             timestamp: task.timestamp,
             ttl_s: task.ttl_s,
+            wait_s: task.wait_s,
             deadline,
             via,
             sealed: false,

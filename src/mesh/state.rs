@@ -472,7 +472,14 @@ impl State {
 
     /// Whether this node answers tasks for that capability by itself.
     pub(super) fn provides(&self, capability: &str) -> bool {
-        matches!(capability, "ping" | "health") || self.caps.provides(capability) || self.handled.contains(capability)
+        crate::limits::BUILT_IN.contains(&capability)
+            || self.caps.provides(capability)
+            || self.handled.contains(capability)
+    }
+
+    /// Whether it announces that capability.
+    pub fn announces(&self, capability: &str) -> bool {
+        self.caps.provides(capability)
     }
 
     /// What a peer's bad or unwanted message is answered with, when it was about a task.

@@ -93,6 +93,7 @@ pub struct Call {
     pub(crate) target: Option<String>,
     pub(crate) via: Option<String>,
     pub(crate) timeout: Duration,
+    pub(crate) wait: Duration,
     pub(crate) local: bool,
     pub(crate) once: bool,
 }
@@ -114,6 +115,14 @@ impl Call {
     /// How long the answer may take in all; it travels with the task, in whole seconds (rounded up). Default 60 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Waits that long for the agent behind the capability, should it be away, instead of ending with
+    /// [`ErrorCode::AgentAway`] at once: its node holds the task until the agent comes. Part of the
+    /// [`timeout`](Self::timeout), which is to leave time for the work. Default: not at all.
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
         self
     }
 
@@ -156,6 +165,7 @@ impl Call {
             target: self.target,
             via: self.via,
             timeout: self.timeout,
+            wait: self.wait,
             local: self.local,
             once: self.once,
             except: None,
@@ -185,6 +195,7 @@ pub(crate) struct CallParts {
     pub(crate) target: Option<String>,
     pub(crate) via: Option<String>,
     pub(crate) timeout: Duration,
+    pub(crate) wait: Duration,
     pub(crate) local: bool,
     pub(crate) once: bool,
     /// A node that must not be asked.
@@ -227,6 +238,7 @@ impl Shared {
                 target: parts.target,
                 via: parts.via,
                 timeout: parts.timeout,
+                wait: parts.wait.min(parts.timeout),
                 local: parts.local,
                 once: parts.once,
                 except: parts.except,

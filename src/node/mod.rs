@@ -217,6 +217,7 @@ impl Node {
             target: None,
             via: None,
             timeout: Duration::from_secs(60),
+            wait: Duration::ZERO,
             local: false,
             once: false,
         }

@@ -22,6 +22,7 @@ use super::running::Running;
 use super::task::{BoxHandler, Payload, Task, TaskError, TaskResult, boxed};
 use super::threads::{self, Later, Work};
 use crate::error::ErrorCode;
+use crate::limits::WAKE;
 use crate::mesh::{TaskKey, TaskToRun};
 use crate::wire::WireError;
 
@@ -170,6 +171,7 @@ impl Shared {
         match task.capability.as_str() {
             "ping" => Some((boxed(ping), false)),
             "health" => Some((boxed(health), false)),
+            WAKE => Some((boxed(wake), false)),
             "relay" => Some((boxed(relay), false)),
             _ => Some((handlers.default.clone()?, true)),
         }
@@ -187,6 +189,7 @@ fn into_task(task: TaskToRun) -> Task {
         sealed: task.sealed,
         timestamp: task.timestamp,
         ttl: Duration::from_secs(task.ttl_s),
+        wait: Duration::from_secs(task.wait_s),
     }
 }
 
@@ -344,6 +347,18 @@ async fn health(_: Task, context: Context) -> TaskResult {
     }))
 }
 
+/// Built in: how the agent behind a capability is reached. Here it is a handler of the node's own process.
+async fn wake(task: Task, context: Context) -> TaskResult {
+    let capability = task.payload["capability"].as_str().unwrap_or_default();
+    let shared = &context.shared;
+    if !shared.read(|state, _| state.announces(capability)) {
+        let message = format!("{capability:?} is not provided here");
+        return Err(TaskError::with_code(ErrorCode::UnknownCapability, message).not_run());
+    }
+    let at = shared.read(|_, now| now.unix_s());
+    Ok(json!({ "capability": capability, "reach": { "by": "process", "ok": true, "at": at }, "agent_ms": 0.0 }))
+}
+
 /// What the Python package asks a tracker for: `{target, capability, payload, ttl_s}`, sent on in our name.
 async fn relay(task: Task, context: Context) -> Result<Payload, TaskError> {
     #[derive(serde::Deserialize)]
@@ -376,6 +391,7 @@ async fn relay(task: Task, context: Context) -> Result<Payload, TaskError> {
         target,
         via: None,
         timeout: ttl.unwrap_or(context.remaining()).min(context.remaining()),
+        wait: task.wait,
         local: true,
         once: false,
         except,
@@ -392,6 +408,7 @@ async fn pass_on(task: Task, context: Context) -> Result<Payload, TaskError> {
         target: None,
         via: None,
         timeout: context.remaining(),
+        wait: task.wait,
         local: false,
         once: false,
         except: Some(task.caller),

@@ -39,6 +39,8 @@ pub struct Task {
     pub timestamp: i64,
     /// The caller's time to live for it.
     pub ttl: Duration,
+    /// How long it may wait for whoever works on it, should they be away; part of [`ttl`](Self::ttl). Zero: not at all.
+    pub wait: Duration,
 }
 
 impl Task {

@@ -92,6 +92,8 @@ pub struct TaskDraft {
     pub timestamp: i64,
     /// Seconds.
     pub ttl_s: u64,
+    /// How long it may wait for an agent that is away, in seconds; `None`: not at all.
+    pub wait_s: Option<u64>,
     /// How many chunks may be on the way; `None` for the Python package.
     pub window: Option<u64>,
     /// The run of the target it is meant for, if known.
@@ -203,6 +205,10 @@ impl Draft {
                     .i64("timestamp", t.timestamp)
                     .u64("ttl_s", t.ttl_s)
                     .str("type", "task");
+                let b = match t.wait_s {
+                    Some(wait_s) => b.u64("wait_s", wait_s),
+                    None => b,
+                };
                 let b = match t.window {
                     Some(window) => b.u64("window", window),
                     None => b,

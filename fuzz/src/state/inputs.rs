@@ -338,6 +338,7 @@ impl World {
             target,
             via: (how & 16 != 0).then(|| id(usize::from(how >> 5)).to_string()),
             timeout,
+            wait: Duration::ZERO,
             local: how & 8 != 0,
             once: how & 4 != 0,
             except: (what & 128 != 0).then(|| id(usize::from(what >> 3))),

@@ -93,6 +93,7 @@ impl World {
             payload: "{\"n\":1}".into(),
             timestamp: self.a_time(u)?,
             ttl_s: *u.choose(&[1, 2, 30, 60, 86_400])?,
+            wait_s: None,
             window: if bits & 128 == 0 { Some(self.a_number(u)?) } else { None },
             instance: match bits & 0x70 {
                 0x70 => Some("another run".into()),
@@ -111,6 +112,7 @@ impl World {
             payload: "1".into(),
             timestamp: self.now.unix_s(),
             ttl_s: 60,
+            wait_s: None,
             window: None,
             instance: None,
         })

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 
+use crate::agent::reach::{By, Reaches};
 use crate::agent::{ChunkSink, Exec, ExecFailure, ExecTask};
 use crate::error::ErrorCode;
 use crate::node::{Builder, Context, Payload, Task, TaskError};
@@ -13,12 +14,23 @@ use crate::node::{Builder, Context, Payload, Task, TaskError};
 use crate::cli::failure::Failure;
 use crate::cli::settings::Answer;
 
-/// Gives the node its handler.
-pub(super) fn install(builder: Builder, answer: Answer) -> Result<Builder, Failure> {
+/// Gives the node its handler. How it fares is noted for each of the capabilities.
+pub(super) fn install(
+    builder: Builder,
+    answer: Answer,
+    reaches: &Arc<Reaches>,
+    names: &[String],
+) -> Result<Builder, Failure> {
     let (command, shell, stream, max_tasks) = match answer {
         Answer::Echo => {
+            for name in names {
+                reaches.observed(name, By::Process, Some(true), "");
+            }
             return Ok(builder.default_handler(|task: Task, _| async move { Ok(Payload::json(task.payload_json())) }));
         }
+        // What agents come for is put on the desk once there is a node.
+        Answer::Poll => return Ok(builder),
+        Answer::Webhook { .. } => return Err(Failure::new("web hooks are not built in yet")),
         Answer::Exec { command, shell, stream, max_tasks } => (command, shell, stream, max_tasks),
     };
     let mut exec = Exec::new(&command, shell)
@@ -30,9 +42,22 @@ pub(super) fn install(builder: Builder, answer: Answer) -> Result<Builder, Failu
         exec = exec.max_tasks(max_tasks);
     }
     let exec = Arc::new(exec);
-    Ok(builder.default_handler(move |task, context| {
+    for name in names {
+        let there = exec.is_there();
+        reaches.observed(name, By::Exec, Some(there.is_ok()), there.as_ref().err().map_or("", String::as_str));
         let exec = Arc::clone(&exec);
-        async move { run(&exec, task, context).await }
+        reaches.probe_with(
+            name,
+            Arc::new(move || {
+                let there = exec.is_there();
+                Box::pin(async move { there })
+            }),
+        );
+    }
+    let reaches = Arc::clone(reaches);
+    Ok(builder.default_handler(move |task, context| {
+        let (exec, reaches) = (Arc::clone(&exec), Arc::clone(&reaches));
+        async move { run(&exec, &reaches, task, context).await }
     }))
 }
 
@@ -51,7 +76,8 @@ fn stdin(task: &Task) -> Bytes {
     line.into()
 }
 
-async fn run(exec: &Exec, task: Task, context: Context) -> Result<Payload, TaskError> {
+async fn run(exec: &Exec, reaches: &Reaches, task: Task, context: Context) -> Result<Payload, TaskError> {
+    let capability = task.capability.clone();
     let json = stdin(&task);
     let work = ExecTask {
         id: task.id,
@@ -61,7 +87,16 @@ async fn run(exec: &Exec, task: Task, context: Context) -> Result<Payload, TaskE
         deadline: context.deadline().into(),
         cancelled: context.token(),
     };
-    exec.run(work, Chunks { context: &context }).await.map_err(task_error)
+    let done = exec.run(work, Chunks { context: &context }).await;
+    match &done {
+        // That it ran is what was seen; what it makes of a task is between the two.
+        Ok(_) | Err(ExecFailure::Failed { .. } | ExecFailure::TooLarge { .. }) => {
+            reaches.observed(&capability, By::Exec, Some(true), "");
+        }
+        Err(e @ ExecFailure::Spawn(_)) => reaches.observed(&capability, By::Exec, Some(false), &e.to_string()),
+        Err(_) => {}
+    }
+    done.map_err(task_error)
 }
 
 /// The program's lines, sent as chunks.

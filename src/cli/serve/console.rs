@@ -7,10 +7,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::control::{Current, Door};
+use crate::control::Door;
 use crate::identity::NodeId;
 use crate::info::{Activity, PeerInfo};
 use crate::node::Node;
+use crate::service::Current;
 
 use crate::cli::output::{self, Lines, Output, Printer, Tone};
 use crate::cli::{App, render, text};
@@ -92,12 +93,15 @@ impl Console {
     }
 
     /// The first line: where the node is.
-    pub(super) fn ready(&self, node: &Node, id: NodeId, door: Option<&Door>) {
+    pub(super) fn ready(&self, node: &Node, id: NodeId, door: Option<&Door>, told: &[(&'static str, String)]) {
         let listen = node.listen_addrs();
         let control = door.map(|door| door.path().display().to_string());
         if self.out.json {
-            let ready =
+            let mut ready =
                 json!({ "event": "ready", "node_id": id, "name": node.name(), "listen": listen, "control": control });
+            for (name, value) in told {
+                ready[*name] = json!(value);
+            }
             self.lines.print(ready.to_string());
             return;
         }
@@ -106,6 +110,9 @@ impl Console {
             if listen.is_empty() { "not listening".to_owned() } else { format!("listening on {}", listen.join(", ")) };
         self.lines.print(self.out.toned(Tone::Good, &format!("ready: {} {place}", node.name())));
         self.lines.print(self.out.toned(Tone::Plain, &format!("node id {id}")));
+        for (name, value) in told {
+            self.lines.print(self.out.toned(Tone::Plain, &format!("{name} {value}")));
+        }
         if self.prompt.is_some() {
             self.lines
                 .print(self.out.toned(Tone::Dim, "`help` lists the commands, Tab completes, Ctrl-C stops the node"));

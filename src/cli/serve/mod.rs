@@ -2,12 +2,14 @@
 
 mod answer;
 mod console;
+mod doors;
 mod hand_over;
 mod jobs;
 mod prompt;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -16,13 +18,16 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_file;
+use crate::agent::reach::Reaches;
 #[cfg(not(unix))]
 use crate::control::DoorError;
-use crate::control::{Current, Door, Shared};
+use crate::control::{Door, Shared};
 use crate::discovery::remembered;
 use crate::identity::{Identity, IdentityError, NodeId};
 use crate::node::{Builder, Dht, Lan, Node, keys};
+use crate::service::{Current, Offer, Service};
 
+use super::doors::DoorArgs;
 use super::failure::{Failure, INTERRUPTED, OK};
 use super::settings::{self, Settings};
 use super::signals::Signals;
@@ -178,6 +183,8 @@ pub(super) struct ServeArgs {
     /// world), or HOST:PORT,... of nodes in one of your own [default: mesh]
     #[arg(long, env = "ELO_DHT", value_name = "MODE", value_parser = values::dht)]
     pub(super) dht: Option<Dht>,
+    #[command(flatten)]
+    pub(super) doors: DoorArgs,
     /// UDP port of the DHT; 0 takes any free one [default: the number of the TCP port]
     #[arg(long, env = "ELO_DHT_PORT", value_name = "PORT")]
     pub(super) dht_port: Option<u16>,
@@ -209,7 +216,8 @@ async fn serve(app: &App, mut settings: Settings, identity: Option<Identity>) ->
     // Before anything else, so that Ctrl-C during the start is heeded as well.
     let mut signals = Signals::new()?;
     // A fault of the settings is told before anything is made or taken.
-    let builder = builder(&app.home, settings.clone())?;
+    let reaches: Arc<Reaches> = Arc::default();
+    let builder = builder(&app.home, settings.clone(), &reaches)?;
     let door = open_door(app)?;
     let (identity, created) = match identity {
         Some(identity) => (identity, false),
@@ -228,8 +236,21 @@ async fn serve(app: &App, mut settings: Settings, identity: Option<Identity>) ->
         }
     };
     let (rotations, mut rotate) = mpsc::channel(1);
+    let service = Service::new(current.clone(), Arc::clone(&reaches));
+    if settings.answer == settings::Answer::Poll {
+        let offers: Vec<Offer> = settings.capabilities.iter().map(Offer::from).collect();
+        service.desk().expect(&offers).map_err(|fault| Failure::new(fault.to_string()))?;
+    }
+    let open = match doors::open(&app.home, &settings.doors, &service).await {
+        Ok(open) => open,
+        Err(failure) => {
+            node.shutdown().await;
+            return Err(failure);
+        }
+    };
     let shared = Shared {
         node: current.clone(),
+        service: Arc::clone(&service),
         rotations: Some(rotations),
         stop: CancellationToken::new(),
         stopped: CancellationToken::new(),
@@ -241,7 +262,7 @@ async fn serve(app: &App, mut settings: Settings, identity: Option<Identity>) ->
     if node.access().is_private() && node.access().allowed().len() == 0 {
         console.note("this node is private and lets nobody in yet: `elo allow ID` does (`elo id` prints a node's id)");
     }
-    console.ready(&node, id, door.as_ref());
+    console.ready(&node, id, door.as_ref(), &open.told());
     let mut printing = console.follow(&node);
 
     let mut lost = None;
@@ -249,11 +270,12 @@ async fn serve(app: &App, mut settings: Settings, identity: Option<Identity>) ->
     loop {
         tokio::select! {
             Some(rotation) = rotate.recv() => {
-                let done = hand_over::to_a_new_key(app, &settings, &node, rotation.passphrase).await;
+                let done = hand_over::to_a_new_key(app, &settings, &reaches, &node, rotation.passphrase).await;
                 let done = match done {
                     Ok((successor, report)) => {
                         node = successor;
                         current.put(node.clone());
+                        service.succeeded(&node);
                         // The last lines of the one before are printed first.
                         drop(tokio::time::timeout(LAST_EVENTS, printing).await);
                         console.rotated(&report);
@@ -281,6 +303,7 @@ async fn serve(app: &App, mut settings: Settings, identity: Option<Identity>) ->
     }
     console.stopping();
     drop(jobs);
+    drop(open);
     let code = tokio::select! {
         () = node.shutdown() => OK,
         () = signals.next() => INTERRUPTED,
@@ -328,7 +351,7 @@ fn open_door(app: &App) -> Result<Option<Door>, Failure> {
     }
 }
 
-fn builder(home: &Path, settings: Settings) -> Result<Builder, Failure> {
+fn builder(home: &Path, settings: Settings, reaches: &Arc<Reaches>) -> Result<Builder, Failure> {
     let mut builder = Node::builder()
         .tracker(settings.tracker)
         .legacy(settings.legacy)
@@ -353,6 +376,7 @@ fn builder(home: &Path, settings: Settings) -> Result<Builder, Failure> {
     for peer in settings.peers {
         builder = builder.peer(peer);
     }
+    let names: Vec<String> = settings.capabilities.iter().map(|capability| capability.name.clone()).collect();
     for capability in settings.capabilities {
         builder = builder.capability(capability);
     }
@@ -373,5 +397,5 @@ fn builder(home: &Path, settings: Settings) -> Result<Builder, Failure> {
         builder = builder.remember(home.join(remembered::NAME));
     }
     builder = builder.remember_keys(home.join(keys::NAME));
-    answer::install(builder, settings.answer)
+    answer::install(builder, settings.answer, reaches, &names)
 }

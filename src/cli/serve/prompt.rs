@@ -12,7 +12,7 @@ use rustyline::validate::Validator;
 use rustyline::{Config, Context, Editor, ExternalPrinter, Helper};
 use tokio::sync::mpsc;
 
-use crate::control::Current;
+use crate::service::Current;
 
 use super::jobs::COMMANDS;
 

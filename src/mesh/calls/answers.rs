@@ -17,6 +17,7 @@ use crate::wire::{Chunk, Draft, TaskAnswer, WireError};
 const NOT_RUN: &[ErrorCode] = &[
     ErrorCode::UnknownCapability,
     ErrorCode::Overloaded,
+    ErrorCode::AgentAway,
     ErrorCode::RateLimited,
     ErrorCode::NotAllowed,
     ErrorCode::PeerGone,

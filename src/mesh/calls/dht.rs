@@ -57,7 +57,7 @@ impl State {
                 }
             },
             // Every node answers these, so none announces them.
-            None if matches!(call.spec.capability.as_str(), "ping" | "health") => None,
+            None if crate::limits::BUILT_IN.contains(&call.spec.capability.as_str()) => None,
             None => Some(Wanted::Capability(call.spec.capability.clone())),
         };
         // Through a certain tracker: where else the node is doesn't matter.

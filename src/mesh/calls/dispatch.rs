@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::dht::Dht;
-use super::{Call, Flood, Path, Phase, RESEND, RESEND_MAX, WINDOW, ttl_s};
+use super::{Call, Flood, Path, Phase, RESEND, RESEND_MAX, WINDOW, ttl_s, wait_s};
 use crate::error::{Delivery, ErrorCode};
 use crate::identity::NodeId;
 use crate::mesh::action::{Action, OnFull, TaskToRun, What};
@@ -30,6 +30,7 @@ impl Call {
             payload: self.spec.payload.clone(),
             timestamp: self.timestamp,
             ttl_s: ttl_s(self.spec.timeout),
+            wait_s: Some(wait_s(self.spec.wait)).filter(|wait_s| *wait_s > 0),
             window,
             instance: self.instance.clone(),
         });
@@ -163,6 +164,7 @@ impl State {
             payload: call.spec.payload.clone(),
             timestamp: call.timestamp,
             ttl_s: ttl_s(call.spec.timeout),
+            wait_s: wait_s(call.spec.wait),
             deadline: call.deadline,
             via: None,
             sealed: false,

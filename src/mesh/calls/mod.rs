@@ -66,6 +66,8 @@ pub struct CallSpec {
     pub via: Option<String>,
     /// How long it may take.
     pub timeout: Duration,
+    /// How long it may wait for an agent that is away; part of `timeout`.
+    pub wait: Duration,
     /// Whether this node itself may answer.
     pub local: bool,
     /// Whether it rather fails than go elsewhere on a tracker's word that nobody has it.
@@ -190,6 +192,11 @@ impl Calls {
 /// A timeout as it travels with the task: whole seconds, rounded up.
 fn ttl_s(timeout: Duration) -> u64 {
     (timeout.as_millis().div_ceil(1000) as u64).clamp(1, crate::limits::MAX_TTL_S)
+}
+
+/// On the wire: whole seconds, rounded up.
+fn wait_s(wait: Duration) -> u64 {
+    (wait.as_millis().div_ceil(1000) as u64).min(crate::limits::MAX_TTL_S)
 }
 
 impl Call {

@@ -249,7 +249,7 @@ impl State {
                 look(node);
             }
         };
-        if matches!(capability.as_str(), "ping" | "health") {
+        if crate::limits::BUILT_IN.contains(&capability.as_str()) {
             // Every node answers these.
             self.peers.all_proven().for_each(|(_, p)| look(p.arrival.node));
         } else {

@@ -64,6 +64,7 @@ impl Node {
             target,
             via: None,
             timeout: Duration::from_secs(60),
+            wait: Duration::ZERO,
             local: false,
             once: false,
             except: None,

@@ -48,6 +48,7 @@ impl World {
             payload: Plan::default().to_json(),
             timestamp: self.unix_s(target),
             ttl_s: 60,
+            wait_s: None,
             window: Some(32),
             instance: None,
         }

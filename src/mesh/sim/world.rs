@@ -433,6 +433,7 @@ impl World {
             target: ask.to,
             via: ask.via,
             timeout: ask.timeout,
+            wait: Duration::ZERO,
             local: ask.local,
             once: false,
             except: None,

@@ -336,6 +336,7 @@ fn task(id: &str, caller: &Identity, target: NodeId, payload: &str) -> Object {
         payload: Bytes::from(format!("\"{payload}\"")),
         timestamp: NOW,
         ttl_s: 60,
+        wait_s: None,
         window: None,
         instance: None,
     };

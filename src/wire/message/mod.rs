@@ -45,6 +45,8 @@ pub struct Task {
     pub timestamp: i64,
     /// For how long, in seconds.
     pub ttl_s: u64,
+    /// How long it may wait for an agent that is away, in seconds; 0: not at all.
+    pub wait_s: u64,
     /// How many chunks may be on the way unacknowledged; `None`: the caller doesn't acknowledge chunks.
     pub window: Option<u64>,
     /// The run of the target that the task is meant for.

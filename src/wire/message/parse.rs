@@ -130,6 +130,7 @@ fn task(f: &Fields<'_>) -> Result<Task, Malformed> {
         payload: f.raw("payload")?,
         timestamp: f.i64("timestamp")?,
         ttl_s,
+        wait_s: f.opt_u64("wait_s")?.unwrap_or(0).min(ttl_s),
         window: f.opt_u64("window")?,
         instance: f.opt_short("instance")?,
         object: f.object().clone(),
