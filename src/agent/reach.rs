@@ -69,6 +69,11 @@ impl Reach {
         Self { by, ok, at, note: note.chars().take(MAX_NOTE).collect() }
     }
 
+    /// What others are told of it. Why it failed is its owner's business.
+    pub(crate) fn told(&self) -> serde_json::Value {
+        serde_json::json!({ "by": self.by, "ok": self.ok, "at": self.at })
+    }
+
     /// Whether it says the same as another, whenever that was seen.
     pub(crate) fn says(&self, other: &Self) -> bool {
         (self.by, self.ok, &self.note) == (other.by, other.ok, &other.note)

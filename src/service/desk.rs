@@ -376,7 +376,9 @@ impl Desk {
         let key = entry.map_err(|refusal| *refusal)?;
         let _leave = Leave { desk: self, key: &key };
         loop {
-            let (when, changed) = match self.inner().look(&key, Instant::now()) {
+            // Not in the match itself, whose arms look again: the books would be locked all the while.
+            let look = self.inner().look(&key, Instant::now());
+            let (when, changed) = match look {
                 Look::Later(when, changed) => (when, changed),
                 Look::Over(error) => {
                     self.note(&task.capability);

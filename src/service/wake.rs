@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Current, Desk, Fault};
 use crate::agent::reach::{By, DETAIL, Reach, Reaches};
@@ -18,6 +18,9 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// How old what was told may grow while it is seen anew again and again.
 const REFRESH_S: u64 = 300;
+
+/// How often it is looked whether a program can still be run.
+const PROGRAMS_S: u64 = 60;
 
 /// The least time between two changes that are told, for each capability: an agent may come and go.
 const PACE: Duration = Duration::from_secs(10);
@@ -122,6 +125,7 @@ pub(super) async fn tell(current: Current, reaches: Arc<Reaches>, desk: Arc<Desk
             told.clear();
         }
         desk.look_around();
+        look_at_programs(&reaches).await;
         for (name, reach) in reaches.all() {
             let due = told.get(&name).is_none_or(|(before, when)| {
                 let changed = !reach.says(before) && when.elapsed() >= PACE;
@@ -135,16 +139,28 @@ pub(super) async fn tell(current: Current, reaches: Arc<Reaches>, desk: Arc<Desk
     }
 }
 
+/// Programs are looked at now and then, since that costs next to nothing; web hooks and agents are not knocked at unasked.
+async fn look_at_programs(reaches: &Reaches) {
+    let now = Reach::now(By::Exec, None, "").at;
+    for (name, reach) in reaches.all() {
+        if reach.by == By::Exec
+            && now >= reach.at + PROGRAMS_S
+            && let Some(probe) = reaches.probe_of(&name)
+        {
+            let (ok, note) = match probe().await {
+                Ok(_) => (true, String::new()),
+                Err(note) => (false, note),
+            };
+            reaches.observed(&name, By::Exec, Some(ok), &note);
+        }
+    }
+}
+
 /// Whether it is told, or can't be.
 fn tell_one(node: &Node, name: &str, reach: &Reach) -> bool {
     let Some(cap) = node.status().capabilities.into_iter().find(|cap| cap.name == name) else { return false };
-    let mut said = serde_json::to_value(reach).unwrap_or(Value::Null);
-    // Why it failed is its owner's business.
-    if let Some(members) = said.as_object_mut() {
-        members.remove("note");
-    }
     let mut cap = crate::wire::Capability { kind: cap.kind, name: cap.name, details: cap.details };
-    cap.details.insert(DETAIL.to_owned(), said);
+    cap.details.insert(DETAIL.to_owned(), reach.told());
     if let Err(error) = node.register(cap) {
         tracing::debug!(%error, capability = name, "how it is reached can't be told");
     }

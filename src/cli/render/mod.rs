@@ -4,9 +4,12 @@ mod activity;
 mod bench;
 mod status;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde_json::Value;
 
+use crate::agent::reach;
 use crate::control::{Progress, Stage};
 
 use super::text;
@@ -97,14 +100,28 @@ fn list(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String 
     rows.into_iter().map(row).collect::<Vec<_>>().join("\n")
 }
 
+/// The capabilities of a node, each with how its agent is reached, as its node saw it, and how long ago that was.
 fn capabilities(list: &Value) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let reach = |cap: &Value| {
+        let reach = &cap["details"][reach::DETAIL];
+        let Some(by) = reach["by"].as_str() else { return String::new() };
+        // Of a clock ahead of ours: as if it was now.
+        let ago = reach["at"].as_u64().map_or(0, |at| now.saturating_sub(at));
+        if by == "process" {
+            // It is there for as long as its node is.
+            return String::new();
+        }
+        let failed = if reach["ok"] == false && by != "nobody" { " fails" } else { "" };
+        format!(" ({}{failed}, {} ago)", text::line(by), text::span(ago))
+    };
     let names: Vec<String> = list
         .as_array()
         .into_iter()
         .flatten()
         .map(|cap| match text_of(cap, "kind") {
-            "agent" => text_of(cap, "name").to_owned(),
-            kind => format!("{kind}:{}", text_of(cap, "name")),
+            "agent" => format!("{}{}", text_of(cap, "name"), reach(cap)),
+            kind => format!("{kind}:{}{}", text_of(cap, "name"), reach(cap)),
         })
         .collect();
     if names.is_empty() { "-".to_owned() } else { names.join(", ") }

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_file;
-use crate::agent::reach::Reaches;
+use crate::agent::reach::{self, Reaches};
 #[cfg(not(unix))]
 use crate::control::DoorError;
 use crate::control::{Door, Shared};
@@ -377,8 +377,13 @@ fn builder(home: &Path, settings: Settings, reaches: &Arc<Reaches>) -> Result<Bu
         builder = builder.peer(peer);
     }
     let names: Vec<String> = settings.capabilities.iter().map(|capability| capability.name.clone()).collect();
+    builder = answer::install(builder, settings.answer, reaches, &names)?;
     for capability in settings.capabilities {
-        builder = builder.capability(capability);
+        // How it is reached is told with the first record: a second one would follow at once otherwise.
+        builder = builder.capability(match reaches.of(&capability.name) {
+            Some(reach) => capability.detail(reach::DETAIL, reach.told()),
+            None => capability,
+        });
     }
     for pattern in settings.interests {
         builder = builder.interest(pattern);
@@ -396,6 +401,5 @@ fn builder(home: &Path, settings: Settings, reaches: &Arc<Reaches>) -> Result<Bu
     if settings.remember {
         builder = builder.remember(home.join(remembered::NAME));
     }
-    builder = builder.remember_keys(home.join(keys::NAME));
-    answer::install(builder, settings.answer, reaches, &names)
+    Ok(builder.remember_keys(home.join(keys::NAME)))
 }

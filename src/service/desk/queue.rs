@@ -252,7 +252,10 @@ impl Inner {
                 (0, _) => "no agent came for it in its time".to_owned(),
                 (n, lease) => {
                     let now_has = if lease.is_some() { "; the last one has it still" } else { "" };
-                    format!("{n} agents took it, and none answered in its time{now_has}")
+                    match n {
+                        1 => format!("an agent took it, and did not answer in its time{now_has}"),
+                        n => format!("{n} agents took it, and none answered in its time{now_has}"),
+                    }
                 }
             };
             let error = TaskError::with_code(ErrorCode::Timeout, message);
