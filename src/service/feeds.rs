@@ -105,6 +105,19 @@ struct Feed {
 }
 
 impl Feed {
+    fn new(id: u64, hearing: Option<AbortOnDropHandle<()>>) -> Self {
+        Self {
+            id,
+            events: VecDeque::new(),
+            bytes: 0,
+            seq: 0,
+            readers: 0,
+            left: Instant::now(),
+            news: watch::Sender::new(0),
+            hearing,
+        }
+    }
+
     fn push(&mut self, event: Event) {
         self.seq += 1;
         let size = event.data.to_string().len() + event.event_type.len();
@@ -192,17 +205,7 @@ impl Feeds {
                 (node, subscription) = next;
             }
         });
-        let feed = Feed {
-            id,
-            events: VecDeque::new(),
-            bytes: 0,
-            seq: 0,
-            readers: 0,
-            left: Instant::now(),
-            news: watch::Sender::new(0),
-            hearing: Some(AbortOnDropHandle::new(hearing)),
-        };
-        feeds.insert(pattern.to_owned(), feed);
+        feeds.insert(pattern.to_owned(), Feed::new(id, Some(AbortOnDropHandle::new(hearing))));
         Ok(Cursor { feed: id, seq: 0 })
     }
 
@@ -292,5 +295,56 @@ impl Drop for Reader<'_> {
             feed.readers = feed.readers.saturating_sub(1);
             feed.left = Instant::now();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn event(n: u64, bytes: usize) -> Event {
+        Event {
+            id: n.to_string(),
+            event_type: "work".to_owned(),
+            data: json!("x".repeat(bytes)),
+            origin: crate::identity::NodeId::from_bytes([1; 32]),
+            timestamp: 0,
+            proven: true,
+        }
+    }
+
+    #[test]
+    fn what_makes_room_is_counted_and_told_once() {
+        let mut feed = Feed::new(7, None);
+        let start = Cursor { feed: 7, seq: 0 };
+        (1..=1500).for_each(|n| feed.push(event(n, 1)));
+        let mut batch = feed.after(Some(start));
+        assert_eq!((batch.lost, batch.events.len(), batch.events[0].event.id.as_str()), (476, MAX_BATCH, "477"));
+        let mut count = batch.events.len();
+        while !batch.events.is_empty() {
+            batch = feed.after(Some(batch.next));
+            assert_eq!(batch.lost, 0);
+            count += batch.events.len();
+        }
+        assert_eq!((count, batch.next), (MAX_KEPT, Cursor { feed: 7, seq: 1500 }));
+        // What the node could not hand over leaves a gap as well.
+        feed.skip(3);
+        feed.push(event(1501, 1));
+        let batch = feed.after(Some(batch.next));
+        assert_eq!((batch.lost, batch.events.len()), (3, 1));
+        // A place that was never given is that of now.
+        assert!(feed.after(Some(Cursor { feed: 7, seq: 9999 })).events.is_empty());
+        assert!(feed.after(None).events.is_empty());
+    }
+
+    #[test]
+    fn large_events_make_room_by_their_bytes() {
+        let mut feed = Feed::new(7, None);
+        (1..=100).for_each(|n| feed.push(event(n, 64 * 1024)));
+        assert!(feed.bytes <= MAX_BYTES && feed.events.len() < 65, "{} events", feed.events.len());
+        let batch = feed.after(Some(Cursor { feed: 7, seq: 0 }));
+        assert_eq!(batch.lost + batch.events.len() as u64, 100);
     }
 }

@@ -8,6 +8,8 @@ mod calls;
 mod desk;
 mod fault;
 mod feeds;
+#[cfg(test)]
+mod tests;
 mod wake;
 
 use std::sync::{Arc, Mutex, PoisonError};
