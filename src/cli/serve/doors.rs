@@ -37,8 +37,7 @@ pub(super) async fn open(home: &Path, doors: &Doors, service: &Arc<Service>) -> 
     let mut open = Open::default();
     #[cfg(feature = "http")]
     if let Some(door) = &doors.http {
-        let settings =
-            crate::http::Settings { listen: door.listen, hosts: door.hosts.clone(), tls: door.tls.clone() };
+        let settings = crate::http::Settings { listen: door.listen, hosts: door.hosts.clone(), tls: door.tls.clone() };
         let server = crate::http::Server::start(home, &settings, Arc::clone(service)).await;
         open.http = Some(server.map_err(|e| Failure::new(format!("--http: {e}")))?);
     }
