@@ -20,9 +20,8 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** Statuses that say that the program is at fault: trying again does not help. */
-const OURS = [400, 401, 403, 409];
-const q = encodeURIComponent;
+// Statuses that say that the program is at fault: trying again does not help.
+const OURS = [400, 401, 403, 409], q = encodeURIComponent;
 
 /** What the node says: `code`, the HTTP `status`, `retryAfter` in seconds, and all of it in `details`. */
 export class EloError extends Error {
@@ -44,8 +43,8 @@ export class Task {
   #elo;
   /** @param {Elo} elo @param {Record<string, Json>} info */
   constructor(elo, info) {
-    this.#elo = elo;
-    Object.assign(this, { info, id: info.task_id, capability: info.capability, caller: info.caller, payload: info.payload });
+    const { task_id: id, capability, caller, payload } = info;
+    [this.#elo] = [elo, Object.assign(this, { info, id, capability, caller, payload })];
   }
 
   /** Sends the caller a part of the answer; without one it is a sign of life. GONE: nobody waits any more. @param {Json} [data] */
@@ -62,7 +61,6 @@ export class Elo {
     this.#token = token ?? process.env.ELO_TOKEN;
     this.#home = home ?? process.env.ELO_HOME ?? join(homedir(), ".elo");
   }
-
   async #open(method, path, body, accept, headers, signal) {
     const token = this.#token ?? (await readFile(join(this.#home, "http.token"), "utf8")).trim();
     headers = { authorization: `Bearer ${token}`, accept, "content-type": "application/json", ...headers };
@@ -165,7 +163,6 @@ export class Elo {
 
   /** Ends `serve` after the task that is worked on. */
   stop() { this.#stopped.abort(); }
-
   /** Offers what has a handler, and works on its tasks one at a time (called several times: on several). It goes on when the node
    * restarts. If this program dies its task is offered again after `lease` seconds. */
   async serve(lease = 60) {
