@@ -9,16 +9,44 @@ use crate::service::Service;
 
 /// The doors that are open; dropping it closes them.
 #[derive(Default)]
-pub(super) struct Open {}
+pub(super) struct Open {
+    #[cfg(feature = "http")]
+    http: Option<crate::http::Server>,
+}
 
 impl Open {
     /// What else is to be said when the node is ready: names and values.
     pub(super) fn told(&self) -> Vec<(&'static str, String)> {
-        Vec::new()
+        let mut told = Vec::new();
+        #[cfg(feature = "http")]
+        told.extend(self.http.as_ref().map(|http| ("http", http.url().to_owned())));
+        told
+    }
+
+    /// Closes them: whoever waits there is told, within a moment.
+    pub(super) async fn close(self) {
+        #[cfg(feature = "http")]
+        if let Some(http) = self.http {
+            http.close().await;
+        }
     }
 }
 
 /// Opens them.
-pub(super) async fn open(_home: &Path, _doors: &Doors, _service: &Arc<Service>) -> Result<Open, Failure> {
-    Ok(Open::default())
+pub(super) async fn open(home: &Path, doors: &Doors, service: &Arc<Service>) -> Result<Open, Failure> {
+    let mut open = Open::default();
+    #[cfg(feature = "http")]
+    if let Some(door) = &doors.http {
+        let settings =
+            crate::http::Settings { listen: door.listen, hosts: door.hosts.clone(), tls: door.tls.clone() };
+        let server = crate::http::Server::start(home, &settings, Arc::clone(service)).await;
+        open.http = Some(server.map_err(|e| Failure::new(format!("--http: {e}")))?);
+    }
+    #[cfg(not(feature = "http"))]
+    if doors.http.is_some() {
+        return Err(Failure::usage("--http: this program was built without the HTTP API")
+            .hint("build it with the feature `http`"));
+    }
+    let _ = (home, service);
+    Ok(open)
 }

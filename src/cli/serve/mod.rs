@@ -303,7 +303,7 @@ async fn serve(app: &App, mut settings: Settings, identity: Option<Identity>) ->
     }
     console.stopping();
     drop(jobs);
-    drop(open);
+    open.close().await;
     let code = tokio::select! {
         () = node.shutdown() => OK,
         () = signals.next() => INTERRUPTED,
