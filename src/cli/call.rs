@@ -29,7 +29,7 @@ Examples:
 
 The result goes to stdout: text as text, everything else as JSON; with --json the whole outcome.
 
-Exit codes: 0 success, 1 the task failed, 2 wrong usage, 3 not delivered (or not known to be), \
+Exit codes: 0 success, 1 the task failed, 2 wrong usage, 3 not delivered (or not known to be; or its agent is away), \
 4 delivered but unanswered in time, 130 interrupted (the task is cancelled).";
 
 /// Hand a task to an agent, model or tool, and print its answer

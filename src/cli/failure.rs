@@ -96,6 +96,8 @@ impl Failure {
             Some("accepted") => UNANSWERED,
             // The responder gave up at the deadline, and said so a moment before we did.
             Some("answered") if code == "TIMEOUT" => UNANSWERED,
+            // The node is there, and nobody who would do it.
+            Some("answered") if code == "AGENT_AWAY" => NOT_DELIVERED,
             Some(_) => FAILED,
             None if code == "BAD_REQUEST" => USAGE,
             None => FAILED,
@@ -119,6 +121,7 @@ impl Failure {
             match (delivery, code) {
                 ("accepted", "TIMEOUT") => "the task arrived and may still run; a longer --timeout waits longer",
                 ("unconfirmed", _) => "whether the task ran is not known; calling again may run it twice",
+                ("answered", "AGENT_AWAY") => "`elo find` shows when each agent was seen last",
                 ("not_sent", "NO_PEER") => "`elo find` shows who is there; --trace shows what was tried",
                 _ => return None,
             }

@@ -48,7 +48,11 @@ impl State {
 
     /// The same for a call that is not among the others: it is when this is done, unless it has ended.
     pub(super) fn advance_call(&mut self, mut call: Box<Call>, now: Now, out: &mut Vec<Action>) {
-        let step = self.next_step(&mut call, now);
+        let step = match self.next_step(&mut call, now) {
+            // A machine that slept finds several alarms due at once, and the one of the deadline need not ring first.
+            Step::Send(..) | Step::Dial(..) if call.deadline <= now.mono => Step::Wait,
+            step => step,
+        };
         if let Step::Send(node, Path::Direct) = step
             && let Some(conn) = self.peers.conn_of(&node)
             && call.is_quiet()
@@ -113,10 +117,6 @@ impl State {
     }
 
     fn next_step(&self, call: &mut Call, now: Now) -> Step {
-        // A machine that slept finds several alarms due at once, and the one of the deadline need not ring first.
-        if call.deadline <= now.mono {
-            return Step::Wait;
-        }
         if call.spec.local && call.spec.target.is_none() && self.provides(&call.spec.capability) {
             return Step::Send(self.me, Path::Local);
         }
