@@ -13,8 +13,8 @@ use super::{Api, problems, schemas};
 use crate::agent::reach::Reach;
 use crate::error::Attempt;
 use crate::identity::NodeId;
-use crate::info::{ConfiguredPeer, PeerInfo, Route};
-use crate::node::{Search, Timings};
+use crate::info::{ConfiguredPeer, FoundNode, PeerInfo, Route};
+use crate::node::Timings;
 
 /// The longest search.
 const MAX_SEARCH: Duration = Duration::from_secs(30);
@@ -36,16 +36,28 @@ pub(super) struct Wanted {
     wait_s: Option<f64>,
 }
 
+/// Who was found, and how.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Agents {
+    /// This node first, then by name.
+    #[schema(value_type = Vec<schemas::Agent>)]
+    agents: Vec<FoundNode>,
+    /// What was tried, in order.
+    #[schema(value_type = Vec<schemas::Attempt>)]
+    tried: Vec<Attempt>,
+}
+
 /// Who can do what. How each agent is reached, as its own node saw it, is in the capability's `details.reach`.
 #[utoipa::path(
     get, path = "/v1/agents", tag = "agents",
     params(Wanted),
-    responses((status = 200, description = "Who was found.", body = schemas::Agents), problems::QueryProblems)
+    responses((status = 200, description = "Who was found.", body = Agents), problems::QueryProblems)
 )]
-pub(super) async fn find(State(api): State<Api>, Params(wanted): Params<Wanted>) -> Result<Json<Search>, Problem> {
+pub(super) async fn find(State(api): State<Api>, Params(wanted): Params<Wanted>) -> Result<Json<Agents>, Problem> {
     let wait = seconds("wait_s", wanted.wait_s, Duration::ZERO, MAX_SEARCH)?;
     let wait = (!wait.is_zero()).then_some(wait);
-    Ok(Json(api.service().node().search(wanted.capability.as_deref().unwrap_or_default(), wait).await?))
+    let search = api.service().node().search(wanted.capability.as_deref().unwrap_or_default(), wait).await?;
+    Ok(Json(Agents { agents: search.nodes, tried: search.tried }))
 }
 
 /// Whom this node is connected to.

@@ -53,7 +53,7 @@ pub(super) struct NewCall {
     timeout_s: Option<f64>,
     /// How much of that an agent that is away may be waited for, in seconds. Default: 0, it fails with `AGENT_AWAY` at once.
     #[schema(minimum = 0, maximum = 86_400, default = 0)]
-    wait_s: Option<f64>,
+    wait_for_agent_s: Option<f64>,
     /// Answer at once with an id, by which the outcome can be asked for. Default: `false`.
     #[serde(default, rename = "async")]
     later: bool,
@@ -73,7 +73,7 @@ impl NewCall {
             once: self.once,
             local: self.local,
             timeout: seconds("timeout_s", self.timeout_s, TIMEOUT, MAX_TTL)?,
-            wait: seconds("wait_s", self.wait_s, Duration::ZERO, MAX_TTL)?,
+            wait: seconds("wait_for_agent_s", self.wait_for_agent_s, Duration::ZERO, MAX_TTL)?,
         })
     }
 }

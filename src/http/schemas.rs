@@ -60,15 +60,6 @@ pub(super) struct Agent {
     hops: Option<u32>,
 }
 
-/// Who was found, and how.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Agents {
-    /// This node first, then by name.
-    nodes: Vec<Agent>,
-    /// What was tried, in order.
-    tried: Vec<Attempt>,
-}
-
 /// A node that this one is connected to, or reaches through a tracker.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Peer {
