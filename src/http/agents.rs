@@ -7,7 +7,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::extract::{InPath, Params, seconds};
+use super::extract::{InPath, Params, seconds, timeout};
 use super::problem::Problem;
 use super::{Api, problems, schemas};
 use crate::agent::reach::Reach;
@@ -136,7 +136,7 @@ pub(super) async fn wake(
     InPath((node, capability)): InPath<(String, String)>,
     Params(patience): Params<Patience>,
 ) -> Result<Json<Awake>, Problem> {
-    let timeout = seconds("timeout_s", patience.timeout_s, WAKE, MAX_WAKE)?;
+    let timeout = timeout("timeout_s", patience.timeout_s, WAKE, MAX_WAKE)?;
     let woken = api.service().wake(&node, &capability, timeout).await?;
     let (outcome, answer) = (woken.outcome, woken.answer);
     Ok(Json(Awake {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
-use super::extract::{InPath, Input, Params, seconds};
+use super::extract::{InPath, Input, Params, seconds, timeout};
 use super::problem::{Details, Problem};
 use super::{Api, problems, schemas, sse};
 use crate::limits::MAX_TTL_S;
@@ -74,7 +74,7 @@ impl NewCall {
             via: self.via,
             once: self.once,
             local: self.local,
-            timeout: seconds("timeout_s", self.timeout_s, TIMEOUT, MAX_TTL)?,
+            timeout: timeout("timeout_s", self.timeout_s, TIMEOUT, MAX_TTL)?,
             wait: seconds("wait_for_agent_s", self.wait_for_agent_s, Duration::ZERO, MAX_TTL)?,
         })
     }
@@ -222,6 +222,9 @@ pub(super) async fn follow(
     InPath(id): InPath<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let calls = Arc::clone(api.service().calls());
+    // That there is none is no stream.
+    calls.check(&id, 0, Duration::ZERO).await?;
     let after = match sse::last_id(&headers)? {
         None => 0,
         Some(text) => text
@@ -230,9 +233,6 @@ pub(super) async fn follow(
             .and_then(|last| last.checked_add(1))
             .ok_or_else(|| Problem::bad_request(format!("Last-Event-ID {text:?} is no number of a part")))?,
     };
-    let calls = Arc::clone(api.service().calls());
-    // That there is none is no stream.
-    calls.check(&id, after, Duration::ZERO).await?;
     Ok(sse::kept_call(&api, calls, id, after))
 }
 

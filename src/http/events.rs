@@ -104,7 +104,7 @@ pub(super) struct Wanted {
 #[allow(dead_code, reason = "for the description; the header is read by itself")]
 pub(super) struct LastPlace {
     /// Of a stream: the place after which it goes on.
-    #[param(rename = "Last-Event-ID", value_type = schemas::Place, required = false, inline)]
+    #[param(rename = "Last-Event-ID", value_type = String, required = false)]
     last_event_id: Option<String>,
 }
 
@@ -145,8 +145,11 @@ pub(super) async fn listen(
     let pattern = wanted.pattern.as_deref().unwrap_or("*");
     let wait = seconds("wait_s", wanted.wait_s, Duration::ZERO, MAX_WAIT)?;
     let stream = sse::is_wanted(&headers);
-    let place = sse::last_id(&headers)?.or(wanted.after.as_deref());
-    let after: Option<Cursor> = place.map(str::parse).transpose()?;
+    let after: Option<Cursor> = match sse::last_id(&headers)? {
+        // What comes back by itself would do so for ever: for a place of something else it is told of a gap.
+        Some(last) => Some(last.parse().unwrap_or(Cursor::UNKNOWN)),
+        None => wanted.after.as_deref().map(str::parse).transpose()?,
+    };
     if stream {
         let now = feeds.open(pattern)?;
         return Ok(sse::events(&api, Arc::clone(feeds), pattern.to_owned(), after.unwrap_or(now)));

@@ -130,3 +130,11 @@ pub(super) fn seconds(name: &str, given: Option<f64>, default: Duration, most: D
     let wrong = || Problem::unprocessable(format!("{name} is {given}: 0 to {} seconds may be given", most.as_secs()));
     if fits { Duration::try_from_secs_f64(given).map_err(|_| wrong()) } else { Err(wrong()) }
 }
+
+/// Seconds that something may take: above 0, and not more than that.
+pub(super) fn timeout(name: &str, given: Option<f64>, default: Duration, most: Duration) -> Result<Duration, Problem> {
+    if given.is_some_and(|given| given <= 0.0) {
+        return Err(Problem::unprocessable(format!("{name} is to be above 0 seconds")));
+    }
+    Ok(seconds(name, given, default, most)?.max(Duration::from_millis(1)))
+}

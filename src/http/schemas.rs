@@ -12,14 +12,13 @@ use crate::error::ErrorCode;
 
 /// A text of a form.
 macro_rules! texts {
-    ($($(#[$doc:meta])* $name:ident = $pattern:literal, $least:literal, $most:literal;)+) => {$(
+    ($($(#[$doc:meta])* $name:ident = $pattern:literal;)+) => {$(
         $(#[$doc])*
         pub(super) struct $name;
 
         impl PartialSchema for $name {
             fn schema() -> RefOr<Schema> {
-                let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some($pattern));
-                text.min_length(Some($least)).max_length(Some($most)).build().into()
+                ObjectBuilder::new().schema_type(Type::String).pattern(Some($pattern)).build().into()
             }
         }
 
@@ -29,15 +28,15 @@ macro_rules! texts {
 
 texts! {
     /// The name of a capability.
-    Name = r"^[^\u0000-\u001f\u007f-\u009f]+$", 1, 128;
+    Name = r"^[^\u0000-\u001f\u007f-\u009f]{1,128}$";
     /// The name of a capability, or nothing.
-    MaybeName = r"^[^\u0000-\u001f\u007f-\u009f]*$", 0, 128;
+    MaybeName = r"^[^\u0000-\u001f\u007f-\u009f]{0,128}$";
     /// A node's id.
-    NodeId = "^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$", 43, 43;
+    NodeId = "^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$";
     /// The number of a part of an answer.
-    PartNumber = "^[0-9]+$", 1, 18;
+    PartNumber = "^[0-9]{1,18}$";
     /// A place in a feed of events.
-    Place = "^[0-9a-f]{1,16}-[0-9]{1,18}$", 3, 35;
+    Place = "^[0-9a-f]{1,16}-[0-9]{1,18}$";
 }
 
 /// A code of the mesh.

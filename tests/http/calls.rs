@@ -63,10 +63,16 @@ fn what_goes_wrong_is_told_with_what_is_known() {
 
     pair.offer("grumpy");
     for (reply, status, code, retry) in [
-        (r#"{"error": {"message": "no"}}"#, 502, "HANDLER_ERROR", None),
-        (r#"{"error": {"message": "no", "code": "BAD_REQUEST"}}"#, 400, "BAD_REQUEST", None),
-        (r#"{"error": {"message": "no", "code": "INTERNAL"}}"#, 502, "INTERNAL", None),
-        (r#"{"error": {"message": "no", "code": "OVERLOADED", "retry_after_s": 7}}"#, 503, "OVERLOADED", Some("7")),
+        (r#"{"error": {"message": "I would rather not"}}"#, 502, "HANDLER_ERROR", None),
+        (r#"{"error": {"message": "I would rather not", "code": "BAD_REQUEST"}}"#, 400, "BAD_REQUEST", None),
+        (r#"{"error": {"message": "I would rather not", "code": "INTERNAL"}}"#, 502, "INTERNAL", None),
+        (r#"{"error": {"message": "I would rather not", "code": "RATE_LIMITED"}}"#, 429, "RATE_LIMITED", None),
+        (
+            r#"{"error": {"message": "I would rather not", "code": "OVERLOADED", "retry_after_s": 7}}"#,
+            503,
+            "OVERLOADED",
+            Some("7"),
+        ),
     ] {
         let agent = pair.agent.clone();
         let serving = thread::spawn(move || agent.reply(&agent.take(r#"{"wait_s": 20}"#), reply).status);
