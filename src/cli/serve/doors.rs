@@ -9,7 +9,10 @@ use crate::service::Service;
 
 /// The doors that are open; dropping it closes them.
 #[derive(Default)]
-pub(super) struct Open {}
+pub(super) struct Open {
+    #[cfg(feature = "webhook")]
+    _event_hooks: crate::service::EventHooks,
+}
 
 impl Open {
     /// What else is to be said when the node is ready: names and values.
@@ -19,6 +22,13 @@ impl Open {
 }
 
 /// Opens them.
-pub(super) async fn open(_home: &Path, _doors: &Doors, _service: &Arc<Service>) -> Result<Open, Failure> {
-    Ok(Open::default())
+pub(super) async fn open(_home: &Path, doors: &Doors, service: &Arc<Service>) -> Result<Open, Failure> {
+    #[cfg(not(feature = "webhook"))]
+    if !doors.event_hooks.is_empty() {
+        return Err(Failure::usage("this elo was built without web hooks").hint("build it with the feature `webhook`"));
+    }
+    Ok(Open {
+        #[cfg(feature = "webhook")]
+        _event_hooks: super::webhook::post_events(doors, service)?,
+    })
 }
