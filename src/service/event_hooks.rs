@@ -3,6 +3,9 @@
 //! What a hook has not posted yet is in its feed, which is bounded: the oldest make room, and the next one posted says how
 //! many were lost. The feed goes on when the node's key is replaced, and so does the hook.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
