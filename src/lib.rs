@@ -46,6 +46,7 @@
 //! | `net` | sockets: listener, dialer, connections |
 //! | `node` | the public API, and the driver that carries out what `mesh` decides |
 //! | `agent`, `service`, `control`, `cli` | the command `elo` (feature `cli`) |
+//! | `http` | the local HTTP API of `elo serve` (feature `http`) |
 
 mod access_file;
 #[cfg(feature = "cli")]
@@ -59,6 +60,8 @@ mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "http")]
+mod http;
 mod identity;
 mod info;
 pub mod limits;

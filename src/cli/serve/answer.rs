@@ -42,9 +42,8 @@ pub(super) fn install(builder: Builder, answer: Answer, agents: &Agents, names: 
         }
         #[cfg(not(feature = "webhook"))]
         Answer::Webhook { .. } => {
-            return Err(
-                Failure::usage("this elo was built without web hooks").hint("build it with the feature `webhook`")
-            );
+            return Err(Failure::usage("--webhook: this program was built without web hooks")
+                .hint("build it with the feature `webhook`"));
         }
         Answer::Exec { command, shell, stream, max_tasks } => (command, shell, stream, max_tasks),
     };

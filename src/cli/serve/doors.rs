@@ -7,9 +7,13 @@ use crate::cli::doors::Doors;
 use crate::cli::failure::Failure;
 use crate::service::Service;
 
+use super::answer::Agents;
+
 /// The doors that are open; dropping it closes them.
 #[derive(Default)]
 pub(super) struct Open {
+    #[cfg(feature = "http")]
+    http: Option<crate::http::Server>,
     #[cfg(feature = "webhook")]
     _event_hooks: crate::service::EventHooks,
 }
@@ -17,18 +21,47 @@ pub(super) struct Open {
 impl Open {
     /// What else is to be said when the node is ready: names and values.
     pub(super) fn told(&self) -> Vec<(&'static str, String)> {
-        Vec::new()
+        let mut told = Vec::new();
+        #[cfg(feature = "http")]
+        told.extend(self.http.as_ref().map(|http| ("http", http.url().to_owned())));
+        told
+    }
+
+    /// Closes them: whoever waits there is told, within a moment.
+    pub(super) async fn close(self) {
+        #[cfg(feature = "http")]
+        if let Some(http) = self.http {
+            http.close().await;
+        }
     }
 }
 
 /// Opens them.
-pub(super) async fn open(_home: &Path, doors: &Doors, service: &Arc<Service>) -> Result<Open, Failure> {
+pub(super) async fn open(home: &Path, doors: &Doors, service: &Arc<Service>, agents: &Agents) -> Result<Open, Failure> {
+    let mut open = Open::default();
+    #[cfg(feature = "http")]
+    if let Some(door) = &doors.http {
+        let settings = crate::http::Settings { listen: door.listen, hosts: door.hosts.clone(), tls: door.tls.clone() };
+        let server = crate::http::Server::start(home, &settings, Arc::clone(service)).await;
+        let server = server.map_err(|e| Failure::new(format!("--http: {e}")))?;
+        #[cfg(feature = "webhook")]
+        super::webhook::take_replies(&agents.later, server.url(), service);
+        open.http = Some(server);
+    }
+    #[cfg(not(feature = "http"))]
+    if doors.http.is_some() {
+        return Err(Failure::usage("--http: this program was built without the HTTP API")
+            .hint("build it with the feature `http`"));
+    }
+    #[cfg(feature = "webhook")]
+    {
+        open._event_hooks = super::webhook::post_events(doors, service)?;
+    }
     #[cfg(not(feature = "webhook"))]
     if !doors.event_hooks.is_empty() {
-        return Err(Failure::usage("this elo was built without web hooks").hint("build it with the feature `webhook`"));
+        return Err(Failure::usage("--event-hook: this program was built without web hooks")
+            .hint("build it with the feature `webhook`"));
     }
-    Ok(Open {
-        #[cfg(feature = "webhook")]
-        _event_hooks: super::webhook::post_events(doors, service)?,
-    })
+    let _ = (home, service, agents);
+    Ok(open)
 }

@@ -244,7 +244,7 @@ async fn serve(app: &App, mut settings: Settings, identity: Option<Identity>) ->
         let offers: Vec<Offer> = settings.capabilities.iter().map(Offer::from).collect();
         service.desk().expect(&offers).map_err(|fault| Failure::new(fault.to_string()))?;
     }
-    let open = match doors::open(&app.home, &settings.doors, &service).await {
+    let open = match doors::open(&app.home, &settings.doors, &service, &agents).await {
         Ok(open) => open,
         Err(failure) => {
             node.shutdown().await;
@@ -306,7 +306,7 @@ async fn serve(app: &App, mut settings: Settings, identity: Option<Identity>) ->
     }
     console.stopping();
     drop(jobs);
-    drop(open);
+    open.close().await;
     let code = tokio::select! {
         () = node.shutdown() => OK,
         () = signals.next() => INTERRUPTED,
