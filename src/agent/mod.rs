@@ -13,6 +13,8 @@ pub(crate) mod reach;
 #[cfg(test)]
 #[cfg(unix)]
 mod tests;
+#[cfg(feature = "webhook")]
+pub(crate) mod web;
 
 pub use exec::{ChunkSink, Exec, ExecFailure, ExecTask};
 
