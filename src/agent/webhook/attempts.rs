@@ -215,7 +215,7 @@ impl Delivery<'_> {
         if !again.passing {
             self.failed += 1;
             if self.failed >= MAX_FAILED {
-                return Err(TaskError::new(format!("{} ({} attempts)", again.why, self.attempt)));
+                return Err(TaskError::new(format!("{} ({})", again.why, self.attempts())));
             }
         }
         let away_at = (self.away_since + RESTART).max(self.began + self.task.wait);
@@ -226,20 +226,22 @@ impl Delivery<'_> {
         }
         Err(match (self.reached, again.after) {
             (false, _) => {
-                let message = format!(
-                    "the agent behind {:?} is away: its web hook is not reached: {}",
-                    self.task.capability, again.why
-                );
                 let hint = if self.task.wait.is_zero() { ". The caller may wait for it (--wait)" } else { "" };
-                TaskError::with_code(ErrorCode::AgentAway, format!("{message}{hint}")).not_run()
+                let (capability, attempts) = (&self.task.capability, self.attempts());
+                let message = format!(
+                    "the agent behind {capability:?} is away: its web hook is not reached: {} ({attempts}){hint}",
+                    again.why
+                );
+                TaskError::with_code(ErrorCode::AgentAway, message).not_run()
             }
             // When to come back is for the caller to know.
             (true, Some(after)) => self.overloaded(again.why, after),
-            (true, None) => {
-                let message = format!("{}, until it was too late ({} attempts)", again.why, self.attempt);
-                TaskError::new(message)
-            }
+            (true, None) => TaskError::new(format!("{}, until it was too late ({})", again.why, self.attempts())),
         })
+    }
+
+    fn attempts(&self) -> String {
+        format!("{} attempt{}", self.attempt, if self.attempt == 1 { "" } else { "s" })
     }
 
     fn overloaded(&self, message: String, retry_after: Duration) -> TaskError {
