@@ -64,7 +64,8 @@ fn too_large() -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE", format!("a body may have at most {MAX_BODY} bytes"))
 }
 
-async fn read(request: Request) -> Result<Vec<u8>, Problem> {
+/// The whole body, if it is not too long and does not take too long.
+pub(crate) async fn read(request: Request) -> Result<Vec<u8>, Problem> {
     let said = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     // What is said is not believed, and no memory is taken for it.
     if said.is_some_and(|length| length > MAX_BODY as u64) {

@@ -32,8 +32,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::service::{Fault, Service};
 use counts::Counts;
-use guard::Guard;
 
+#[cfg(feature = "a2a")]
+pub(crate) use extract::read as read_body;
+pub(crate) use guard::Guard;
 pub(crate) use problem::Problem;
 pub(crate) use server::{Server, Settings};
 pub(crate) use token::{Token, TokenError};
@@ -73,6 +75,11 @@ impl Api {
 pub(crate) fn router(api: Api, guard: Guard, base_url: &str) -> Router {
     let guard = Arc::new(guard);
     let (open, closed) = openapi::routes(&api, base_url);
+    #[cfg(feature = "a2a")]
+    let (open, closed) = {
+        let (public, private) = crate::a2a::routes(api.service(), &guard, base_url, api.stopping());
+        (open.merge(public), closed.merge(private))
+    };
     let closed = closed
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&guard), with_token));
