@@ -69,6 +69,8 @@ mod info;
 pub mod limits;
 mod lru;
 mod memory;
+#[cfg(feature = "mcp")]
+mod mcp;
 mod mesh;
 mod net;
 mod node;

@@ -14,7 +14,10 @@ use super::App;
 use super::failure::{Failure, NOT_DELIVERED, OK};
 use super::signals::Signals;
 use super::waiting::Waiting;
-use super::{mesh, render, values};
+use super::{mesh, render, text, values};
+
+/// What an agent that was waited for has for its work, at least.
+const FOR_THE_WORK: Duration = Duration::from_secs(60);
 
 /// What every node provides.
 pub(super) const BUILT_IN: &[&str] = &["ping", "health"];
@@ -26,6 +29,7 @@ Examples:
   elo call translate --to mybox - < file     the payload comes from stdin
   elo call ping --peer 10.0.0.5              through a short-lived node
   elo call write --stream --trace 'a poem'   parts as they come, and which way
+  elo call review --wait 10m 'branch fix'    also when its agent comes later
 
 The result goes to stdout: text as text, everything else as JSON; with --json the whole outcome.
 
@@ -55,7 +59,10 @@ pub(super) struct CallArgs {
     #[arg(long, value_name = "[ID@]HOST[:PORT]", value_parser = values::peer, value_delimiter = ',',
         allow_hyphen_values = true)]
     peer: Vec<String>,
-    /// How long the answer may take: 500ms, 10s, 2m or seconds [default: 60s]
+    /// Wait that long for an agent that is away [default: the call ends with AGENT_AWAY at once]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    wait: Option<Duration>,
+    /// How long the answer may take: 500ms, 10s, 2m or seconds [default: 60s; with --wait a minute more than that, at least]
     #[arg(long, env = "ELO_TIMEOUT", value_name = "TIME", value_parser = values::duration)]
     timeout: Option<Duration>,
     /// Print each part of the answer as it comes
@@ -67,7 +74,20 @@ pub(super) struct CallArgs {
 }
 
 pub(super) fn run(app: &App, args: CallArgs) -> Result<u8, Failure> {
-    let timeout = args.timeout.or(app.file()?.value("timeout", values::duration)?).unwrap_or(Duration::from_secs(60));
+    let timeout = match args.timeout {
+        Some(given) => given,
+        None => {
+            let usual = app.file()?.value("timeout", values::duration)?.unwrap_or(Duration::from_secs(60));
+            // Whoever comes at the last moment is to have time for the work.
+            args.wait.map_or(usual, |wait| usual.max(wait + FOR_THE_WORK))
+        }
+    };
+    if let Some(wait) = args.wait
+        && wait >= timeout
+    {
+        return Err(Failure::usage(format!("--wait {} leaves no time for the work", text::millis(wait.as_secs_f64() * 1e3)))
+            .hint("it is a part of --timeout: give that more, or leave it out"));
+    }
     if args.payload.as_deref() == Some("-") && !app.out.json && !app.quiet && std::io::stdin().is_terminal() {
         app.out.note("type the payload; Ctrl-D ends it");
     }
@@ -97,6 +117,7 @@ async fn call(app: &App, args: CallArgs, payload: Box<RawValue>, timeout: Durati
         stream: args.stream,
         local: way.is_of_a_home() && meant,
         progress: waiting.is_seen(),
+        wait_ms: args.wait.map_or(0, |wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
         capability: args.capability,
     };
     let mut seq = 0u64;

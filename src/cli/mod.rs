@@ -14,6 +14,8 @@ mod id;
 mod init;
 mod limits;
 mod logging;
+#[cfg(feature = "mcp")]
+mod mcp;
 mod mesh;
 mod output;
 mod passphrase;
@@ -33,6 +35,7 @@ mod text;
 mod unlock;
 mod values;
 mod waiting;
+mod wake;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -91,6 +94,9 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     Call(call::CallArgs),
     Find(find::FindArgs),
+    Wake(wake::WakeArgs),
+    #[cfg(feature = "mcp")]
+    Mcp(Box<mcp::McpArgs>),
     Bench(bench::BenchArgs),
     Peers(peers::PeersArgs),
     Access(access::AccessListArgs),
@@ -196,6 +202,9 @@ fn run(cli: Cli, out: &Output) -> Result<u8, Failure> {
         Command::Serve(args) => serve::run(&app, *args),
         Command::Call(args) => call::run(&app, args),
         Command::Find(args) => find::run(&app, args),
+        Command::Wake(args) => wake::run(&app, args),
+        #[cfg(feature = "mcp")]
+        Command::Mcp(args) => mcp::run(&app, *args),
         Command::Bench(args) => bench::run(&app, args),
         Command::Peers(args) => peers::run(&app, args),
         Command::Access(args) => access::list(&app, args),

@@ -211,6 +211,11 @@ impl Printer {
         Self::start(|line| io::stdout().lock().write_all(line.as_bytes()).and_then(|()| io::stdout().flush()).is_ok())
     }
 
+    /// To nobody.
+    pub(super) fn nowhere() -> io::Result<Self> {
+        Self::start(|_| false)
+    }
+
     /// To stderr.
     fn stderr() -> io::Result<Self> {
         Self::start(|line| io::stderr().lock().write_all(line.as_bytes()).is_ok())

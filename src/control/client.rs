@@ -88,6 +88,13 @@ impl Client {
         }
     }
 
+    /// Says that what was asked for has come: the node counts it as taken.
+    #[cfg(feature = "mcp")]
+    pub(crate) async fn has_it(&mut self) {
+        // If it went away the answer tells.
+        drop(self.writer.write_all(b"\n").await);
+    }
+
     /// The next line of the answer.
     pub(crate) async fn reply(&mut self) -> Result<Reply, ControlError> {
         let line = read_line(&mut self.reader, MAX_REPLY).await?.ok_or(ControlError::Gone)?;

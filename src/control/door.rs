@@ -15,8 +15,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::client::Client;
 use super::session::{Shared, answer, turn_away};
 
-/// The most clients at once: more than a person has terminals, and each holds a task and a buffer.
-const MAX_CLIENTS: usize = 32;
+/// The most clients at once: agents that wait for tasks and events, each with a connection of its own, beside a person's
+/// commands. Each holds a task and a buffer of 8 kB, and a program may have 1024 files open where nobody set more.
+const MAX_CLIENTS: usize = 256;
 
 /// The most bytes of a socket's path; the operating system's bound is 108 with the zero at the end, 104 on some.
 const MAX_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };

@@ -15,12 +15,18 @@ mod door;
 mod door;
 mod framing;
 mod protocol;
+mod service;
 mod session;
 
 pub(crate) use client::{Client, ControlError, Reply};
 pub(crate) use door::{Door, DoorError, connect};
 pub(crate) use protocol::{
     AccessArgs, BenchArgs, CallArgs, EventsArgs, FindArgs, NoArgs, Progress, PublishArgs, RevokeArgs, RotateArgs,
-    Stage, op,
+    Stage, WakeArgs, op,
+};
+#[cfg(feature = "mcp")]
+pub(crate) use protocol::{
+    CancelCallArgs, CheckCallArgs, NextEventsArgs, NextTaskArgs, OfferArgs, RecentEventsArgs, ReplyArgs, ReplyError,
+    TaskProgressArgs, WithdrawArgs,
 };
 pub(crate) use session::{Shared, attach};

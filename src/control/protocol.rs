@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::identity::NodeId;
+use crate::service::Offer;
 
 /// The version of this conversation; both sides name theirs in every line.
 pub(crate) const VERSION: u32 = 1;
@@ -39,6 +40,31 @@ pub(crate) mod op {
     /// Who is let in: those that the program's settings name, one item each; the numbers end it. Reads the access file first when that
     /// is asked for.
     pub(crate) const ACCESS: &str = "access";
+    /// Offers capabilities for agents that come for their tasks; ends with all that is offered.
+    pub(crate) const OFFER: &str = "offer";
+    /// Offers a capability no longer; ends with whether it was offered.
+    pub(crate) const WITHDRAW: &str = "withdraw";
+    /// What is offered, with the counts of tasks and of those who wait.
+    pub(crate) const OFFERS: &str = "offers";
+    /// Waits for a task. It is an item, and whoever asked says with another line that it has it: one that hangs up
+    /// before that gives it back. Ends with whether there was one.
+    pub(crate) const NEXT_TASK: &str = "next_task";
+    /// Answers a task.
+    pub(crate) const REPLY: &str = "reply";
+    /// Says how far a task is, and has its lease begin anew.
+    pub(crate) const TASK_PROGRESS: &str = "task_progress";
+    /// Starts a call that outlives the client; ends with its id.
+    pub(crate) const START_CALL: &str = "start_call";
+    /// What is known of such a call.
+    pub(crate) const CHECK_CALL: &str = "check_call";
+    /// Takes such a call back.
+    pub(crate) const CANCEL_CALL: &str = "cancel_call";
+    /// Events after a place in the feed of a pattern.
+    pub(crate) const NEXT_EVENTS: &str = "next_events";
+    /// The latest events that are kept, one item each.
+    pub(crate) const RECENT_EVENTS: &str = "recent_events";
+    /// Asks the agent behind a capability of a node for a sign of life.
+    pub(crate) const WAKE: &str = "wake";
     /// Stops the node; done when it has let go of its port and its home.
     pub(crate) const STOP: &str = "stop";
 }
@@ -114,6 +140,9 @@ pub(crate) struct CallArgs {
     /// Whether somebody wants to know how far it is.
     #[serde(default)]
     pub(crate) progress: bool,
+    /// How much of the time an agent that is away may be waited for, in milliseconds.
+    #[serde(default)]
+    pub(crate) wait_ms: u64,
 }
 
 /// Calls to be made and measured.
@@ -213,4 +242,118 @@ pub(crate) struct PublishArgs {
     /// For whom alone; empty: for whoever is interested.
     #[serde(default)]
     pub(crate) to: Vec<NodeId>,
+}
+
+/// What is offered from now on.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct OfferArgs {
+    /// The capabilities.
+    pub(crate) offers: Vec<Offer>,
+}
+
+/// What is offered no longer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WithdrawArgs {
+    /// The capability.
+    pub(crate) name: String,
+}
+
+/// Which task is wanted.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NextTaskArgs {
+    /// Of these capabilities; empty: of all that are offered.
+    #[serde(default)]
+    pub(crate) capabilities: Vec<String>,
+    /// How long to wait for one, in milliseconds.
+    pub(crate) wait_ms: u64,
+    /// How long the agent has for it without a sign, in milliseconds.
+    pub(crate) lease_ms: u64,
+}
+
+/// The answer to a task: `result` or `error`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ReplyArgs {
+    /// The task, by the id it was handed out with.
+    pub(crate) task_id: String,
+    /// The result, digit for digit.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub(crate) result: Option<Box<RawValue>>,
+    /// Why there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<ReplyError>,
+}
+
+/// Why a task has no result.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ReplyError {
+    /// A code of the mesh. Default: `HANDLER_ERROR`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) code: Option<String>,
+    /// What happened, for the caller to read.
+    pub(crate) message: String,
+}
+
+/// How far a task is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TaskProgressArgs {
+    /// The task, by the id it was handed out with.
+    pub(crate) task_id: String,
+    /// What its caller is told, digit for digit; without, its lease begins anew and nothing is told.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub(crate) data: Option<Box<RawValue>>,
+}
+
+/// Which call, and what of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CheckCallArgs {
+    /// The call.
+    pub(crate) id: String,
+    /// The number of the first part of its answer that is wanted.
+    #[serde(default)]
+    pub(crate) after: u64,
+    /// How long to wait for news, in milliseconds.
+    #[serde(default)]
+    pub(crate) wait_ms: u64,
+}
+
+/// Which call is taken back.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CancelCallArgs {
+    /// The call.
+    pub(crate) id: String,
+}
+
+/// Which events, from where on.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NextEventsArgs {
+    /// The types, `*` at the end covers every ending.
+    pub(crate) pattern: String,
+    /// The place after which they are wanted; `None`: those from now on.
+    #[serde(default)]
+    pub(crate) after: Option<String>,
+    /// How long to wait for the first one, in milliseconds.
+    pub(crate) wait_ms: u64,
+}
+
+/// How many of the latest events.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RecentEventsArgs {
+    /// At most.
+    pub(crate) most: usize,
+}
+
+/// Whose agent is asked for a sign of life.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WakeArgs {
+    /// The node: its name, its id or the beginning of it.
+    pub(crate) node: String,
+    /// The capability.
+    pub(crate) capability: String,
+    /// How long that may take, in milliseconds.
+    pub(crate) timeout_ms: u64,
+}
+
+/// That something stands there, `null` too.
+fn present<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(d).map(Some)
 }

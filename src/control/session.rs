@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use crate::error::{CallError, Error};
 use crate::identity::NodeId;
 use crate::node::{CallHandle, Node};
-use crate::service::{self, Current, Service};
+use crate::service::{self, Current, Fault, Service};
 
 use super::bench::{self, Refused};
 use super::client::Client;
@@ -72,7 +72,7 @@ pub(crate) fn attach(shared: &Shared) -> (Client, AbortOnDropHandle<()>) {
 }
 
 /// Why a session ends early: the client hung up, or reads too slowly.
-struct Gone;
+pub(super) struct Gone;
 
 impl From<io::Error> for Gone {
     fn from(_: io::Error) -> Self {
@@ -184,11 +184,15 @@ async fn handle<W: AsyncWrite + Unpin>(
             shared.stopped.cancelled().await;
             replies.done(&()).await
         }
+        op::OFFER | op::WITHDRAW | op::OFFERS | op::NEXT_TASK | op::REPLY | op::TASK_PROGRESS | op::START_CALL
+        | op::CHECK_CALL | op::CANCEL_CALL | op::NEXT_EVENTS | op::RECENT_EVENTS | op::WAKE => {
+            super::service::handle(&request, &shared.service, enough, replies).await
+        }
         other => replies.error("BAD_REQUEST", &format!("unknown operation {other:?}")).await,
     }
 }
 
-fn args<T: DeserializeOwned>(raw: &RawValue) -> Result<T, String> {
+pub(super) fn args<T: DeserializeOwned>(raw: &RawValue) -> Result<T, String> {
     serde_json::from_str(raw.get()).map_err(|e| format!("the request's args can't be read: {e}"))
 }
 
@@ -220,6 +224,7 @@ async fn call<W: AsyncWrite + Unpin>(node: &Node, args: CallArgs, replies: &mut 
     if args.once {
         call = call.once();
     }
+    call = call.wait(Duration::from_millis(args.wait_ms));
     if args.local {
         call = call.allow_local();
     }
@@ -233,8 +238,11 @@ async fn call<W: AsyncWrite + Unpin>(node: &Node, args: CallArgs, replies: &mut 
         follow.until_accepted(&mut handle, replies).await?;
     }
     if args.stream {
-        while let Some(chunk) = handle.next_chunk().await {
-            replies.item(&chunk).await?;
+        while let Some(chunk) = handle.next_chunk_json().await {
+            // It was checked when it came.
+            if let Ok(chunk) = RawValue::from_string(chunk) {
+                replies.item(&chunk).await?;
+            }
         }
     }
     match handle.outcome().await {
@@ -423,7 +431,7 @@ async fn revoke<W: AsyncWrite + Unpin>(
 }
 
 /// The way back to the client.
-struct Replies<W> {
+pub(super) struct Replies<W> {
     writer: W,
 }
 
@@ -439,16 +447,24 @@ impl<W: AsyncWrite + Unpin> Replies<W> {
         Ok(timeout(WRITE_TIMEOUT, written).await.map_err(|_| Gone)??)
     }
 
-    async fn item(&mut self, data: &impl Serialize) -> Result<(), Gone> {
+    pub(super) async fn item(&mut self, data: &impl Serialize) -> Result<(), Gone> {
         self.send(Kind::Item, data).await
     }
 
-    async fn done(&mut self, data: &impl Serialize) -> Result<(), Gone> {
+    pub(super) async fn done(&mut self, data: &impl Serialize) -> Result<(), Gone> {
         self.send(Kind::Done, data).await
     }
 
-    async fn error(&mut self, code: &str, message: &str) -> Result<(), Gone> {
+    pub(super) async fn error(&mut self, code: &str, message: &str) -> Result<(), Gone> {
         self.send(Kind::Error, &json!({ "code": code, "message": message })).await
+    }
+
+    /// A fault with all that is known of it: of a call as calls have it.
+    pub(super) async fn refused(&mut self, fault: &Fault) -> Result<(), Gone> {
+        match &fault.call {
+            Some(call) => self.send(Kind::Error, call).await,
+            None => self.send(Kind::Error, fault).await,
+        }
     }
 
     async fn call_error(&mut self, error: &CallError) -> Result<(), Gone> {

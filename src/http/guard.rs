@@ -16,20 +16,22 @@ use super::token::Token;
 #[derive(Debug)]
 pub(crate) struct Guard {
     token: Token,
+    /// The file in the home that the token is in.
+    file: &'static str,
     /// The names and addresses by which it is called, in lower case, without brackets and port.
     hosts: Vec<String>,
 }
 
 impl Guard {
     /// For an API that listens there, and may be called by these names beside.
-    pub(crate) fn new(token: Token, listen: SocketAddr, names: &[String]) -> Self {
+    pub(crate) fn new(token: Token, file: &'static str, listen: SocketAddr, names: &[String]) -> Self {
         let mut hosts: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
         if !listen.ip().is_unspecified() {
             hosts.push(listen.ip().to_string());
         }
         // As they are compared: whoever names a port means the name.
         hosts.extend(names.iter().filter_map(|name| host_of(name)));
-        Self { token, hosts }
+        Self { token, file, hosts }
     }
 
     /// Whether whoever asks reached this API by a name of its own, and from a page of its own, if from a page.
@@ -62,17 +64,18 @@ impl Guard {
 
     /// Whether whoever asks has the token.
     pub(crate) fn check_token(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let refused = |detail: &str| Problem::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", detail);
+        let file = self.file;
+        let refused = |detail: String| Problem::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", detail);
         let Some(given) = one(headers, &AUTHORIZATION)? else {
-            return Err(refused(
-                "the token is missing: send `Authorization: Bearer TOKEN`, with what is in http.token in the node's home",
-            ));
+            return Err(refused(format!(
+                "the token is missing: send `Authorization: Bearer TOKEN`, with what is in {file} in the node's home"
+            )));
         };
         let token = given.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         match token {
             Some((_, token)) if self.token.is(token.trim()) => Ok(()),
-            Some(_) => Err(refused("the token is not that of this node: it is in http.token in the node's home")),
-            None => Err(refused("only `Authorization: Bearer TOKEN` is taken here")),
+            Some(_) => Err(refused(format!("the token is not that of this node: it is in {file} in the node's home"))),
+            None => Err(refused("only `Authorization: Bearer TOKEN` is taken here".to_owned())),
         }
     }
 }
@@ -116,7 +119,7 @@ mod tests {
 
     fn guard() -> Guard {
         let names = ["Box.example.org".to_owned(), "other.example.org:7880".to_owned()];
-        Guard::new(Token::new("secret"), "10.1.2.3:80".parse().unwrap(), &names)
+        Guard::new(Token::new("secret"), "http.token", "10.1.2.3:80".parse().unwrap(), &names)
     }
 
     fn request(headers: &[(&str, &str)]) -> Request {

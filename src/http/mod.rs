@@ -37,7 +37,7 @@ use counts::Counts;
 pub(crate) use extract::read as read_body;
 pub(crate) use guard::Guard;
 pub(crate) use problem::Problem;
-pub(crate) use server::{Server, Settings};
+pub(crate) use server::{ServeError, Server, Settings};
 pub(crate) use token::{Token, TokenError};
 
 /// What every endpoint has at hand.
@@ -69,6 +69,15 @@ impl Api {
     pub(crate) fn stopping(&self) -> &CancellationToken {
         &self.0.stopping
     }
+}
+
+/// What is behind the rules on who may ask, all of it: for what is served beside the API.
+#[cfg(feature = "mcp")]
+pub(crate) fn guarded(router: Router, guard: Guard) -> Router {
+    let guard = Arc::new(guard);
+    router
+        .layer(middleware::from_fn_with_state(Arc::clone(&guard), with_token))
+        .layer(middleware::from_fn_with_state(guard, by_name))
 }
 
 /// All endpoints, behind the rules on who may ask. `base_url` is where others find it.

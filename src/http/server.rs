@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Api, Guard, Token, TokenError};
+use super::{Api, Guard, Token, TokenError, token};
 use crate::private_file;
 use crate::service::Service;
 
@@ -88,13 +88,24 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Serves it from now on.
+    /// Serves the API from now on.
     pub(crate) async fn start(home: &Path, settings: &Settings, service: Arc<Service>) -> Result<Self, ServeError> {
+        let api = |guard: Guard, url: &str, stop: CancellationToken| super::router(Api::new(service, stop), guard, url);
+        Self::open(home, token::NAME, settings, api).await
+    }
+
+    /// Serves what `router` makes, to whom the guard lets in. The token is in this file of the home.
+    pub(crate) async fn open(
+        home: &Path,
+        token: &'static str,
+        settings: &Settings,
+        router: impl FnOnce(Guard, &str, CancellationToken) -> Router,
+    ) -> Result<Self, ServeError> {
         let tls = match &settings.tls {
             Some((chain, key)) => Some(acceptor(chain, key)?),
             None => None,
         };
-        let token = Token::load_or_create(home)?;
+        let secret = Token::load_or_create(home, token)?;
         let listening = async {
             let listener = TcpListener::bind(settings.listen).await?;
             let addr = listener.local_addr()?;
@@ -107,8 +118,8 @@ impl Server {
             None => format!("{scheme}://{addr}"),
         };
         let stop = CancellationToken::new();
-        let guard = Guard::new(token, addr, &settings.hosts);
-        let router = super::router(Api::new(service, stop.clone()), guard, &url);
+        let guard = Guard::new(secret, token, addr, &settings.hosts);
+        let router = router(guard, &url, stop.clone());
         let running = tokio::spawn(accept(listener, tls, router, stop.clone()));
         Ok(Self { url, stop, running: AbortOnDropHandle::new(running) })
     }

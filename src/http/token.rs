@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::private_file;
 
-/// The file in the node's home.
+/// The file of the HTTP API in the node's home.
 pub(crate) const NAME: &str = "http.token";
 
 /// How long a token may be that somebody wrote there: from what can't be guessed to what fits into a header.
@@ -50,13 +50,14 @@ impl Token {
         Self(Sha256::digest(text.as_bytes()).into())
     }
 
-    /// The one in the home; a new one if there is none.
-    pub(crate) fn load_or_create(home: &Path) -> Result<Self, TokenError> {
-        let path = home.join(NAME);
+    /// The one in this file of the home; a new one if there is none.
+    pub(crate) fn load_or_create(home: &Path, name: &str) -> Result<Self, TokenError> {
+        let path = home.join(name);
         let failed = |e| TokenError::Io(path.clone(), e);
         if let Some(token) = Self::load(&path)? {
             return Ok(token);
         }
+        private_file::create_folder(home).map_err(failed)?;
         let bytes: Zeroizing<[u8; 32]> = Zeroizing::new(rand::rng().random());
         let text = Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes.as_slice()));
         let line = Zeroizing::new(format!("{}\n", *text));
@@ -103,10 +104,10 @@ mod tests {
     #[test]
     fn it_is_made_once_and_read_after() {
         let home = tempfile::tempdir().unwrap();
-        Token::load_or_create(home.path()).unwrap();
+        Token::load_or_create(home.path(), NAME).unwrap();
         let text = std::fs::read_to_string(home.path().join(NAME)).unwrap();
         assert_eq!(text.trim().len(), 43);
-        let token = Token::load_or_create(home.path()).unwrap();
+        let token = Token::load_or_create(home.path(), NAME).unwrap();
         assert!(token.is(text.trim()));
         assert!(!token.is("") && !token.is(&text) && !token.is(&text[1..43]));
         assert_eq!(format!("{token:?}"), "Token(..)");
@@ -117,12 +118,12 @@ mod tests {
     fn what_others_may_read_is_refused() {
         use std::os::unix::fs::PermissionsExt as _;
         let home = tempfile::tempdir().unwrap();
-        Token::load_or_create(home.path()).unwrap();
+        Token::load_or_create(home.path(), NAME).unwrap();
         let path = home.path().join(NAME);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         for open in [0o640, 0o604, 0o620, 0o666] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(open)).unwrap();
-            assert!(matches!(Token::load_or_create(home.path()), Err(TokenError::Open(_))), "{open:o}");
+            assert!(matches!(Token::load_or_create(home.path(), NAME), Err(TokenError::Open(_))), "{open:o}");
         }
     }
 
@@ -133,9 +134,9 @@ mod tests {
         for wrong in ["", "short", "with a space in it, though it is long enough", &"x".repeat(257)] {
             drop(std::fs::remove_file(&path));
             private_file::write_new(&path, wrong.as_bytes()).unwrap();
-            assert!(matches!(Token::load_or_create(home.path()), Err(TokenError::Malformed(_))), "{wrong:?}");
+            assert!(matches!(Token::load_or_create(home.path(), NAME), Err(TokenError::Malformed(_))), "{wrong:?}");
         }
         std::fs::write(&path, "own-token.of_somebody~who-likes-it-so").unwrap();
-        assert!(Token::load_or_create(home.path()).unwrap().is("own-token.of_somebody~who-likes-it-so"));
+        assert!(Token::load_or_create(home.path(), NAME).unwrap().is("own-token.of_somebody~who-likes-it-so"));
     }
 }

@@ -307,6 +307,11 @@ impl Desk {
         }
     }
 
+    /// It was handed out, and never reached whoever it was for: the next one gets it.
+    pub(crate) fn give_back(&self, task_id: &str) {
+        self.inner().give_back(task_id, Instant::now());
+    }
+
     /// The answer to a task; the first one counts.
     pub(crate) fn reply(&self, task_id: &str, answer: Result<Payload, TaskError>) -> Result<(), Fault> {
         let capability = self.inner().answer(task_id, answer, Instant::now())?;

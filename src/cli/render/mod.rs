@@ -3,6 +3,7 @@
 mod activity;
 mod bench;
 mod status;
+mod wake;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,6 +18,7 @@ use super::text;
 pub(super) use activity::activity;
 pub(super) use bench::{bench, bench_node, bench_progress};
 pub(super) use status::{admission, status};
+pub(super) use wake::wake;
 
 /// The narrowest terminal that tables are fitted into; on a narrower one each row is a list.
 const NARROWEST: u16 = 60;

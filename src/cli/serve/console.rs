@@ -80,6 +80,12 @@ impl Console {
         Ok(Self { out: app.out.clone(), lines: printer.lines(), printer, log, prompt })
     }
 
+    /// Nothing is printed: stdin and stdout are somebody else's.
+    pub(super) fn silent(app: &App) -> io::Result<Self> {
+        let printer = Printer::nowhere()?;
+        Ok(Self { out: app.out.clone(), lines: printer.lines(), printer, log: None, prompt: None })
+    }
+
     /// A way to print for those who carry out the prompt's commands.
     pub(super) fn lines(&self) -> Lines {
         self.lines.clone()

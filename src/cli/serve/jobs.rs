@@ -206,6 +206,7 @@ fn parse_call(rest: &str) -> Result<CallArgs, Failure> {
         stream: false,
         local: named || !call::BUILT_IN.contains(&capability),
         progress: true,
+        wait_ms: 0,
     })
 }
 

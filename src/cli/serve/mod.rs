@@ -200,7 +200,44 @@ pub(super) fn run(app: &App, args: ServeArgs) -> Result<u8, Failure> {
         Ok((_, true)) => Some(unlock::identity(app)?),
         _ => None,
     };
-    app.block_on(serve(app, settings, identity))
+    app.block_on(serve(app, settings, identity, None))
+}
+
+/// A node that runs beside something else in one process, which has stdin and stdout.
+#[cfg(feature = "mcp")]
+pub(super) struct Beside {
+    /// Told when the node runs, and its home answers.
+    pub(super) ready: tokio::sync::oneshot::Sender<()>,
+    /// Cancelled when it is to stop.
+    pub(super) stop: CancellationToken,
+}
+
+/// Without the feature nothing runs beside a node.
+#[cfg(not(feature = "mcp"))]
+enum Beside {}
+
+/// What a node is to be run with.
+#[cfg(feature = "mcp")]
+pub(super) struct Ready {
+    settings: Settings,
+    identity: Option<Identity>,
+}
+
+/// Puts the flags over the settings file, and opens the key if it is under a passphrase.
+#[cfg(feature = "mcp")]
+pub(super) fn prepare(app: &App, args: ServeArgs) -> Result<Ready, Failure> {
+    let settings = Settings::merge(args, &app.file()?)?;
+    let identity = match Identity::peek(&app.home) {
+        Ok((_, true)) => Some(unlock::identity(app)?),
+        _ => None,
+    };
+    Ok(Ready { settings, identity })
+}
+
+/// Runs a node until it stops, beside something else.
+#[cfg(feature = "mcp")]
+pub(super) async fn beside(app: &App, ready: Ready, beside: Beside) -> Result<u8, Failure> {
+    serve(app, ready.settings, ready.identity, Some(beside)).await
 }
 
 /// The home's key; a new one if there is none, under the passphrase that is given, if one is.
@@ -215,7 +252,12 @@ fn key(app: &App) -> Result<(Identity, bool), Failure> {
     }
 }
 
-async fn serve(app: &App, mut settings: Settings, identity: Option<Identity>) -> Result<u8, Failure> {
+async fn serve(
+    app: &App,
+    mut settings: Settings,
+    identity: Option<Identity>,
+    beside: Option<Beside>,
+) -> Result<u8, Failure> {
     // Before anything else, so that Ctrl-C during the start is heeded as well.
     let mut signals = Signals::new()?;
     // A fault of the settings is told before anything is made or taken.
@@ -231,7 +273,8 @@ async fn serve(app: &App, mut settings: Settings, identity: Option<Identity>) ->
     // Where it is from now on, also when it was to be any port.
     settings.listen = settings.listen.and(node.listen_addrs().first().copied());
     let current = Current::new(node.clone());
-    let mut console = match console::Console::start(app, &current) {
+    let console = if beside.is_some() { console::Console::silent(app) } else { console::Console::start(app, &current) };
+    let mut console = match console {
         Ok(console) => console,
         Err(e) => {
             node.shutdown().await;
@@ -255,7 +298,7 @@ async fn serve(app: &App, mut settings: Settings, identity: Option<Identity>) ->
         node: current.clone(),
         service: Arc::clone(&service),
         rotations: Some(rotations),
-        stop: CancellationToken::new(),
+        stop: stop_of(beside.as_ref()),
         stopped: CancellationToken::new(),
     };
     let clients = door.as_ref().map(|door| door.serve(shared.clone()));
@@ -267,6 +310,7 @@ async fn serve(app: &App, mut settings: Settings, identity: Option<Identity>) ->
     }
     console.ready(&node, id, door.as_ref(), &open.told());
     let mut printing = console.follow(&node);
+    tell(beside);
 
     let mut lost = None;
     let mut jobs = jobs::Jobs::new(shared.clone(), app.out.clone(), console.lines());
@@ -331,6 +375,27 @@ async fn serve(app: &App, mut settings: Settings, identity: Option<Identity>) ->
         Some(failure) => Err(failure),
         None => Ok(code),
     }
+}
+
+#[cfg(feature = "mcp")]
+fn stop_of(beside: Option<&Beside>) -> CancellationToken {
+    beside.map_or_else(CancellationToken::new, |beside| beside.stop.clone())
+}
+
+#[cfg(not(feature = "mcp"))]
+fn stop_of(_: Option<&Beside>) -> CancellationToken {
+    CancellationToken::new()
+}
+
+/// Says that the node runs.
+fn tell(beside: Option<Beside>) {
+    #[cfg(feature = "mcp")]
+    if let Some(beside) = beside {
+        // Whoever waited for it may have left.
+        let _ = beside.ready.send(());
+    }
+    #[cfg(not(feature = "mcp"))]
+    let _ = beside;
 }
 
 /// Takes the home; where the system has no Unix sockets, or nothing can be written, does without.
