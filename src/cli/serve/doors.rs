@@ -12,6 +12,8 @@ use crate::service::Service;
 pub(super) struct Open {
     #[cfg(feature = "http")]
     http: Option<crate::http::Server>,
+    #[cfg(feature = "a2a")]
+    _a2a: crate::agent::a2a::Joined,
 }
 
 impl Open {
@@ -46,6 +48,17 @@ pub(super) async fn open(home: &Path, doors: &Doors, service: &Arc<Service>) -> 
     if doors.http.is_some() {
         return Err(Failure::usage("--http: this program was built without the HTTP API")
             .hint("build it with the feature `http`"));
+    }
+    #[cfg(feature = "a2a")]
+    if !doors.a2a_agents.is_empty() {
+        use crate::agent::a2a::{Tokens, join};
+        let told = |why: String| Failure::usage(format!("--a2a-agent: {why}"));
+        let tokens = Tokens::load(home).map_err(told)?;
+        open._a2a = join(&doors.a2a_agents, &tokens, service).map_err(told)?;
+    }
+    #[cfg(not(feature = "a2a"))]
+    if !doors.a2a_agents.is_empty() {
+        return Err(Failure::usage("--a2a-agent: this program was built without A2A").hint("build it with the feature `a2a`"));
     }
     let _ = (home, service);
     Ok(open)
