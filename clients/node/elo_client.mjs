@@ -21,7 +21,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
 // Statuses that say that the program is at fault: trying again does not help.
-const OURS = [400, 401, 403, 409], q = encodeURIComponent;
+const OURS = [400, 401, 403, 409, 413, 422], q = encodeURIComponent;
 
 /** What the node says: `code`, the HTTP `status`, `retryAfter` in seconds, and all of it in `details`. */
 export class EloError extends Error {
@@ -146,9 +146,9 @@ export class Elo {
   async *events(pattern = "*", signal = undefined) {
     for (let headers = {}; ; await sleep(500)) {
       try {
-        for await (const { id, data } of this.#stream("GET", `/v1/events?pattern=${q(pattern)}`, undefined, headers, signal)) {
+        for await (const { name, id, data } of this.#stream("GET", `/v1/events?pattern=${q(pattern)}`, undefined, headers, signal)) {
           if (id) headers = { "last-event-id": id };
-          yield data;
+          if (name === "message" || name === "gap") yield data;
         }
       } catch (error) {
         if (signal?.aborted) return;
@@ -159,7 +159,7 @@ export class Elo {
 
   /** Makes a function the handler of a capability.
    * @param {string} name @param {(payload: Json, task: Task) => Json} handler @param {{kind?: string, description?: string}} [offer] */
-  task(name, handler, offer = {}) { this.#handlers.set(name, { handler, offer: { name, ...offer } }); }
+  task(name, handler, offer = {}) { this.#handlers.set(name, { handler, offer }); }
 
   /** Ends `serve` after the task that is worked on. */
   stop() { this.#stopped.abort(); }

@@ -16,7 +16,7 @@ import contextlib, json, os, pathlib, threading, time, urllib.error, urllib.pars
 from typing import Any, Callable, Iterator
 
 JSON = Any
-OURS = (400, 401, 403, 409)  # statuses that say that the program is at fault: trying again does not help
+OURS = (400, 401, 403, 409, 413, 422)  # statuses that say that the program is at fault: trying again does not help
 
 
 class EloError(Exception):
@@ -145,9 +145,9 @@ class Elo:
         place: dict[str, str] = {}
         while True:
             try:
-                for _, ident, data in self._stream("GET", f"/v1/events?pattern={_q(pattern)}", **place):
+                for name, ident, data in self._stream("GET", f"/v1/events?pattern={_q(pattern)}", **place):
                     place = {"Last-Event-ID": ident} if ident else place
-                    yield data
+                    if name in ("message", "gap"): yield data
             except (OSError, EloError) as error:
                 if getattr(error, "status", 0) in OURS:
                     raise
@@ -155,8 +155,8 @@ class Elo:
 
     def task(self, name: str, kind: str = "agent", description: str | None = None) -> Callable:
         """Makes a function the handler of a capability: it is called with the payload and the Task."""
-        offer = {"name": name, "kind": kind, "description": description}
-        return lambda handler: self._handlers.setdefault(name, (handler, offer))[0]
+        offer = {"kind": kind, "description": description}
+        return lambda handler: self._handlers.update({name: (handler, offer)}) or handler
 
     def stop(self) -> None: self._stop.set()  # ends `serve` after the task that is worked on
 

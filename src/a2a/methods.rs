@@ -41,7 +41,11 @@ impl Gateway {
     }
 
     /// The same, followed from the beginning.
-    pub(super) async fn send_streaming(&self, target: &Target, request: SendMessageRequest) -> Result<Follow, A2AError> {
+    pub(super) async fn send_streaming(
+        &self,
+        target: &Target,
+        request: SendMessageRequest,
+    ) -> Result<Follow, A2AError> {
         let history = request.configuration.as_ref().and_then(|c| c.history_length);
         let (about, _) = self.begin(target, request).await?;
         self.follow(about, history)
@@ -128,7 +132,9 @@ impl Gateway {
         }
         let from = match request.page_token.as_deref().unwrap_or_default() {
             "" => None,
-            token => Some(Place::parse(token).ok_or_else(|| A2AError::invalid_params("pageToken is none of this list"))?),
+            token => {
+                Some(Place::parse(token).ok_or_else(|| A2AError::invalid_params("pageToken is none of this list"))?)
+            }
         };
         let calls = self.service.calls();
         let is_wanted = |state: &TaskState, since: SystemTime, about: &About| {
@@ -273,7 +279,8 @@ fn check_history(length: Option<i32>) -> Result<(), A2AError> {
 fn check_modes(accepted: &[String]) -> Result<(), A2AError> {
     let fits = |mode: &String| {
         let mode = mode.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        ["text", "text/plain", "text/*", "data", "application/json", "application/*", "*/*", "*"].contains(&mode.as_str())
+        ["text", "text/plain", "text/*", "data", "application/json", "application/*", "*/*", "*"]
+            .contains(&mode.as_str())
     };
     if accepted.is_empty() || accepted.iter().any(fits) {
         return Ok(());

@@ -60,7 +60,10 @@ impl Sender {
     }
 
     /// The same with an id, if it can be used.
-    pub(super) fn checked(&self, mut config: TaskPushNotificationConfig) -> Result<TaskPushNotificationConfig, A2AError> {
+    pub(super) fn checked(
+        &self,
+        mut config: TaskPushNotificationConfig,
+    ) -> Result<TaskPushNotificationConfig, A2AError> {
         let id = config.id.take().filter(|id| !id.is_empty()).unwrap_or_else(::a2a::new_task_id);
         if !is_name(&id) {
             return Err(A2AError::invalid_params("the id of a web hook has 1 to 128 characters"));
@@ -161,14 +164,24 @@ fn url_of(config: &TaskPushNotificationConfig) -> Result<Url, A2AError> {
 
 fn headers_of(config: &TaskPushNotificationConfig) -> Result<HeaderMap, A2AError> {
     let secret = |what: &str, text: &str| {
-        let wrong = || A2AError::invalid_params(format!("{what} of a web hook has to fit into a header: at most {MAX_SECRET} bytes"));
+        let wrong = || {
+            A2AError::invalid_params(format!(
+                "{what} of a web hook has to fit into a header: at most {MAX_SECRET} bytes"
+            ))
+        };
         let mut value = HeaderValue::from_str(text).map_err(|_| wrong())?;
         value.set_sensitive(true);
         if text.len() > MAX_SECRET { Err(wrong()) } else { Ok(value) }
     };
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-    headers.insert(::a2a::SVC_PARAM_VERSION.to_ascii_lowercase().parse::<HeaderName>().map_err(|e| A2AError::internal(e.to_string()))?, HeaderValue::from_static(::a2a::VERSION));
+    headers.insert(
+        ::a2a::SVC_PARAM_VERSION
+            .to_ascii_lowercase()
+            .parse::<HeaderName>()
+            .map_err(|e| A2AError::internal(e.to_string()))?,
+        HeaderValue::from_static(::a2a::VERSION),
+    );
     if let Some(token) = config.token.as_deref().filter(|token| !token.is_empty()) {
         headers.insert(TOKEN, secret("the token", token)?);
     }
@@ -177,7 +190,8 @@ fn headers_of(config: &TaskPushNotificationConfig) -> Result<HeaderMap, A2AError
         if authentication.scheme.is_empty() || credentials.is_empty() {
             return Err(A2AError::invalid_params("the authentication of a web hook has a scheme and credentials"));
         }
-        headers.insert(AUTHORIZATION, secret("the authentication", &format!("{} {credentials}", authentication.scheme))?);
+        headers
+            .insert(AUTHORIZATION, secret("the authentication", &format!("{} {credentials}", authentication.scheme))?);
     }
     Ok(headers)
 }

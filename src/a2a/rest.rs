@@ -51,14 +51,20 @@ pub(super) fn check_version(headers: &HeaderMap, uri: &Uri) -> Result<(), A2AErr
     let header = headers.get(VERSION).map(|value| value.to_str().unwrap_or("?"));
     let in_query = || {
         let pairs = uri.query().unwrap_or_default().split('&');
-        pairs.filter_map(|pair| pair.split_once('=')).find(|(name, _)| name.eq_ignore_ascii_case(VERSION)).map(|(_, v)| v)
+        pairs
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(name, _)| name.eq_ignore_ascii_case(VERSION))
+            .map(|(_, v)| v)
     };
     let version = header.filter(|version| !version.is_empty()).or_else(in_query).unwrap_or("0.3").trim();
-    if version.split('.').next() == Some("1") && version.split('.').all(|n| !n.is_empty() && n.bytes().all(|c| c.is_ascii_digit())) {
+    if version.split('.').next() == Some("1")
+        && version.split('.').all(|n| !n.is_empty() && n.bytes().all(|c| c.is_ascii_digit()))
+    {
         return Ok(());
     }
     let shown: String = version.chars().take(32).collect();
-    let why = format!("version {shown:?} is not spoken here: send the header `A2A-Version: 1.0` (without it 0.3 is meant)");
+    let why =
+        format!("version {shown:?} is not spoken here: send the header `A2A-Version: 1.0` (without it 0.3 is meant)");
     Err(A2AError::new(::a2a::error_code::VERSION_NOT_SUPPORTED, why))
 }
 

@@ -102,7 +102,8 @@ async fn dispatch(
         methods::GET_EXTENDED_AGENT_CARD => result(id, &gateway.extended_card(target, headers).await?),
         other => {
             let shown: String = other.chars().take(64).collect();
-            let hint = if other.contains('/') { " (those of 0.3, such as message/send, are not spoken here)" } else { "" };
+            let hint =
+                if other.contains('/') { " (those of 0.3, such as message/send, are not spoken here)" } else { "" };
             let why = format!("A2A 1.0 has no method {shown:?}{hint}");
             Err(A2AError::new(::a2a::error_code::METHOD_NOT_FOUND, why))
         }

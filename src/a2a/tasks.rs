@@ -77,7 +77,9 @@ impl Tasks {
         start: impl FnOnce(About) -> AbortOnDropHandle<()>,
     ) -> Result<(), String> {
         let mut inner = self.inner();
-        let Some(entry) = inner.entries.get_mut(&config.task_id) else { return Err("the task is forgotten".to_owned()) };
+        let Some(entry) = inner.entries.get_mut(&config.task_id) else {
+            return Err("the task is forgotten".to_owned());
+        };
         let id = config.id.clone().unwrap_or_default();
         if entry.hooks.len() >= MAX_CONFIGS && !entry.hooks.contains_key(&id) {
             return Err(format!("a task may have at most {MAX_CONFIGS} web hooks: delete one first"));

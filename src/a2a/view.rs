@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::SystemTime;
 
 use ::a2a::{
-    Artifact, Message, Role, StreamResponse, Task, TaskArtifactUpdateEvent, TaskState, TaskStatus, TaskStatusUpdateEvent,
+    Artifact, Message, Role, StreamResponse, Task, TaskArtifactUpdateEvent, TaskState, TaskStatus,
+    TaskStatusUpdateEvent,
 };
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -42,8 +43,16 @@ pub(super) fn state_of(state: CallState, error: Option<&Fault>) -> TaskState {
 
 fn did_not_run(fault: &Fault) -> bool {
     let refused = [
-        "NOT_ALLOWED", "UNKNOWN_CAPABILITY", "RATE_LIMITED", "OVERLOADED", "AGENT_AWAY", "BAD_REQUEST", "BAD_SIGNATURE",
-        "EXPIRED", "NO_PEER", "NO_TRACKER",
+        "NOT_ALLOWED",
+        "UNKNOWN_CAPABILITY",
+        "RATE_LIMITED",
+        "OVERLOADED",
+        "AGENT_AWAY",
+        "BAD_REQUEST",
+        "BAD_SIGNATURE",
+        "EXPIRED",
+        "NO_PEER",
+        "NO_TRACKER",
     ];
     let not_sent = fault.call.as_ref().is_some_and(|call| call["delivery"] == "not_sent");
     not_sent || refused.contains(&fault.code.as_str())

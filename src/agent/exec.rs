@@ -1,6 +1,7 @@
 //! Running a program for each task.
 
 use std::future::Future;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -99,6 +100,9 @@ pub enum ExecFailure {
     /// The sink takes no more chunks.
     #[error("nobody takes the program's output any more")]
     NobodyListens,
+    /// The program is gone, or may no longer be run. Nothing was run.
+    #[error("the program can't be run any more: {0}")]
+    Gone(String),
     /// The program couldn't be started.
     #[error("the program can't be started: {0}")]
     Spawn(String),
@@ -216,8 +220,7 @@ impl Exec {
     pub async fn run(&self, task: ExecTask, chunks: impl ChunkSink) -> Result<Payload, ExecFailure> {
         let _place = self.gate.enter(&task.cancelled, task.deadline).await?;
         let started = Process::start(self.command(&task));
-        let (mut process, pipes) =
-            started.map_err(|error| ExecFailure::Spawn(format!("{}: {error}", self.program.path.display())))?;
+        let (mut process, pipes) = started.map_err(|error| self.not_started(&error))?;
         let mut tail = Tail::default();
         let limit = self.max_output;
         let work = process.work(task.json, pipes, &mut tail, |stdout| async move {
@@ -243,6 +246,15 @@ impl Exec {
             tracing::debug!(task = task.id, stderr = stderr_tail, "the program succeeded");
         }
         Ok(value)
+    }
+
+    fn not_started(&self, error: &io::Error) -> ExecFailure {
+        let message = format!("{}: {error}", self.program.path.display());
+        match error.kind() {
+            // The program itself, or the interpreter that its first line names.
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => ExecFailure::Gone(message),
+            _ => ExecFailure::Spawn(message),
+        }
     }
 
     fn command(&self, task: &ExecTask) -> Command {

@@ -1,5 +1,7 @@
 //! Ways to answer a task without writing Rust.
 //!
+//! `Webhook` posts each task to a URL, whose response is the result.
+//!
 //! [`Exec`] runs a program for each task: the task's JSON on its stdin, its stdout the result. A gate bounds how
 //! many tasks are worked on at once and how many may wait. Of the node's API it knows
 //! payloads only: what else is needed comes in as an [`ExecTask`] and a [`ChunkSink`].
@@ -17,6 +19,8 @@ pub(crate) mod reach;
 mod tests;
 #[cfg(feature = "webhook")]
 pub(crate) mod web;
+#[cfg(feature = "webhook")]
+pub(crate) mod webhook;
 
 pub use exec::{ChunkSink, Exec, ExecFailure, ExecTask};
 

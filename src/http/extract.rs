@@ -43,7 +43,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalI
             return Ok(Self(T::default()));
         }
         typed?;
-        Ok(Self(parse(&body)?))
+        Ok(Self(parse::<Option<T>>(&body)?.unwrap_or_default()))
     }
 }
 
@@ -88,6 +88,10 @@ pub(crate) async fn read(request: Request) -> Result<Vec<u8>, Problem> {
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // serde takes an array for a struct's members in their order; nobody means that.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::unprocessable("the body is a JSON array: an object is wanted"));
+    }
     serde_json::from_slice(body).map_err(|e| match e.classify() {
         serde_json::error::Category::Data => Problem::unprocessable(format!("the body does not fit: {e}")),
         _ => Problem::bad_request(format!("the body is not JSON: {e}")),

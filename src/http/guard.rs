@@ -40,7 +40,8 @@ impl Guard {
         if host.is_some_and(|host| self.hosts.contains(&host)) {
             return Ok(());
         }
-        let detail = format!("pages of {origin:?} may not use this API; --http-host NAME lets those of a name of yours");
+        let detail =
+            format!("pages of {origin:?} may not use this API; --http-host NAME lets those of a name of yours");
         Err(Problem::new(StatusCode::FORBIDDEN, "FORBIDDEN_ORIGIN", detail))
     }
 
@@ -129,20 +130,42 @@ mod tests {
     #[test]
     fn it_has_its_names_and_no_others() {
         for host in [
-            "localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:7880", "[::1]", "[::1]:80", "[0:0::1]", "10.1.2.3:1",
-            "box.example.org", "box.example.org.:443", "other.example.org",
+            "localhost",
+            "LOCALHOST:80",
+            "127.0.0.1",
+            "127.0.0.1:7880",
+            "[::1]",
+            "[::1]:80",
+            "[0:0::1]",
+            "10.1.2.3:1",
+            "box.example.org",
+            "box.example.org.:443",
+            "other.example.org",
         ] {
             assert_eq!(guard().check_names(&request(&[("host", host)])), Ok(()), "{host}");
         }
         for host in [
-            "", "evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "localhost:80:90", "[::1]x", "[::1",
-            "user@localhost", "10.1.2.4", "localhost:evil", "::2", "127.1",
+            "",
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example:80",
+            "localhost:80:90",
+            "[::1]x",
+            "[::1",
+            "user@localhost",
+            "10.1.2.4",
+            "localhost:evil",
+            "::2",
+            "127.1",
         ] {
             let problem = guard().check_names(&request(&[("host", host)])).unwrap_err();
             assert_eq!(problem.status(), 403, "{host}");
         }
         assert_eq!(guard().check_names(&request(&[])).unwrap_err().status(), 400);
-        assert_eq!(guard().check_names(&request(&[("host", "localhost"), ("host", "localhost")])).unwrap_err().status(), 400);
+        assert_eq!(
+            guard().check_names(&request(&[("host", "localhost"), ("host", "localhost")])).unwrap_err().status(),
+            400
+        );
     }
 
     #[test]
@@ -151,7 +174,15 @@ mod tests {
         for origin in ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:1", "https://box.example.org"] {
             assert_eq!(from(origin), Ok(()), "{origin}");
         }
-        for origin in ["null", "http://evil.example", "file://localhost", "localhost", "", "http://localhost/x", "http://localhost@evil"] {
+        for origin in [
+            "null",
+            "http://evil.example",
+            "file://localhost",
+            "localhost",
+            "",
+            "http://localhost/x",
+            "http://localhost@evil",
+        ] {
             assert_eq!(from(origin).unwrap_err().status(), 403, "{origin}");
         }
     }
@@ -161,7 +192,9 @@ mod tests {
         let with = |value: &str| guard().check_token(request(&[("authorization", value)]).headers());
         assert_eq!(with("Bearer secret"), Ok(()));
         assert_eq!(with("bearer secret"), Ok(()));
-        for wrong in ["", "Bearer", "Bearer ", "Bearer secre", "Bearer secrets", "Basic secret", "secret", "Bearer Secret"] {
+        for wrong in
+            ["", "Bearer", "Bearer ", "Bearer secre", "Bearer secrets", "Basic secret", "secret", "Bearer Secret"]
+        {
             assert_eq!(with(wrong).unwrap_err().status(), 401, "{wrong:?}");
         }
         assert_eq!(guard().check_token(request(&[]).headers()).unwrap_err().status(), 401);

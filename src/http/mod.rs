@@ -3,22 +3,29 @@
 //! `docs/http-api.md` describes it for those who use it, `/openapi.json` for programs. One file for each group of
 //! endpoints; [`guard`] says who may ask, [`problem`] how a request is refused, [`server`] what a connection may cost.
 
+mod agents;
+mod calls;
 mod counts;
+mod events;
 mod extract;
 mod guard;
+mod metrics;
 mod node;
 mod openapi;
 mod problem;
+mod problems;
 mod schemas;
 mod server;
+mod sse;
+mod tasks;
 mod token;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use tokio_util::sync::CancellationToken;

@@ -22,7 +22,9 @@ const LENGTH: std::ops::RangeInclusive<usize> = 32..=256;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TokenError {
     /// Others than the owner may read it, or have it replaced.
-    #[error("{0} can be read by others: `chmod 600` it, and replace it if somebody may have read it (delete it, and a new one is made)")]
+    #[error(
+        "{0} can be read by others: `chmod 600` it, and replace it if somebody may have read it (delete it, and a new one is made)"
+    )]
     Open(PathBuf),
     /// There is something else in the file.
     #[error("{0} holds no token: 32 to 256 letters, digits, `-`, `.`, `_` or `~` (delete it, and one is made)")]

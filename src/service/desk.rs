@@ -370,18 +370,43 @@ impl Desk {
     async fn run(&self, task: Task, context: Context) -> Result<Payload, TaskError> {
         let deadline = context.deadline();
         let give_up = deadline.checked_sub(BEFORE_DEADLINE.min(context.remaining() / 4)).unwrap_or(deadline);
-        let (chunks, mut parts) = mpsc::channel(CHUNKS);
-        let (answer, mut answered) = oneshot::channel();
+        let (chunks, parts) = mpsc::channel(CHUNKS);
+        let (answer, answered) = oneshot::channel();
         let entry = self.inner().enter(&task, deadline, give_up, chunks, answer, Instant::now());
         let key = entry.map_err(|refusal| *refusal)?;
-        let _leave = Leave { desk: self, key: &key };
+        self.see_to(&key, &context, parts, answered).await
+    }
+
+    /// A task that somebody has already, who was given it under this id by other means: its answer is waited for until
+    /// shortly before its deadline. From when this is first polled on it can be answered.
+    #[allow(dead_code, reason = "the features decide who asks")]
+    pub(crate) async fn hold(&self, task: &Task, context: &Context, id: &str) -> Result<Payload, TaskError> {
+        let deadline = context.deadline();
+        // Later than whoever gave it to somebody, and knows more of that.
+        let give_up = deadline.checked_sub(BEFORE_DEADLINE.min(context.remaining() / 4) / 2).unwrap_or(deadline);
+        let (chunks, parts) = mpsc::channel(CHUNKS);
+        let (answer, answered) = oneshot::channel();
+        let held = self.inner().hold(task, id, deadline, give_up, chunks, answer, Instant::now());
+        held.map_err(|refusal| *refusal)?;
+        self.see_to(id, context, parts, answered).await
+    }
+
+    /// Sees to a task until it is answered, or over.
+    async fn see_to(
+        &self,
+        key: &str,
+        context: &Context,
+        mut parts: mpsc::Receiver<Part>,
+        mut answered: oneshot::Receiver<Result<Payload, TaskError>>,
+    ) -> Result<Payload, TaskError> {
+        let _leave = Leave { desk: self, key };
         loop {
             // Not in the match itself, whose arms look again: the books would be locked all the while.
-            let look = self.inner().look(&key, Instant::now());
+            let look = self.inner().look(key, Instant::now());
             let (when, changed) = match look {
                 Look::Later(when, changed) => (when, changed),
-                Look::Over(error) => {
-                    self.note(&task.capability);
+                Look::Over { capability, error } => {
+                    self.note(&capability);
                     return Err(*error);
                 }
             };

@@ -6,6 +6,8 @@
 
 mod calls;
 mod desk;
+#[cfg(feature = "webhook")]
+mod event_hooks;
 mod fault;
 mod feeds;
 #[cfg(test)]
@@ -23,6 +25,8 @@ use crate::node::Node;
 pub(crate) use calls::Head as CallHead;
 pub(crate) use calls::{CallState, Calls, Progress as CallProgress, StartCall, outcome_with_digits};
 pub(crate) use desk::{Desk, Leased, Offer, Told, Wanted};
+#[cfg(feature = "webhook")]
+pub(crate) use event_hooks::{EventHooks, event_hooks};
 pub(crate) use fault::Fault;
 pub(crate) use feeds::{Batch, Cursor, Feeds, Kept};
 pub(crate) use wake::Woken;

@@ -49,7 +49,8 @@ impl About {
         let mut skills: Vec<Skill> = Vec::new();
         for skill in &card.skills {
             match name_of(skill) {
-                None => left_out.push(format!("{:?}: neither its id nor its name can be a capability's name", short(&skill.id))),
+                None => left_out
+                    .push(format!("{:?}: neither its id nor its name can be a capability's name", short(&skill.id))),
                 Some(name) if skills.iter().any(|known| known.name == name) => {
                     left_out.push(format!("{name:?}: there are two of that name"));
                 }
@@ -65,7 +66,8 @@ impl About {
         }
         if skills.is_empty() && card.skills.is_empty() {
             // One that names no skills is one skill.
-            let name = usable(&card.name).ok_or("its card names no skills, and its own name can't be a capability's")?;
+            let name =
+                usable(&card.name).ok_or("its card names no skills, and its own name can't be a capability's")?;
             skills.push(Skill { name, description: described(&card.description) });
         }
         if skills.is_empty() {
@@ -98,7 +100,8 @@ fn interface(card: &AgentCard, found_at: &Url) -> Result<(Url, Binding), String>
             continue;
         };
         let same = url.host_str() == found_at.host_str() && url.scheme() == found_at.scheme();
-        if !same || !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some() {
+        if !same || !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some()
+        {
             why = format!(
                 "its interface is at {:?}, which is not on {}://{}: say --a2a-agent with that host, if it is meant",
                 short(&interface.url),
@@ -171,9 +174,8 @@ mod tests {
 
         let skill = |id: &str, name: &str| json!({"id": id, "name": name, "description": "", "tags": []});
         let about = read(|card| {
-            card["skills"] = json!([
-                skill("a", ""), skill("a", ""), skill("\u{7}", "named"), skill("ping", ""), skill("x*", ""),
-            ]);
+            card["skills"] =
+                json!([skill("a", ""), skill("a", ""), skill("\u{7}", "named"), skill("ping", ""), skill("x*", ""),]);
         });
         let about = about.unwrap();
         let names: Vec<&str> = about.skills.iter().map(|skill| skill.name.as_str()).collect();

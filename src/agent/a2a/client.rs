@@ -42,7 +42,11 @@ pub(super) enum Missed {
 impl Missed {
     pub(super) fn why(&self) -> &str {
         match self {
-            Self::Unreached(why) | Self::Broken(why) | Self::Busy(why, _) | Self::Refused(why, _) | Self::Nonsense(why) => why,
+            Self::Unreached(why)
+            | Self::Broken(why)
+            | Self::Busy(why, _)
+            | Self::Refused(why, _)
+            | Self::Nonsense(why) => why,
         }
     }
 }
@@ -65,7 +69,8 @@ pub(super) struct Line {
 impl Speaker {
     pub(super) fn new(https: bool, token: Option<&str>) -> Result<Self, String> {
         let token = token.map(|token| {
-            let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| "its token fits into no header")?;
+            let mut value =
+                HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| "its token fits into no header")?;
             value.set_sensitive(true);
             Ok::<_, &str>(value)
         });
@@ -101,7 +106,8 @@ impl Line {
 
     /// The same, followed.
     pub(super) async fn stream(&self, request: &SendMessageRequest) -> Result<Followed, Missed> {
-        let response = self.open(methods::SEND_STREAMING_MESSAGE, request, Method::POST, "/message:stream", true).await?;
+        let response =
+            self.open(methods::SEND_STREAMING_MESSAGE, request, Method::POST, "/message:stream", true).await?;
         let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if kind.trim().to_ascii_lowercase().starts_with("text/event-stream") {
             return Ok(Followed { events: Events::new(response), binding: self.binding });
@@ -118,7 +124,8 @@ impl Line {
 
     /// Takes a task back.
     pub(super) async fn cancel(&self, id: &str) -> Result<Value, Missed> {
-        self.ask(methods::CANCEL_TASK, &json!({ "id": id }), Method::POST, &format!("/tasks/{}:cancel", segment(id))).await
+        self.ask(methods::CANCEL_TASK, &json!({ "id": id }), Method::POST, &format!("/tasks/{}:cancel", segment(id)))
+            .await
     }
 
     async fn ask<T: Serialize>(&self, name: &str, params: &T, method: Method, path: &str) -> Result<Value, Missed> {
@@ -145,7 +152,8 @@ impl Line {
             Binding::Rest => {
                 let mut url = self.url.clone();
                 url.set_path(&format!("{}{path}", self.url.path().trim_end_matches('/')));
-                let body = (method != Method::GET).then(|| serde_json::to_vec(params)).transpose().map_err(unwritten)?;
+                let body =
+                    (method != Method::GET).then(|| serde_json::to_vec(params)).transpose().map_err(unwritten)?;
                 self.speaker.send(method, url, body, stream).await
             }
         }
@@ -248,7 +256,9 @@ async fn refused(mut response: Response) -> Missed {
         return rest_error(error);
     }
     let hint = match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; a token for it can stand in HOME/a2a.tokens (`URL TOKEN`)",
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            "; a token for it can stand in HOME/a2a.tokens (`URL TOKEN`)"
+        }
         status if status.is_redirection() => "; redirects are not followed",
         _ => "",
     };
@@ -271,7 +281,9 @@ mod tests {
 
     #[test]
     fn an_id_is_one_part_of_a_path() {
-        for (id, path) in [("a-1_~.x", "a-1_~.x"), ("../x?y#z", "..%2Fx%3Fy%23z"), ("..", "%2E%2E"), ("a:cancel", "a%3Acancel")] {
+        for (id, path) in
+            [("a-1_~.x", "a-1_~.x"), ("../x?y#z", "..%2Fx%3Fy%23z"), ("..", "%2E%2E"), ("a:cancel", "a%3Acancel")]
+        {
             assert_eq!(segment(id), path);
         }
     }

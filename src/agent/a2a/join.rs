@@ -62,7 +62,8 @@ pub(crate) fn join(urls: &[String], tokens: &Tokens, service: &Arc<Service>) -> 
             return Err(format!("{name} is named twice"));
         }
         let card = card_url(name)?;
-        let speaker = Speaker::new(card.scheme() == "https", tokens.of(name)).map_err(|why| format!("{name}: {why}"))?;
+        let speaker =
+            Speaker::new(card.scheme() == "https", tokens.of(name)).map_err(|why| format!("{name}: {why}"))?;
         agents.push(Outside {
             name: name.clone(),
             card,
@@ -214,7 +215,12 @@ impl Outside {
         }
         if changed {
             let names: Vec<&str> = provided.iter().map(String::as_str).collect();
-            tracing::info!(agent = self.name, name = about.name, provides = names.join(", "), "an A2A agent has joined");
+            tracing::info!(
+                agent = self.name,
+                name = about.name,
+                provides = names.join(", "),
+                "an A2A agent has joined"
+            );
             if !left_out.is_empty() {
                 let what = left_out.join("; ");
                 tracing::warn!(agent = self.name, what, "not all of the A2A agent's skills are provided");

@@ -166,9 +166,9 @@ impl News {
             TaskState::InputRequired => Stand::Wants(why(
                 "the A2A agent asks for more input (INPUT_REQUIRED), and a task of the mesh is one message: say it all at once",
             )),
-            TaskState::AuthRequired => {
-                Stand::Wants(why("the A2A agent asks for authentication (AUTH_REQUIRED), which its owner has to arrange"))
-            }
+            TaskState::AuthRequired => Stand::Wants(why(
+                "the A2A agent asks for authentication (AUTH_REQUIRED), which its owner has to arrange",
+            )),
         }
     }
 
@@ -232,7 +232,8 @@ mod tests {
     #[test]
     fn text_in_pieces_becomes_one_text() {
         let mut news = News::default();
-        news.event(json!({"task": {"id": "t", "contextId": "c", "status": {"state": "TASK_STATE_SUBMITTED"}}})).unwrap();
+        news.event(json!({"task": {"id": "t", "contextId": "c", "status": {"state": "TASK_STATE_SUBMITTED"}}}))
+            .unwrap();
         assert_eq!(news.task_id.as_deref(), Some("t"));
         news.event(update("a", json!([{"text": "Hel"}]), false, false)).unwrap();
         news.event(update("a", json!([{"text": "lo"}]), true, true)).unwrap();

@@ -75,6 +75,6 @@ async fn a_program_that_vanishes_is_a_failure_and_no_panic() {
     let exec = Exec::new(program.to_str().unwrap(), false).unwrap();
     drop(folder);
     let failure = exec.run_value(task("1"), NoChunks).await.unwrap_err();
-    assert!(matches!(failure, ExecFailure::Spawn(_)), "{failure}");
+    assert!(matches!(failure, ExecFailure::Gone(_)), "{failure}");
     assert!(failure.to_string().contains("cat"), "{failure}");
 }

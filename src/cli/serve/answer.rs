@@ -1,4 +1,4 @@
-//! How a served node answers tasks: with a program, or with what it was asked.
+//! How a served node answers tasks: with a program, by a web hook, or with what it was asked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,19 @@ use crate::node::{Builder, Context, Payload, Task, TaskError};
 use crate::cli::failure::Failure;
 use crate::cli::settings::Answer;
 
+/// What the agents behind a process's nodes have in common, whichever node it is: a key may be replaced.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Agents {
+    /// How each is reached.
+    pub(super) reaches: Arc<Reaches>,
+    /// Where answers come that web hooks give later.
+    #[cfg(feature = "webhook")]
+    pub(super) later: Arc<crate::agent::webhook::Later>,
+}
+
 /// Gives the node its handler. How it fares is noted for each of the capabilities.
-pub(super) fn install(
-    builder: Builder,
-    answer: Answer,
-    reaches: &Arc<Reaches>,
-    names: &[String],
-) -> Result<Builder, Failure> {
+pub(super) fn install(builder: Builder, answer: Answer, agents: &Agents, names: &[String]) -> Result<Builder, Failure> {
+    let reaches = &agents.reaches;
     let (command, shell, stream, max_tasks) = match answer {
         Answer::Echo => {
             for name in names {
@@ -30,7 +36,15 @@ pub(super) fn install(
         }
         // What agents come for is put on the desk once there is a node.
         Answer::Poll => return Ok(builder),
-        Answer::Webhook { .. } => return Err(Failure::new("web hooks are not built in yet")),
+        #[cfg(feature = "webhook")]
+        Answer::Webhook { url, secret } => {
+            return super::webhook::install(builder, &url, secret.as_deref(), agents, names);
+        }
+        #[cfg(not(feature = "webhook"))]
+        Answer::Webhook { .. } => {
+            return Err(Failure::usage("--webhook: this program was built without web hooks")
+                .hint("build it with the feature `webhook`"));
+        }
         Answer::Exec { command, shell, stream, max_tasks } => (command, shell, stream, max_tasks),
     };
     let mut exec = Exec::new(&command, shell)
@@ -93,7 +107,9 @@ async fn run(exec: &Exec, reaches: &Reaches, task: Task, context: Context) -> Re
         Ok(_) | Err(ExecFailure::Failed { .. } | ExecFailure::TooLarge { .. }) => {
             reaches.observed(&capability, By::Exec, Some(true), "");
         }
-        Err(e @ ExecFailure::Spawn(_)) => reaches.observed(&capability, By::Exec, Some(false), &e.to_string()),
+        Err(e @ (ExecFailure::Gone(_) | ExecFailure::Spawn(_))) => {
+            reaches.observed(&capability, By::Exec, Some(false), &e.to_string())
+        }
         Err(_) => {}
     }
     done.map_err(task_error)
@@ -119,6 +135,7 @@ fn task_error(failure: ExecFailure) -> TaskError {
         ExecFailure::Cancelled | ExecFailure::NobodyListens => TaskError::with_code(ErrorCode::Cancelled, message),
         ExecFailure::DeadlineExceeded => TaskError::with_code(ErrorCode::Timeout, message),
         ExecFailure::TooLarge { .. } => TaskError::with_code(ErrorCode::TooLarge, message),
+        ExecFailure::Gone(_) => TaskError::with_code(ErrorCode::AgentAway, message).not_run(),
         ExecFailure::Failed { .. } | ExecFailure::Spawn(_) | ExecFailure::Lost(_) => TaskError::new(message),
     }
 }
@@ -137,6 +154,7 @@ mod tests {
             (ExecFailure::DeadlineExceeded, ErrorCode::Timeout),
             (ExecFailure::TooLarge { limit: 9 }, ErrorCode::TooLarge),
             (ExecFailure::Spawn("no".into()), ErrorCode::HandlerError),
+            (ExecFailure::Gone("no".into()), ErrorCode::AgentAway),
         ] {
             let error = task_error(failure);
             assert_eq!(error.code, code);

@@ -1,12 +1,10 @@
 //! A served node gets a new key while it runs: it finishes what it is at, says goodbye, and is back with its new id.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::agent::reach::Reaches;
 use crate::cli::App;
 use crate::cli::failure::Failure;
 use crate::cli::rotate;
@@ -15,6 +13,7 @@ use crate::error::Error;
 use crate::identity::Identity;
 use crate::node::Node;
 
+use super::answer::Agents;
 use super::builder;
 
 /// How long the address is waited for when somebody else has it.
@@ -27,12 +26,12 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub(super) async fn to_a_new_key(
     app: &App,
     settings: &Settings,
-    reaches: &Arc<Reaches>,
+    agents: &Agents,
     node: &Node,
     passphrase: Option<Zeroizing<String>>,
 ) -> Result<(Node, Value), (Failure, bool)> {
     // A fault of the settings is told before anything is done.
-    drop(builder(&app.home, settings.clone(), reaches).map_err(|failure| (failure, true))?);
+    drop(builder(&app.home, settings.clone(), agents).map_err(|failure| (failure, true))?);
     let home = app.home.clone();
     // A passphrase takes work.
     let rotated = tokio::task::spawn_blocking(move || Identity::rotate(&home, passphrase.as_ref().map(|p| p.as_str())));
@@ -43,7 +42,7 @@ pub(super) async fn to_a_new_key(
     node.shutdown().await;
     let deadline = tokio::time::Instant::now() + REBIND;
     loop {
-        let builder = builder(&app.home, settings.clone(), reaches).map_err(|failure| (failure, false))?;
+        let builder = builder(&app.home, settings.clone(), agents).map_err(|failure| (failure, false))?;
         match builder.identity(rotated.identity.clone()).start().await {
             Ok(node) => {
                 let mut report = rotate::report(&rotated, true);

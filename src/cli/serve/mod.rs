@@ -6,6 +6,8 @@ mod doors;
 mod hand_over;
 mod jobs;
 mod prompt;
+#[cfg(feature = "webhook")]
+mod webhook;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -18,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_file;
-use crate::agent::reach::{self, Reaches};
+use crate::agent::reach;
 #[cfg(not(unix))]
 use crate::control::DoorError;
 use crate::control::{Door, Shared};
@@ -32,6 +34,7 @@ use super::failure::{Failure, INTERRUPTED, OK};
 use super::settings::{self, Settings};
 use super::signals::Signals;
 use super::{App, unlock, values};
+use answer::Agents;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -216,8 +219,8 @@ async fn serve(app: &App, mut settings: Settings, identity: Option<Identity>) ->
     // Before anything else, so that Ctrl-C during the start is heeded as well.
     let mut signals = Signals::new()?;
     // A fault of the settings is told before anything is made or taken.
-    let reaches: Arc<Reaches> = Arc::default();
-    let builder = builder(&app.home, settings.clone(), &reaches)?;
+    let agents = Agents::default();
+    let builder = builder(&app.home, settings.clone(), &agents)?;
     let door = open_door(app)?;
     let (identity, created) = match identity {
         Some(identity) => (identity, false),
@@ -236,12 +239,12 @@ async fn serve(app: &App, mut settings: Settings, identity: Option<Identity>) ->
         }
     };
     let (rotations, mut rotate) = mpsc::channel(1);
-    let service = Service::new(current.clone(), Arc::clone(&reaches));
+    let service = Service::new(current.clone(), Arc::clone(&agents.reaches));
     if settings.answer == settings::Answer::Poll {
         let offers: Vec<Offer> = settings.capabilities.iter().map(Offer::from).collect();
         service.desk().expect(&offers).map_err(|fault| Failure::new(fault.to_string()))?;
     }
-    let open = match doors::open(&app.home, &settings.doors, &service).await {
+    let open = match doors::open(&app.home, &settings.doors, &service, &agents).await {
         Ok(open) => open,
         Err(failure) => {
             node.shutdown().await;
@@ -270,7 +273,7 @@ async fn serve(app: &App, mut settings: Settings, identity: Option<Identity>) ->
     loop {
         tokio::select! {
             Some(rotation) = rotate.recv() => {
-                let done = hand_over::to_a_new_key(app, &settings, &reaches, &node, rotation.passphrase).await;
+                let done = hand_over::to_a_new_key(app, &settings, &agents, &node, rotation.passphrase).await;
                 let done = match done {
                     Ok((successor, report)) => {
                         node = successor;
@@ -351,7 +354,7 @@ fn open_door(app: &App) -> Result<Option<Door>, Failure> {
     }
 }
 
-fn builder(home: &Path, settings: Settings, reaches: &Arc<Reaches>) -> Result<Builder, Failure> {
+fn builder(home: &Path, settings: Settings, agents: &Agents) -> Result<Builder, Failure> {
     let mut builder = Node::builder()
         .tracker(settings.tracker)
         .legacy(settings.legacy)
@@ -377,10 +380,10 @@ fn builder(home: &Path, settings: Settings, reaches: &Arc<Reaches>) -> Result<Bu
         builder = builder.peer(peer);
     }
     let names: Vec<String> = settings.capabilities.iter().map(|capability| capability.name.clone()).collect();
-    builder = answer::install(builder, settings.answer, reaches, &names)?;
+    builder = answer::install(builder, settings.answer, agents, &names)?;
     for capability in settings.capabilities {
         // How it is reached is told with the first record: a second one would follow at once otherwise.
-        builder = builder.capability(match reaches.of(&capability.name) {
+        builder = builder.capability(match agents.reaches.of(&capability.name) {
             Some(reach) => capability.detail(reach::DETAIL, reach.told()),
             None => capability,
         });

@@ -61,7 +61,7 @@ pub(super) struct Entry {
 /// When to look at a task again, or its end.
 pub(super) enum Look {
     Later(Instant, Arc<Notify>),
-    Over(Box<TaskError>),
+    Over { capability: String, error: Box<TaskError> },
 }
 
 #[derive(Debug, Default)]
@@ -81,7 +81,7 @@ impl Inner {
 
     /// How many tasks agents have.
     pub(super) fn leased(&self) -> usize {
-        self.offers.values().map(|offered| offered.leased).sum()
+        self.tasks.values().filter(|entry| entry.lease.is_some()).count()
     }
 
     /// Somebody who works on these was heard of; empty: on all.
@@ -199,10 +199,7 @@ impl Inner {
         if !self.is_there(&task.capability, now) && task.wait.is_zero() {
             return Err(Box::new(self.nobody(&task.capability, now)));
         }
-        if self.tasks.len() >= MAX_TASKS {
-            let message = format!("{MAX_TASKS} tasks wait for agents here already");
-            return Err(Box::new(TaskError::overloaded(message, Duration::from_secs(1))));
-        }
+        self.has_room()?;
         let id: [u8; 12] = rand::rng().random();
         let id = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, id);
         let id = format!("t_{id}");
@@ -224,6 +221,46 @@ impl Inner {
         self.tasks.insert(id.clone(), entry);
         self.hand_over(&id, now);
         Ok(id)
+    }
+
+    fn has_room(&self) -> Result<(), Box<TaskError>> {
+        if self.tasks.len() < MAX_TASKS {
+            return Ok(());
+        }
+        let message = format!("{MAX_TASKS} tasks wait for agents here already");
+        Err(Box::new(TaskError::overloaded(message, Duration::from_secs(1))))
+    }
+
+    /// A task comes that somebody has already: nobody else is offered it.
+    #[allow(clippy::too_many_arguments, reason = "what makes an entry")]
+    pub(super) fn hold(
+        &mut self,
+        task: &Task,
+        id: &str,
+        deadline: Instant,
+        give_up: Instant,
+        chunks: mpsc::Sender<Part>,
+        answer: oneshot::Sender<Result<Payload, TaskError>>,
+        now: Instant,
+    ) -> Result<(), Box<TaskError>> {
+        self.has_room()?;
+        let lease = Some(Lease { until: deadline, length: deadline.saturating_duration_since(now) });
+        let entry = Entry {
+            task: task.clone(),
+            entered: now,
+            deadline,
+            give_up,
+            lease,
+            attempts: 1,
+            chunks,
+            answer: Some(answer),
+            changed: Arc::default(),
+        };
+        if let Some(offered) = self.offers.get_mut(&entry.task.capability) {
+            offered.leased += 1;
+        }
+        self.tasks.insert(id.to_owned(), entry);
+        Ok(())
     }
 
     fn nobody(&self, capability: &str, now: Instant) -> TaskError {
@@ -259,7 +296,8 @@ impl Inner {
                 }
             };
             let error = TaskError::with_code(ErrorCode::Timeout, message);
-            return Look::Over(Box::new(if entry.attempts == 0 { error.not_run() } else { error }));
+            let error = Box::new(if entry.attempts == 0 { error.not_run() } else { error });
+            return Look::Over { capability: entry.task.capability.clone(), error };
         }
         if let Some(lease) = &entry.lease {
             if lease.until > now {
@@ -279,7 +317,10 @@ impl Inner {
         match self.there_until(&capability, now) {
             Some(until) => Look::Later(until.min(give_up), changed),
             None if waits_until > now => Look::Later(waits_until.min(give_up), changed),
-            None => Look::Over(Box::new(self.nobody(&capability, now))),
+            None => {
+                let error = Box::new(self.nobody(&capability, now));
+                Look::Over { capability, error }
+            }
         }
     }
 
