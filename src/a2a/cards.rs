@@ -153,12 +153,15 @@ fn skill((cap, nodes): (CapabilityInfo, Vec<String>)) -> AgentSkill {
         CapabilityKind::Model => "model",
         CapabilityKind::Tool => "tool",
     };
-    let mut description = description_of(&cap).unwrap_or_else(|| format!("The {kind} {:?}.", cap.name));
-    if !nodes.is_empty() {
-        let named: Vec<&str> = nodes.iter().take(MAX_NAMED).map(String::as_str).collect();
-        let more = if nodes.len() > MAX_NAMED { ", …" } else { "" };
-        description.push_str(&format!(" (provided by {}{more})", named.join(", ")));
-    }
+    let named: Vec<&str> = nodes.iter().take(MAX_NAMED).map(String::as_str).collect();
+    let more = if nodes.len() > MAX_NAMED { ", …" } else { "" };
+    let by = if nodes.is_empty() { String::new() } else { format!("provided by {}{more}", named.join(", ")) };
+    let description = match (description_of(&cap), by.as_str()) {
+        (Some(told), "") => told,
+        (Some(told), by) => format!("{told} ({by})"),
+        (None, "") => format!("The {kind} {:?}.", cap.name),
+        (None, by) => format!("The {kind} {:?}, {by}.", cap.name),
+    };
     AgentSkill {
         id: cap.name.clone(),
         name: cap.name,

@@ -39,7 +39,7 @@ pub(crate) const CAPABILITY: &str = "elo.capability";
 const NODE: &str = "elo.node";
 
 /// How long the answer may take, and how long an agent that is away may be waited for, in seconds.
-const TIMEOUT: &str = "elo.timeout_s";
+pub(crate) const TIMEOUT: &str = "elo.timeout_s";
 const WAIT: &str = "elo.wait_s";
 
 /// Set on the artifact of what came before the result: whoever takes both would have it twice.
