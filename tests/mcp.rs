@@ -38,8 +38,18 @@ fn it_says_what_there_is() {
     let tools = client.answer(id)["result"]["tools"].clone();
     let names: Vec<&str> = tools.as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
     for name in [
-        "find_agents", "call_agent", "check_call", "cancel_call", "offer", "next_task", "reply", "progress", "publish",
-        "next_events", "peers", "status",
+        "find_agents",
+        "call_agent",
+        "check_call",
+        "cancel_call",
+        "offer",
+        "next_task",
+        "reply",
+        "progress",
+        "publish",
+        "next_events",
+        "peers",
+        "status",
     ] {
         assert!(names.contains(&name), "{name} is not in {names:?}");
     }
@@ -159,7 +169,10 @@ fn a_call_is_left_alone_and_looked_after_later() {
     let task = agent.call("next_task", json!({ "wait_s": 20 }))["task"]["task_id"].clone();
     agent.call("progress", json!({ "task_id": task, "text": "compiling" }));
     let check = caller.call("check_call", json!({ "id": id, "wait_s": 20 }));
-    assert_eq!((&check["state"], &check["chunks"], &check["next"]), (&json!("accepted"), &json!(["compiling"]), &json!(1)));
+    assert_eq!(
+        (&check["state"], &check["chunks"], &check["next"]),
+        (&json!("accepted"), &json!(["compiling"]), &json!(1))
+    );
     agent.call("reply", json!({ "task_id": task, "result": "built" }));
     let check = caller.call("check_call", json!({ "id": id, "after": 1, "wait_s": 20 }));
     assert_eq!((&check["state"], &check["outcome"]["payload"]), (&json!("done"), &json!("built")));
@@ -220,7 +233,8 @@ fn several_agents_never_get_the_same_task() {
     let mut got = Vec::new();
     for _ in 0..4 {
         // All of them wait at once.
-        let waits: Vec<u64> = agents.iter_mut().map(|agent| agent.begin("next_task", json!({ "wait_s": 20 }))).collect();
+        let waits: Vec<u64> =
+            agents.iter_mut().map(|agent| agent.begin("next_task", json!({ "wait_s": 20 }))).collect();
         for (agent, waits) in agents.iter_mut().zip(waits) {
             let task: Value = serde_json::from_str(&agent.text(waits)).unwrap();
             let payload = task["task"]["payload"].clone();
@@ -310,7 +324,12 @@ fn events_are_heard_from_where_the_session_was() {
     let first = hears.call("next_events", json!({ "pattern": "build.*", "wait_s": 0 }));
     assert_eq!(first["events"], json!([]));
     let types = |batch: &Value| -> Vec<String> {
-        batch["events"].as_array().unwrap().iter().map(|event| event["event_type"].as_str().unwrap().to_owned()).collect()
+        batch["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|event| event["event_type"].as_str().unwrap().to_owned())
+            .collect()
     };
     // What is published before it is known who listens goes nowhere.
     let mut heard = Vec::new();
@@ -358,14 +377,14 @@ fn where_no_node_runs_it_starts_one() {
     assert_eq!(second.call("status", json!({}))["name"], "own");
     home.run(["serve"]).failed(1, "already running");
     assert_eq!(client.hang_up(), 0);
-    home.run(["status"]).failed(1, "no node is running");
+    home.run(["peers"]).failed(1, "no node is running");
     assert_eq!(second.refused("status", json!({}))["code"], "NOT_RUNNING");
     // Told to stop by a signal it ends as well.
     let mut client = Mcp::start(&home, &flags);
     let pid = rustix::process::Pid::from_raw(i32::try_from(client.child.0.id()).unwrap()).unwrap();
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
     assert_eq!(client.child.wait(common::PATIENCE).unwrap().code(), Some(0));
-    home.run(["status"]).failed(1, "no node is running");
+    home.run(["peers"]).failed(1, "no node is running");
     // A start that fails says why, and nothing on stdout.
     let ran = home.run(["mcp", "--peer", "not a peer"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{}", ran.stderr);
