@@ -48,6 +48,8 @@
 //! | `agent`, `service`, `control`, `cli` | the command `elo` (feature `cli`) |
 //! | `http` | the local HTTP API of `elo serve` (feature `http`) |
 
+#[cfg(feature = "a2a")]
+mod a2a;
 mod access_file;
 #[cfg(feature = "cli")]
 mod agent;

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use common::{Home, Reaped, eventually};
@@ -36,6 +37,24 @@ fn its_output_is_json_or_text() {
     let (home, caller) = (Home::new(), Home::new());
     let node = home.serve(&["--tool", "say", "--exec", "echo plain text"]);
     assert_eq!(caller.run(["call", "say", "--peer", &node.addr()]).ok(), "plain text\n");
+}
+
+#[test]
+fn a_program_that_is_gone_is_an_agent_that_is_away() {
+    let (home, caller) = (Home::new(), Home::new());
+    let program = home.write("agent", "#!/bin/sh\necho here\n");
+    let allow = |mode| std::fs::set_permissions(&program, PermissionsExt::from_mode(mode)).unwrap();
+    allow(0o755);
+    let node = home.serve(&["--tool", "say", "--exec", program.to_str().unwrap()]);
+    let call = || caller.run(["call", "say", "--peer", &node.addr()]);
+    assert_eq!(call().ok(), "here\n");
+    allow(0o644);
+    call().failed(3, "AGENT_AWAY");
+    allow(0o755);
+    assert_eq!(call().ok(), "here\n");
+    std::fs::remove_file(&program).unwrap();
+    call().failed(3, "AGENT_AWAY");
+    call().failed(3, "can't be run any more");
 }
 
 #[test]

@@ -104,6 +104,22 @@ fn a_response_is_json_text_or_nothing() {
 }
 
 #[test]
+fn an_old_server_will_do_and_no_proxy_is_asked() {
+    let old = b"HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n[\"to the end\"]".to_vec();
+    let continued = b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n7".to_vec();
+    let receiver = Receiver::acting(vec![Act::Raw(old), Act::Raw(continued)]);
+    let home = Home::new();
+    let mut command = home.command(["serve", "--json", "--bind", "127.0.0.1", "--port", "0", "--agent", "sum"]);
+    command.args(["--webhook", &receiver.url()]);
+    for name in ["http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"] {
+        command.env(name, "http://127.0.0.1:1");
+    }
+    let stage = Stage { home, caller: Home::new(), node: Serve::start(command) };
+    assert_eq!(stage.call("1", &[]).ok(), "[\"to the end\"]\n");
+    assert_eq!(stage.call("1", &[]).ok(), "7\n");
+}
+
+#[test]
 fn what_can_be_no_result_is_an_error_that_says_why() {
     let json = || vec![("content-type", "application/json".to_owned())];
     let long = "y".repeat(300);
@@ -217,7 +233,7 @@ fn at_the_deadline_the_caller_is_told_and_the_request_is_dropped() {
 #[test]
 fn a_caller_that_leaves_takes_the_request_with_it() {
     let receiver = Receiver::acting(vec![Act::Hang]);
-    let stage = Stage::new(&receiver.url(), &[]);
+    let mut stage = Stage::new(&receiver.url(), &[]);
     let mut command = stage.caller.command(["call", "sum", "--peer", &stage.node.addr()]);
     let mut call = Reaped(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     receiver.requests(1);
@@ -228,8 +244,10 @@ fn a_caller_that_leaves_takes_the_request_with_it() {
     let mut command = stage.caller.command(["call", "sum", "--peer", &stage.node.addr()]);
     let _call = Reaped(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     receiver.requests(2);
-    stage.node.signal(Signal::INT);
-    stage.node.signal(Signal::INT);
+    eventually("the node is told twice, and ends", || {
+        stage.node.signal(Signal::INT);
+        !stage.node.is_running()
+    });
     receiver.left(2);
 }
 

@@ -120,8 +120,10 @@ export class Elo {
     const body = this.#call(capability, payload, options);
     for await (const { name, data } of this.#stream("POST", "/v1/calls", body, {}, options?.signal)) {
       if (name === "error") throw new EloError(data.code ?? "FAILED", data.detail ?? "", 0, data);
-      yield name === "outcome" ? data.payload : data;
+      if (name === "chunk") yield data;
+      else if (name === "outcome") return yield data.payload;
     }
+    throw new EloError("STOPPED", "the node stopped before there was a result");
   }
 
   /** Starts a call that goes on without this program, and gives its id.
@@ -176,8 +178,7 @@ export class Elo {
         if (info) await this.#work(new Task(this, info), lease);
       } catch (error) { // the node is away, or it restarted and knows of no offer
         if (OURS.includes(error.status)) throw error;
-        offered = false;
-        await sleep(500, undefined, { signal }).catch(() => {});
+        offered = await sleep(500, false, { signal }).catch(() => false);
       }
     }
   }
@@ -191,9 +192,8 @@ export class Elo {
       .then((result) => ({ result: result ?? null }), (error) => ({ error: this.#said(error) }))
       .finally(() => clearInterval(alive));
     const reply = (answer) => this.request("POST", `/v1/tasks/${q(task.id)}/reply`, answer);
-    await Promise.resolve().then(() => reply(answer)).catch((error) => { // it is no JSON, too large, or answered by another agent
-      if (error.code === "UNREACHABLE") throw error;
-      return reply({ error: { message: `the result can't be sent: ${error.message}` } }).catch(() => {});
-    });
+    await Promise.resolve().then(() => reply(answer)).catch((error) => // it is no JSON, too large, or answered by another agent
+      error.code === "UNREACHABLE" ? Promise.reject(error)
+        : reply({ error: { message: `the result can't be sent: ${error.message}` } }).catch(() => {}));
   }
 }

@@ -113,9 +113,10 @@ class Elo:
     def stream(self, capability: str, payload: JSON = None, to: str | None = None, timeout: float = 60) -> Iterator[JSON]:
         """Calls, and gives the parts of the answer as they come, and last its result."""
         for name, _, data in self._stream("POST", "/v1/calls", self._call(capability, payload, to, timeout, 0), timeout + 10):
-            if name == "error":
-                raise EloError(data.get("code", "FAILED"), data.get("detail", ""), details=data)
-            yield data["payload"] if name == "outcome" else data
+            if name == "error": raise EloError(data.get("code", "FAILED"), data.get("detail", ""), details=data)
+            if name in ("chunk", "outcome"): yield data if name == "chunk" else data["payload"]
+            if name == "outcome": return
+        raise EloError("STOPPED", "the node stopped before there was a result")
 
     def start(self, capability: str, payload: JSON = None, to: str | None = None, timeout: float = 60, wait: float = 0) -> str:
         """Starts a call that goes on without this program, and gives its id."""
@@ -149,8 +150,7 @@ class Elo:
                     place = {"Last-Event-ID": ident} if ident else place
                     if name in ("message", "gap"): yield data
             except (OSError, EloError) as error:
-                if getattr(error, "status", 0) in OURS:
-                    raise
+                if getattr(error, "status", 0) in OURS: raise
             time.sleep(0.5)
 
     def task(self, name: str, kind: str = "agent", description: str | None = None) -> Callable:
@@ -173,8 +173,7 @@ class Elo:
                 if info := self.request("POST", "/v1/tasks/next", body, 60):
                     self._work(Task(self, info), lease)
             except (OSError, EloError) as error:  # the node is away, or it restarted and knows of no offer
-                if getattr(error, "status", 0) in OURS:
-                    raise
+                if getattr(error, "status", 0) in OURS: raise
                 offered = self._stop.wait(0.5)
 
     def _work(self, task: Task, lease: float) -> None:

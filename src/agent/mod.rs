@@ -6,6 +6,8 @@
 //! many tasks are worked on at once and how many may wait. Of the node's API it knows
 //! payloads only: what else is needed comes in as an [`ExecTask`] and a [`ChunkSink`].
 
+#[cfg(feature = "a2a")]
+pub(crate) mod a2a;
 mod command;
 mod exec;
 mod gate;

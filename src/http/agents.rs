@@ -7,7 +7,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::extract::{InPath, Params, seconds};
+use super::extract::{InPath, Params, seconds, timeout};
 use super::problem::Problem;
 use super::{Api, problems, schemas};
 use crate::agent::reach::Reach;
@@ -29,10 +29,10 @@ const MAX_WAKE: Duration = Duration::from_secs(300);
 #[into_params(parameter_in = Query)]
 pub(super) struct Wanted {
     /// What they can do. Default: everybody.
-    #[param(max_length = 128, example = "summarize")]
+    #[param(value_type = schemas::MaybeName, required = false, inline, example = "summarize")]
     capability: Option<String>,
     /// How long to ask the mesh, in seconds. Default: 0, only what is known here.
-    #[param(minimum = 0, maximum = 30)]
+    #[param(value_type = f64, required = false, minimum = 0, maximum = 30)]
     wait_s: Option<f64>,
 }
 
@@ -89,7 +89,7 @@ pub(super) async fn peers(State(api): State<Api>) -> Json<Peers> {
 #[into_params(parameter_in = Query)]
 pub(super) struct Patience {
     /// How long the whole way there and back may take, in seconds. Default: 20.
-    #[param(minimum = 0, maximum = 300)]
+    #[param(value_type = f64, required = false, exclusive_minimum = 0, maximum = 300)]
     timeout_s: Option<f64>,
 }
 
@@ -125,8 +125,8 @@ pub(super) struct Awake {
 #[utoipa::path(
     get, path = "/v1/wake/{node}/{capability}", tag = "agents",
     params(
-        ("node" = String, Path, description = "The node: its id, the beginning of its id, or its name."),
-        ("capability" = String, Path, description = "The capability.", min_length = 1, max_length = 128),
+        ("node" = inline(schemas::Name), Path, description = "The node: its id, the beginning of its id, or its name."),
+        ("capability" = inline(schemas::Name), Path, description = "The capability."),
         Patience,
     ),
     responses((status = 200, description = "How it is.", body = Awake), problems::WakeProblems)
@@ -136,7 +136,7 @@ pub(super) async fn wake(
     InPath((node, capability)): InPath<(String, String)>,
     Params(patience): Params<Patience>,
 ) -> Result<Json<Awake>, Problem> {
-    let timeout = seconds("timeout_s", patience.timeout_s, WAKE, MAX_WAKE)?;
+    let timeout = timeout("timeout_s", patience.timeout_s, WAKE, MAX_WAKE)?;
     let woken = api.service().wake(&node, &capability, timeout).await?;
     let (outcome, answer) = (woken.outcome, woken.answer);
     Ok(Json(Awake {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
-use super::extract::{InPath, Input, Params, seconds};
+use super::extract::{InPath, Input, Params, seconds, timeout};
 use super::problem::{Details, Problem};
 use super::{Api, problems, schemas, sse};
 use crate::limits::MAX_TTL_S;
@@ -31,15 +31,17 @@ const MAX_TTL: Duration = Duration::from_secs(MAX_TTL_S);
 #[schema(example = json!({"capability": "summarize", "payload": {"text": "It was the best of times."}, "timeout_s": 30}))]
 pub(super) struct NewCall {
     /// What is asked for.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(value_type = schemas::Name)]
     capability: String,
     /// With what: any JSON, which keeps its digits. Default: `null`.
     #[serde(default)]
     #[schema(value_type = Option<Value>)]
     payload: Option<Box<RawValue>>,
     /// Whom to ask: a node's id, the beginning of its id, or its name. Default: whoever can.
+    #[schema(value_type = Option<schemas::Name>)]
     to: Option<String>,
     /// The tracker to go through.
+    #[schema(value_type = Option<schemas::Name>)]
     via: Option<String>,
     /// Rather fail than go to somebody else when it is unknown whether the task ran. Default: `false`.
     #[serde(default)]
@@ -49,7 +51,7 @@ pub(super) struct NewCall {
     #[schema(default = true)]
     local: bool,
     /// How long the answer may take in all, in seconds. Default: 60.
-    #[schema(minimum = 0, maximum = 86_400, default = 60)]
+    #[schema(exclusive_minimum = 0, maximum = 86_400, default = 60)]
     timeout_s: Option<f64>,
     /// How much of that an agent that is away may be waited for, in seconds. Default: 0, it fails with `AGENT_AWAY` at once.
     #[schema(minimum = 0, maximum = 86_400, default = 0)]
@@ -72,7 +74,7 @@ impl NewCall {
             via: self.via,
             once: self.once,
             local: self.local,
-            timeout: seconds("timeout_s", self.timeout_s, TIMEOUT, MAX_TTL)?,
+            timeout: timeout("timeout_s", self.timeout_s, TIMEOUT, MAX_TTL)?,
             wait: seconds("wait_for_agent_s", self.wait_for_agent_s, Duration::ZERO, MAX_TTL)?,
         })
     }
@@ -134,7 +136,7 @@ impl From<CallProgress> for Call {
     responses(
         (status = 200, description = "The outcome.", content(
             (schemas::Outcome = "application/json"),
-            (String = "text/event-stream"),
+            (schemas::StreamEvent = "text/event-stream"),
         )),
         (status = 202, description = "It is under way.", body = Started,
             headers(("Location" = String, description = "Where it can be asked for."))),
@@ -176,7 +178,7 @@ pub(super) struct Look {
     #[param(required = false)]
     after: u64,
     /// How long to wait for the end, or for more parts, in seconds. Default: 0.
-    #[param(minimum = 0, maximum = 600)]
+    #[param(value_type = f64, required = false, minimum = 0, maximum = 600)]
     wait_s: Option<f64>,
 }
 
@@ -195,16 +197,23 @@ pub(super) async fn look(
     Ok(Json(api.service().calls().check(&id, look.after, wait).await?.into()))
 }
 
+/// Where a stream goes on.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code, reason = "for the description; the header is read by itself")]
+pub(super) struct LastPart {
+    /// The last part that was seen.
+    #[param(rename = "Last-Event-ID", value_type = schemas::PartNumber, required = false, inline)]
+    last_event_id: Option<String>,
+}
+
 /// Follows a call that was made with `async`: each `chunk`, whose id is its number, and `outcome` or `error`; `gap` says how many
 /// parts were lost. `Last-Event-ID` goes on after that part.
 #[utoipa::path(
     get, path = "/v1/calls/{id}/events", tag = "calls",
-    params(
-        ("id" = String, Path, description = "The call's id."),
-        ("Last-Event-ID" = Option<u64>, Header, description = "The last part that was seen."),
-    ),
+    params(("id" = String, Path, description = "The call's id."), LastPart),
     responses(
-        (status = 200, description = "What comes of it.", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "What comes of it.", body = schemas::StreamEvent, content_type = "text/event-stream"),
         problems::LookProblems,
     )
 )]
@@ -213,6 +222,9 @@ pub(super) async fn follow(
     InPath(id): InPath<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let calls = Arc::clone(api.service().calls());
+    // That there is none is no stream.
+    calls.check(&id, 0, Duration::ZERO).await?;
     let after = match sse::last_id(&headers)? {
         None => 0,
         Some(text) => text
@@ -221,9 +233,6 @@ pub(super) async fn follow(
             .and_then(|last| last.checked_add(1))
             .ok_or_else(|| Problem::bad_request(format!("Last-Event-ID {text:?} is no number of a part")))?,
     };
-    let calls = Arc::clone(api.service().calls());
-    // That there is none is no stream.
-    calls.check(&id, after, Duration::ZERO).await?;
     Ok(sse::kept_call(&api, calls, id, after))
 }
 

@@ -28,14 +28,14 @@ const MAX_WAIT: Duration = Duration::from_secs(600);
 pub(super) struct NewEvent {
     /// Its type, such as `build.done`.
     #[serde(rename = "type")]
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(value_type = schemas::Name)]
     kind: String,
     /// What it carries: any JSON of at most 64 KiB. Default: `null`.
     #[serde(default)]
     data: Value,
     /// For these nodes alone, by their ids. Default: for whoever is interested.
     #[serde(default)]
-    #[schema(max_items = 256)]
+    #[schema(max_items = 256, value_type = Vec<schemas::NodeId>)]
     to: Vec<String>,
 }
 
@@ -88,13 +88,24 @@ pub(super) async fn publish(
 #[into_params(parameter_in = Query)]
 pub(super) struct Wanted {
     /// Their types: one, or the beginning of several with `*` at the end. Default: `*`, all.
-    #[param(min_length = 1, max_length = 128, example = "build.*")]
+    #[param(value_type = schemas::Name, required = false, inline, example = "build.*")]
     pattern: Option<String>,
     /// The place after which they are wanted: `next` of the time before. Default: now.
+    #[param(value_type = schemas::Place, required = false, inline)]
     after: Option<String>,
     /// How long to wait for the first one, in seconds. Default: 0. Not for streams.
-    #[param(minimum = 0, maximum = 600)]
+    #[param(value_type = f64, required = false, minimum = 0, maximum = 600)]
     wait_s: Option<f64>,
+}
+
+/// Where a stream goes on.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code, reason = "for the description; the header is read by itself")]
+pub(super) struct LastPlace {
+    /// Of a stream: the place after which it goes on.
+    #[param(rename = "Last-Event-ID", value_type = String, required = false)]
+    last_event_id: Option<String>,
 }
 
 /// Events after a place.
@@ -116,14 +127,11 @@ pub(super) struct Events {
 /// missing. What nobody asks for is kept for 5 minutes.
 #[utoipa::path(
     get, path = "/v1/events", tag = "events",
-    params(
-        Wanted,
-        ("Last-Event-ID" = Option<String>, Header, description = "Of a stream: the place after which it goes on."),
-    ),
+    params(Wanted, LastPlace),
     responses(
         (status = 200, description = "Events.", content(
             (Events = "application/json"),
-            (String = "text/event-stream"),
+            (schemas::StreamEvent = "text/event-stream"),
         )),
         problems::LookProblems,
     )
@@ -137,11 +145,11 @@ pub(super) async fn listen(
     let pattern = wanted.pattern.as_deref().unwrap_or("*");
     let wait = seconds("wait_s", wanted.wait_s, Duration::ZERO, MAX_WAIT)?;
     let stream = sse::is_wanted(&headers);
-    let place = match stream {
-        true => sse::last_id(&headers)?.or(wanted.after.as_deref()),
-        false => wanted.after.as_deref(),
+    let after: Option<Cursor> = match sse::last_id(&headers)? {
+        // What comes back by itself would do so for ever: for a place of something else it is told of a gap.
+        Some(last) => Some(last.parse().unwrap_or(Cursor::UNKNOWN)),
+        None => wanted.after.as_deref().map(str::parse).transpose()?,
     };
-    let after: Option<Cursor> = place.map(str::parse).transpose()?;
     if stream {
         let now = feeds.open(pattern)?;
         return Ok(sse::events(&api, Arc::clone(feeds), pattern.to_owned(), after.unwrap_or(now)));

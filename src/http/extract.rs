@@ -43,7 +43,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalI
             return Ok(Self(T::default()));
         }
         typed?;
-        Ok(Self(parse(&body)?))
+        Ok(Self(parse::<Option<T>>(&body)?.unwrap_or_default()))
     }
 }
 
@@ -64,7 +64,8 @@ fn too_large() -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE", format!("a body may have at most {MAX_BODY} bytes"))
 }
 
-async fn read(request: Request) -> Result<Vec<u8>, Problem> {
+/// The whole body, if it is not too long and does not take too long.
+pub(crate) async fn read(request: Request) -> Result<Vec<u8>, Problem> {
     let said = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     // What is said is not believed, and no memory is taken for it.
     if said.is_some_and(|length| length > MAX_BODY as u64) {
@@ -87,6 +88,10 @@ async fn read(request: Request) -> Result<Vec<u8>, Problem> {
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // serde takes an array for a struct's members in their order; nobody means that.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::unprocessable("the body is a JSON array: an object is wanted"));
+    }
     serde_json::from_slice(body).map_err(|e| match e.classify() {
         serde_json::error::Category::Data => Problem::unprocessable(format!("the body does not fit: {e}")),
         _ => Problem::bad_request(format!("the body is not JSON: {e}")),
@@ -125,4 +130,12 @@ pub(super) fn seconds(name: &str, given: Option<f64>, default: Duration, most: D
     let fits = (0.0..=most.as_secs_f64()).contains(&given);
     let wrong = || Problem::unprocessable(format!("{name} is {given}: 0 to {} seconds may be given", most.as_secs()));
     if fits { Duration::try_from_secs_f64(given).map_err(|_| wrong()) } else { Err(wrong()) }
+}
+
+/// Seconds that something may take: above 0, and not more than that.
+pub(super) fn timeout(name: &str, given: Option<f64>, default: Duration, most: Duration) -> Result<Duration, Problem> {
+    if given.is_some_and(|given| given <= 0.0) {
+        return Err(Problem::unprocessable(format!("{name} is to be above 0 seconds")));
+    }
+    Ok(seconds(name, given, default, most)?.max(Duration::from_millis(1)))
 }

@@ -33,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 use crate::service::{Fault, Service};
 use counts::Counts;
 
+#[cfg(feature = "a2a")]
+pub(crate) use extract::read as read_body;
 pub(crate) use guard::Guard;
 pub(crate) use problem::Problem;
 pub(crate) use server::{ServeError, Server, Settings};
@@ -82,6 +84,11 @@ pub(crate) fn guarded(router: Router, guard: Guard) -> Router {
 pub(crate) fn router(api: Api, guard: Guard, base_url: &str) -> Router {
     let guard = Arc::new(guard);
     let (open, closed) = openapi::routes(&api, base_url);
+    #[cfg(feature = "a2a")]
+    let (open, closed) = {
+        let (public, private) = crate::a2a::routes(api.service(), &guard, base_url, api.stopping());
+        (open.merge(public), closed.merge(private))
+    };
     let closed = closed
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&guard), with_token));

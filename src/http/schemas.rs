@@ -3,7 +3,91 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::tasks::ReplyError;
+use crate::error::ErrorCode;
+
+/// A text of a form.
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident = $pattern:literal;)+) => {$(
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                ObjectBuilder::new().schema_type(Type::String).pattern(Some($pattern)).build().into()
+            }
+        }
+
+        impl ToSchema for $name {}
+    )+};
+}
+
+texts! {
+    /// The name of a capability.
+    Name = r"^[^\u0000-\u001f\u007f-\u009f]{1,128}$";
+    /// The name of a capability, or nothing.
+    MaybeName = r"^[^\u0000-\u001f\u007f-\u009f]{0,128}$";
+    /// A node's id.
+    NodeId = "^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$";
+    /// The number of a part of an answer.
+    PartNumber = "^[0-9]{1,18}$";
+    /// A place in a feed of events.
+    Place = "^[0-9a-f]{1,16}-[0-9]{1,18}$";
+}
+
+/// A code of the mesh.
+pub(super) struct Code;
+
+impl PartialSchema for Code {
+    fn schema() -> RefOr<Schema> {
+        let codes = ErrorCode::ALL.iter().map(|code| code.as_str());
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(codes)).build().into()
+    }
+}
+
+impl ToSchema for Code {}
+
+/// What comes in a stream of server-sent events, each with its fields.
+#[derive(Serialize, ToSchema)]
+pub(super) struct StreamEvent {
+    /// What it is; without one it is an event of the mesh.
+    event: Option<String>,
+    /// Its place, to come back to with `Last-Event-ID`.
+    id: Option<String>,
+    /// JSON.
+    data: String,
+}
+
+/// That it worked.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"result": {"summary": "Best and worst of times."}}))]
+pub(super) struct ReplyResult {
+    /// The result: any JSON, which keeps its digits.
+    result: Value,
+}
+
+/// That it did not.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReplyFailure {
+    /// Why there is no result.
+    error: ReplyError,
+}
+
+/// The answer to a task.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Reply {
+    /// That it worked.
+    Result(ReplyResult),
+    /// That it did not.
+    Failure(ReplyFailure),
+}
 
 /// One step of finding somebody, and how it went.
 #[derive(Serialize, ToSchema)]

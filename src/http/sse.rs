@@ -35,7 +35,6 @@ pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
 pub(super) fn last_id(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get("last-event-id") else { return Ok(None) };
     let text = value.to_str().map_err(|_| Problem::bad_request("the header Last-Event-ID can't be read"))?;
-    // What a browser sends before it has one.
     Ok(Some(text.trim()).filter(|text| !text.is_empty()))
 }
 

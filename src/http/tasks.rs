@@ -31,15 +31,31 @@ const MAX_LEASE: Duration = Duration::from_secs(crate::limits::MAX_TTL_S);
 /// The most capabilities in one request.
 const MAX_CAPS: usize = crate::limits::MAX_CAPS;
 
+/// The most characters of a description: it is in the node's record, with all the others.
+const MAX_DESCRIPTION: usize = 1000;
+
 /// What an agent offers.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Offered {
-    #[serde(flatten)]
-    offer: Offer,
+    /// The name it is found and called by.
+    name: String,
+    /// What it is.
+    #[schema(value_type = schemas::Kind)]
+    kind: CapabilityKind,
+    /// What it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<String>,
     /// How its agent is reached, as it was seen last.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schemas::Reach>)]
     reach: Option<Reach>,
+}
+
+impl Offered {
+    fn new(api: &Api, offer: Offer) -> Self {
+        let reach = api.service().reaches().of(&offer.name);
+        Self { name: offer.name, kind: offer.kind, description: offer.description, reach }
+    }
 }
 
 /// What agents offer.
@@ -55,9 +71,8 @@ pub(super) struct Offers {
     responses((status = 200, description = "What is offered.", body = Offers))
 )]
 pub(super) async fn offers(State(api): State<Api>) -> Json<Offers> {
-    let service = api.service();
-    let offered = |offer: Offer| Offered { reach: service.reaches().of(&offer.name), offer };
-    Json(Offers { offers: service.desk().offers().into_iter().map(offered).collect() })
+    let offers = api.service().desk().offers();
+    Json(Offers { offers: offers.into_iter().map(|offer| Offered::new(&api, offer)).collect() })
 }
 
 /// How something is offered.
@@ -69,13 +84,14 @@ pub(super) struct NewOffer {
     #[schema(value_type = Option<schemas::Kind>)]
     kind: Option<CapabilityKind>,
     /// What it does, in a sentence for whoever looks for somebody.
+    #[schema(max_length = 1000)]
     description: Option<String>,
 }
 
 /// Offers a capability from now on, until it is withdrawn or the node stops. Offering it again changes what is said of it.
 #[utoipa::path(
     put, path = "/v1/offers/{name}", tag = "tasks",
-    params(("name" = String, Path, description = "The name it is found and called by.", min_length = 1, max_length = 128)),
+    params(("name" = inline(schemas::Name), Path, description = "The name it is found and called by.")),
     request_body(content = Option<NewOffer>),
     responses((status = 200, description = "It is offered.", body = Offered), problems::OfferProblems)
 )]
@@ -84,16 +100,18 @@ pub(super) async fn offer(
     InPath(name): InPath<String>,
     OptionalInput(offer): OptionalInput<NewOffer>,
 ) -> Result<Json<Offered>, Problem> {
+    if offer.description.as_ref().is_some_and(|text| text.chars().count() > MAX_DESCRIPTION) {
+        return Err(Problem::unprocessable(format!("the description has more than {MAX_DESCRIPTION} characters")));
+    }
     let offer = Offer { name, kind: offer.kind.unwrap_or(CapabilityKind::Agent), description: offer.description };
-    let service = api.service();
-    service.desk().offer(std::slice::from_ref(&offer))?;
-    Ok(Json(Offered { reach: service.reaches().of(&offer.name), offer }))
+    api.service().desk().offer(std::slice::from_ref(&offer))?;
+    Ok(Json(Offered::new(&api, offer)))
 }
 
 /// Offers it no longer. Tasks that wait for it are answered `AGENT_AWAY`; those that agents have go on.
 #[utoipa::path(
     delete, path = "/v1/offers/{name}", tag = "tasks",
-    params(("name" = String, Path, description = "The name it is offered by.", min_length = 1, max_length = 128)),
+    params(("name" = inline(schemas::Name), Path, description = "The name it is offered by.")),
     responses((status = 204, description = "It is offered no longer."), problems::LookProblems)
 )]
 pub(super) async fn withdraw(State(api): State<Api>, InPath(name): InPath<String>) -> Result<StatusCode, Problem> {
@@ -153,24 +171,20 @@ fn present<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Box<RawValue>>, D::
 }
 
 /// The answer to a task: `result` or `error`.
-#[derive(Deserialize, ToSchema)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"result": {"summary": "Best and worst of times."}}))]
 pub(super) struct Reply {
-    /// The result: any JSON, which keeps its digits.
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<Value>)]
     result: Option<Box<RawValue>>,
-    /// Why there is none.
     error: Option<ReplyError>,
 }
 
 /// Why there is no result.
-#[derive(Deserialize, ToSchema)]
+#[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReplyError {
     /// A code of the mesh. Default: `HANDLER_ERROR`.
-    #[schema(example = "BAD_REQUEST")]
+    #[schema(value_type = Option<schemas::Code>, example = "BAD_REQUEST")]
     code: Option<String>,
     /// What happened, for the caller to read.
     #[schema(example = "the text is missing")]
@@ -209,7 +223,7 @@ fn fitting(json: &RawValue) -> Result<Payload, Problem> {
 #[utoipa::path(
     post, path = "/v1/tasks/{task_id}/reply", tag = "tasks",
     params(("task_id" = String, Path, description = "The task, by the id it was handed out with.")),
-    request_body = Reply,
+    request_body = schemas::Reply,
     responses((status = 204, description = "It is on its way to the caller."), problems::TaskProblems)
 )]
 pub(super) async fn reply(

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -112,12 +112,17 @@ pub(crate) struct Progress {
     /// What went wrong, when it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<Fault>,
+    /// When it came to its state.
+    #[serde(skip)]
+    pub(crate) since: SystemTime,
 }
 
 #[derive(Debug)]
 struct Kept {
     capability: String,
     state: CallState,
+    /// When it came to that state.
+    since: SystemTime,
     chunks: VecDeque<Box<RawValue>>,
     chunk_bytes: usize,
     /// The number of the first one kept.
@@ -130,6 +135,13 @@ struct Kept {
 }
 
 impl Kept {
+    fn come_to(&mut self, state: CallState) {
+        if self.state != state {
+            self.state = state;
+            self.since = SystemTime::now();
+        }
+    }
+
     fn told(&self) {
         self.news.send_modify(|n| *n += 1);
     }
@@ -149,8 +161,21 @@ impl Kept {
             lost: self.first.saturating_sub(after),
             outcome: self.outcome.as_ref().and_then(|outcome| outcome.as_ref().ok().cloned()),
             error: self.outcome.as_ref().and_then(|outcome| outcome.as_ref().err().cloned()),
+            since: self.since,
         }
     }
+}
+
+/// How far a call is, without what was said.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "a2a"), allow(dead_code, reason = "for the A2A gateway"))]
+pub(crate) struct Head {
+    /// How far it is.
+    pub(crate) state: CallState,
+    /// When it came to that.
+    pub(crate) since: SystemTime,
+    /// What went wrong, when it failed.
+    pub(crate) error: Option<Fault>,
 }
 
 /// Calls by their id.
@@ -174,6 +199,7 @@ impl Calls {
         let entry = Kept {
             capability,
             state: CallState::Sent,
+            since: SystemTime::now(),
             chunks: VecDeque::new(),
             chunk_bytes: 0,
             first: 0,
@@ -207,7 +233,7 @@ impl Calls {
     async fn follow(self: Arc<Self>, id: String, mut handle: CallHandle, cancel: CancellationToken) {
         tokio::select! {
             has_it = handle.accepted() => if has_it {
-                self.change(&id, |call| call.state = CallState::Accepted);
+                self.change(&id, |call| call.come_to(CallState::Accepted));
             },
             () = cancel.cancelled() => {}
         }
@@ -245,7 +271,7 @@ impl Calls {
 
     fn chunk(&self, id: &str, chunk: Box<RawValue>) {
         self.change(id, |call| {
-            call.state = CallState::Accepted;
+            call.come_to(CallState::Accepted);
             call.chunk_bytes += chunk.get().len();
             call.chunks.push_back(chunk);
             while call.chunks.len() > MAX_CHUNKS || (call.chunk_bytes > MAX_CHUNK_BYTES && call.chunks.len() > 1) {
@@ -259,7 +285,7 @@ impl Calls {
 
     fn end(&self, id: &str, outcome: Result<Box<RawValue>, Fault>) {
         self.change(id, |call| {
-            call.state = if outcome.is_ok() { CallState::Done } else { CallState::Failed };
+            call.come_to(if outcome.is_ok() { CallState::Done } else { CallState::Failed });
             call.outcome = Some(outcome);
             call.ended = Some(Instant::now());
         });
@@ -282,6 +308,28 @@ impl Calls {
                 return Ok(progress);
             }
         }
+    }
+
+    /// How far a call is, if it is remembered.
+    #[cfg_attr(not(feature = "a2a"), allow(dead_code, reason = "for the A2A gateway"))]
+    pub(crate) fn head(&self, id: &str) -> Option<Head> {
+        self.kept().get(id).map(|call| Head {
+            state: call.state,
+            since: call.since,
+            error: call.outcome.as_ref().and_then(|outcome| outcome.as_ref().err().cloned()),
+        })
+    }
+
+    /// What is known of a call now, if it is remembered, with the parts of its answer from number `after` on.
+    #[cfg_attr(not(feature = "a2a"), allow(dead_code, reason = "for the A2A gateway"))]
+    pub(crate) fn look(&self, id: &str, after: u64) -> Option<Progress> {
+        self.kept().get(id).map(|call| call.progress(id, after))
+    }
+
+    /// Changes with every news of a call; ends when the call is forgotten.
+    #[cfg_attr(not(feature = "a2a"), allow(dead_code, reason = "for the A2A gateway"))]
+    pub(crate) fn news(&self, id: &str) -> Option<watch::Receiver<u64>> {
+        self.kept().get(id).map(|call| call.news.subscribe())
     }
 
     /// Waits for the end of a call for that long; gives what is known of it then.

@@ -21,6 +21,8 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::agent::reach::Reaches;
 use crate::node::Node;
 
+#[cfg(feature = "a2a")]
+pub(crate) use calls::Head as CallHead;
 pub(crate) use calls::{CallState, Calls, Progress as CallProgress, StartCall, outcome_with_digits};
 pub(crate) use desk::{Desk, Leased, Offer, Told, Wanted};
 #[cfg(feature = "webhook")]

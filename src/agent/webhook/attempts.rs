@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -23,9 +23,9 @@ use crate::node::{Context, Payload, Task, TaskError};
 const AT_ONCE: usize = 64;
 const MAX_WAITING: usize = 256;
 
-/// How long somebody who is not reached is tried again when the caller doesn't wait: long enough for a restart of a small
-/// program, short enough to be told at once.
-const AWAY: Duration = Duration::from_secs(2);
+/// For how long an agent that is not reached any more is taken to be just starting again, so that it is tried again although
+/// the caller doesn't wait. After that whoever calls is told at once.
+const RESTART: Duration = Duration::from_secs(2);
 
 /// The first pause between attempts, and the longest. Each is twice the one before.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -48,6 +48,8 @@ pub(crate) struct Webhook {
     gate: Gate,
     reaches: Arc<Reaches>,
     later: Arc<Later>,
+    /// When it was first not reached, if it was not since.
+    away_since: Mutex<Option<Instant>>,
 }
 
 /// A task on its way.
@@ -57,6 +59,8 @@ struct Delivery<'a> {
     id: &'a str,
     reply_url: Option<String>,
     began: Instant,
+    /// Since when the agent is not reached, as was seen last.
+    away_since: Instant,
     /// When it is too late.
     give_up: Instant,
     attempt: u32,
@@ -77,7 +81,11 @@ enum Outcome {
 impl Webhook {
     /// For what is posted there. How it fares is noted in `reaches`.
     pub(crate) fn new(poster: Poster, reaches: Arc<Reaches>, later: Arc<Later>) -> Self {
-        Self { poster, gate: Gate::new(AT_ONCE, MAX_WAITING), reaches, later }
+        Self { poster, gate: Gate::new(AT_ONCE, MAX_WAITING), reaches, later, away_since: Mutex::default() }
+    }
+
+    fn away_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.away_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the agent for a sign of life. Any answer but an error of the server's own shows that somebody is there: one who
@@ -112,6 +120,7 @@ impl Webhook {
             id: &id,
             reply_url: open.as_ref().map(|open| open.reply_url(&id)),
             began: now,
+            away_since: now,
             give_up: now + (remaining - BEFORE_DEADLINE.min(remaining / 4)),
             attempt: 0,
             failed: 0,
@@ -172,6 +181,7 @@ impl Webhook {
                 let well = !response.status.is_server_error();
                 seen(well, &if well { String::new() } else { format!("it answers {}", response.status) });
                 delivery.reached = true;
+                *self.away_since() = None;
                 let said = read(response);
                 if let Said::Again(again) = &said {
                     delivery.may_have_run |= !again.not_run;
@@ -180,11 +190,13 @@ impl Webhook {
             }
             Ok(Err(Missed::Unreached(why))) => {
                 seen(false, &why);
+                delivery.away_since = *self.away_since().get_or_insert_with(Instant::now);
                 Ok(Said::Again(Again { why, after: None, not_run: true, passing: true }))
             }
             Ok(Err(Missed::Broken(why))) => {
                 seen(false, &why);
                 (delivery.reached, delivery.may_have_run) = (true, true);
+                *self.away_since() = None;
                 Ok(Said::Again(Again { why: failed(&why), after: None, not_run: false, passing: false }))
             }
             Err(_) => {
@@ -203,10 +215,10 @@ impl Delivery<'_> {
         if !again.passing {
             self.failed += 1;
             if self.failed >= MAX_FAILED {
-                return Err(TaskError::new(format!("{} ({} attempts)", again.why, self.attempt)));
+                return Err(TaskError::new(format!("{} ({})", again.why, self.attempts())));
             }
         }
-        let away_at = self.began + if self.task.wait.is_zero() { AWAY } else { self.task.wait };
+        let away_at = (self.away_since + RESTART).max(self.began + self.task.wait);
         let until = if self.reached { self.give_up } else { away_at.min(self.give_up) };
         let pause = again.after.unwrap_or_default().max(jittered(self.attempt));
         if now + pause < until {
@@ -214,20 +226,22 @@ impl Delivery<'_> {
         }
         Err(match (self.reached, again.after) {
             (false, _) => {
-                let message = format!(
-                    "the agent behind {:?} is away: its web hook is not reached: {}",
-                    self.task.capability, again.why
-                );
                 let hint = if self.task.wait.is_zero() { ". The caller may wait for it (--wait)" } else { "" };
-                TaskError::with_code(ErrorCode::AgentAway, format!("{message}{hint}")).not_run()
+                let (capability, attempts) = (&self.task.capability, self.attempts());
+                let message = format!(
+                    "the agent behind {capability:?} is away: its web hook is not reached: {} ({attempts}){hint}",
+                    again.why
+                );
+                TaskError::with_code(ErrorCode::AgentAway, message).not_run()
             }
             // When to come back is for the caller to know.
             (true, Some(after)) => self.overloaded(again.why, after),
-            (true, None) => {
-                let message = format!("{}, until it was too late ({} attempts)", again.why, self.attempt);
-                TaskError::new(message)
-            }
+            (true, None) => TaskError::new(format!("{}, until it was too late ({})", again.why, self.attempts())),
         })
+    }
+
+    fn attempts(&self) -> String {
+        format!("{} attempt{}", self.attempt, if self.attempt == 1 { "" } else { "s" })
     }
 
     fn overloaded(&self, message: String, retry_after: Duration) -> TaskError {

@@ -8,6 +8,9 @@ mod attempts;
 mod body;
 mod later;
 mod post;
+#[cfg(test)]
+#[path = "../../../tests/hook/receiver.rs"]
+pub(crate) mod receiver;
 mod secret;
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,8 @@ pub(super) struct Open {
     http: Option<crate::http::Server>,
     #[cfg(feature = "webhook")]
     _event_hooks: crate::service::EventHooks,
+    #[cfg(feature = "a2a")]
+    _a2a: crate::agent::a2a::Joined,
 }
 
 impl Open {
@@ -61,6 +63,19 @@ pub(super) async fn open(home: &Path, doors: &Doors, service: &Arc<Service>, age
     if !doors.event_hooks.is_empty() {
         return Err(Failure::usage("--event-hook: this program was built without web hooks")
             .hint("build it with the feature `webhook`"));
+    }
+    #[cfg(feature = "a2a")]
+    if !doors.a2a_agents.is_empty() {
+        use crate::agent::a2a::{Tokens, join};
+        let told = |why: String| Failure::usage(format!("--a2a-agent: {why}"));
+        let tokens = Tokens::load(home).map_err(told)?;
+        open._a2a = join(&doors.a2a_agents, &tokens, service).map_err(told)?;
+    }
+    #[cfg(not(feature = "a2a"))]
+    if !doors.a2a_agents.is_empty() {
+        return Err(
+            Failure::usage("--a2a-agent: this program was built without A2A").hint("build it with the feature `a2a`")
+        );
     }
     let _ = (home, service, agents);
     Ok(open)

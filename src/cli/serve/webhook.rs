@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::agent::reach::By;
-use crate::agent::webhook::{Poster, Secrets, Webhook};
-use crate::node::Builder;
+use crate::agent::webhook::{Hold, Later, Poster, Secrets, Webhook};
+use crate::error::ErrorCode;
+use crate::node::{Builder, TaskError};
 use crate::service::{EventHooks, Service, event_hooks};
 
 use crate::cli::doors::Doors;
@@ -46,18 +47,15 @@ pub(super) fn install(
 }
 
 /// Answers that come later are taken by the HTTP API at this base, such as `http://127.0.0.1:7880`, and given to the desk.
-#[cfg(feature = "http")]
-pub(super) fn take_replies(later: &crate::agent::webhook::Later, base: &str, service: &Arc<Service>) {
+#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "there is nobody who takes them"))]
+pub(super) fn take_replies(later: &Later, base: &str, service: &Arc<Service>) {
     let desk = Arc::downgrade(service.desk());
-    let hold: crate::agent::webhook::Hold = Arc::new(move |task, context, id| {
+    let hold: Hold = Arc::new(move |task, context, id| {
         let desk = desk.upgrade();
         Box::pin(async move {
             match desk {
                 Some(desk) => desk.hold(&task, &context, &id).await,
-                None => {
-                    Err(crate::node::TaskError::with_code(crate::error::ErrorCode::AgentAway, "the node is going down")
-                        .not_run())
-                }
+                None => Err(TaskError::with_code(ErrorCode::AgentAway, "the node is going down").not_run()),
             }
         })
     });

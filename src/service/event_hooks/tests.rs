@@ -8,12 +8,9 @@ use serde_json::json;
 
 use super::event_hooks;
 use crate::agent::webhook::Secrets;
+use crate::agent::webhook::receiver::{Act, Receiver, Request};
 use crate::node::Node;
 use crate::service::{Current, Service};
-use receiver::{Act, Receiver, Request};
-
-#[path = "../../../tests/hook/receiver.rs"]
-mod receiver;
 
 async fn node() -> (Node, Arc<Service>) {
     let node = Node::builder().no_listen().start().await.unwrap();
