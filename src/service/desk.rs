@@ -132,7 +132,7 @@ pub(crate) struct Leased {
     pub(crate) remaining_ms: u64,
     /// How long the lease is, in milliseconds: answered, or heard of, within this time.
     pub(crate) lease_ms: u64,
-    /// How many agents had it before, and did not answer.
+    /// Which try this is: 1 for the first agent that has it, 2 for the one after an agent that did not answer.
     pub(crate) attempt: u32,
 }
 
