@@ -68,9 +68,9 @@ mod identity;
 mod info;
 pub mod limits;
 mod lru;
-mod memory;
 #[cfg(feature = "mcp")]
 mod mcp;
+mod memory;
 mod mesh;
 mod net;
 mod node;

@@ -85,8 +85,11 @@ pub(super) fn run(app: &App, args: CallArgs) -> Result<u8, Failure> {
     if let Some(wait) = args.wait
         && wait >= timeout
     {
-        return Err(Failure::usage(format!("--wait {} leaves no time for the work", text::millis(wait.as_secs_f64() * 1e3)))
-            .hint("it is a part of --timeout: give that more, or leave it out"));
+        return Err(Failure::usage(format!(
+            "--wait {} leaves no time for the work",
+            text::millis(wait.as_secs_f64() * 1e3)
+        ))
+        .hint("it is a part of --timeout: give that more, or leave it out"));
     }
     if args.payload.as_deref() == Some("-") && !app.out.json && !app.quiet && std::io::stdin().is_terminal() {
         app.out.note("type the payload; Ctrl-D ends it");

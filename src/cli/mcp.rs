@@ -37,8 +37,14 @@ pub(super) struct McpArgs {
     #[arg(id = "mcp_http", long = "http", env = "ELO_MCP_HTTP", value_name = "IP:PORT")]
     http: Option<SocketAddr>,
     /// A name by which that may be called, beside localhost and its address; may be repeated
-    #[arg(id = "mcp_http_host", long = "http-host", env = "ELO_MCP_HTTP_HOST", value_name = "NAME", value_delimiter = ',',
-        requires = "mcp_http")]
+    #[arg(
+        id = "mcp_http_host",
+        long = "http-host",
+        env = "ELO_MCP_HTTP_HOST",
+        value_name = "NAME",
+        value_delimiter = ',',
+        requires = "mcp_http"
+    )]
     http_host: Vec<String>,
     /// Serve it beyond this machine, without TLS: whoever listens on the way has its token
     #[arg(id = "mcp_http_insecure", long = "http-insecure", requires = "mcp_http")]
@@ -88,7 +94,8 @@ pub(super) fn run(app: &App, args: McpArgs) -> Result<u8, Failure> {
         && !listen.ip().is_loopback()
         && !http_insecure
     {
-        let message = format!("--http {listen} is not on this machine alone, and has no TLS: its token could be read on the way");
+        let message =
+            format!("--http {listen} is not on this machine alone, and has no TLS: its token could be read on the way");
         return Err(Failure::usage(message).hint("listen on 127.0.0.1, or say --http-insecure"));
     }
     let http = http.map(|listen| HttpSettings { listen, hosts: http_host, tls: None });
@@ -172,9 +179,8 @@ async fn serve(app: &App, http: Option<HttpSettings>, stop: &CancellationToken) 
         serve_stdio(link, stop.clone()).await.map_err(|e| Failure::new(format!("the MCP client: {e}")))?;
         return Ok(OK);
     };
-    let server = HttpServer::start(&app.home, &settings, link)
-        .await
-        .map_err(|e| Failure::new(format!("--http: {e}")))?;
+    let server =
+        HttpServer::start(&app.home, &settings, link).await.map_err(|e| Failure::new(format!("--http: {e}")))?;
     let token = app.home.join(crate::mcp::TOKEN);
     if app.out.json {
         app.out.json(&serde_json::json!({ "event": "ready", "url": server.url(), "token_file": token }))?;

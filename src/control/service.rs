@@ -54,7 +54,8 @@ pub(super) async fn handle<W: AsyncWrite + Unpin>(
 type Answer = Result<Box<RawValue>, Fault>;
 
 fn json_of(what: &impl Serialize) -> Answer {
-    serde_json::value::to_raw_value(what).map_err(|e| Fault::new("INTERNAL", format!("it can't be written as JSON: {e}")))
+    serde_json::value::to_raw_value(what)
+        .map_err(|e| Fault::new("INTERNAL", format!("it can't be written as JSON: {e}")))
 }
 
 fn read<T: serde::de::DeserializeOwned>(raw: &RawValue) -> Result<T, Fault> {

@@ -184,10 +184,18 @@ async fn handle<W: AsyncWrite + Unpin>(
             shared.stopped.cancelled().await;
             replies.done(&()).await
         }
-        op::OFFER | op::WITHDRAW | op::OFFERS | op::NEXT_TASK | op::REPLY | op::TASK_PROGRESS | op::START_CALL
-        | op::CHECK_CALL | op::CANCEL_CALL | op::NEXT_EVENTS | op::RECENT_EVENTS | op::WAKE => {
-            super::service::handle(&request, &shared.service, enough, replies).await
-        }
+        op::OFFER
+        | op::WITHDRAW
+        | op::OFFERS
+        | op::NEXT_TASK
+        | op::REPLY
+        | op::TASK_PROGRESS
+        | op::START_CALL
+        | op::CHECK_CALL
+        | op::CANCEL_CALL
+        | op::NEXT_EVENTS
+        | op::RECENT_EVENTS
+        | op::WAKE => super::service::handle(&request, &shared.service, enough, replies).await,
         other => replies.error("BAD_REQUEST", &format!("unknown operation {other:?}")).await,
     }
 }

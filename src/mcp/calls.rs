@@ -28,7 +28,9 @@ pub(super) async fn call_agent(session: &Session, args: CallAgent, watch: Watch)
     let usual = if wait.is_zero() { TIMEOUT_S } else { (wait.as_secs_f64() + TIMEOUT_S).min(MAX_TIME_S) };
     let timeout = seconds("timeout_s", args.timeout_s, usual, MAX_TIME_S)?;
     if timeout.is_zero() || wait >= timeout {
-        return Err(Refusal::bad_request("timeout_s leaves no time for the work: it is to be more than wait_for_agent_s"));
+        return Err(Refusal::bad_request(
+            "timeout_s leaves no time for the work: it is to be more than wait_for_agent_s",
+        ));
     }
     let capability = match (args.capability, &args.node) {
         (Some(capability), _) => capability,

@@ -21,7 +21,11 @@ pub(super) async fn publish(session: &Session, args: PublishTool) -> Result<Box<
     session.link.answer(op::PUBLISH, &PublishArgs { event_type: args.event_type, data, to: Vec::new() }).await
 }
 
-pub(super) async fn next_events(session: &Session, args: NextEvents, mut watch: Watch) -> Result<Box<RawValue>, Refusal> {
+pub(super) async fn next_events(
+    session: &Session,
+    args: NextEvents,
+    mut watch: Watch,
+) -> Result<Box<RawValue>, Refusal> {
     let wait = seconds("wait_s", args.wait_s, WAIT_S, MAX_WAIT_S)?;
     let after = args.after.or_else(|| session.memory().places.get(&args.pattern).cloned());
     let first = after.is_none();
@@ -40,7 +44,9 @@ pub(super) async fn next_events(session: &Session, args: NextEvents, mut watch: 
     };
     let restarted = batch.remove("restarted").is_some_and(|raw| raw.get() == "true");
     let note = match (number(&batch, "lost"), restarted) {
-        (_, true) => Some("The node was started anew, or nobody listened for minutes: events in between were not heard.".to_owned()),
+        (_, true) => Some(
+            "The node was started anew, or nobody listened for minutes: events in between were not heard.".to_owned(),
+        ),
         (0, false) => None,
         (lost, false) => Some(format!("{lost} events in between came too fast, or too long ago, and were lost.")),
     };
@@ -70,7 +76,8 @@ fn remember(session: &Session, pattern: &str, batch: &BTreeMap<String, Box<RawVa
     let next: String = serde_json::from_str(next.get()).map_err(Refusal::unreadable)?;
     let mut memory = session.memory();
     if memory.places.len() >= MAX_PLACES && !memory.places.contains_key(pattern) {
-        let message = format!("this session hears {MAX_PLACES} patterns already: hear several with one, such as build.*");
+        let message =
+            format!("this session hears {MAX_PLACES} patterns already: hear several with one, such as build.*");
         return Err(Refusal::new("OVERLOADED", message));
     }
     memory.places.insert(pattern.to_owned(), next);

@@ -37,7 +37,6 @@ const SESSION: &str = "mcp-session-id";
 
 pub(crate) type HttpSettings = Settings;
 
-
 /// The server, being served. Dropped, it ends at once.
 #[derive(Debug)]
 pub(crate) struct HttpServer {
@@ -50,8 +49,7 @@ impl HttpServer {
     pub(crate) async fn start(home: &Path, settings: &HttpSettings, link: Link) -> Result<Self, ServeError> {
         let stop = CancellationToken::new();
         let sessions = stop.clone();
-        let server =
-            Server::open(home, super::TOKEN, settings, |guard, _, _| router(link, guard, sessions)).await?;
+        let server = Server::open(home, super::TOKEN, settings, |guard, _, _| router(link, guard, sessions)).await?;
         Ok(Self { server, stop })
     }
 

@@ -15,7 +15,8 @@ const ASK_MS: u64 = 2000;
 const MAX_NODES: usize = 100;
 
 /// Of a node or peer, what a model can use.
-const TOLD: &[&str] = &["name", "node_id", "found", "connected", "capabilities", "rtt_ms", "way", "via_name", "in_flight"];
+const TOLD: &[&str] =
+    &["name", "node_id", "found", "connected", "capabilities", "rtt_ms", "way", "via_name", "in_flight"];
 
 pub(super) async fn find_agents(session: &Session, args: FindAgents) -> Result<Box<RawValue>, Refusal> {
     raw(&agents(session, args.capability.unwrap_or_default()).await?)
@@ -28,7 +29,8 @@ pub(super) async fn agents(session: &Session, capability: String) -> Result<Valu
     let agents: Vec<Value> = nodes.into_iter().take(MAX_NODES).map(told).collect();
     let mut answer = Map::new();
     if agents.is_empty() {
-        let note = format!("Nobody who is reached now offers {capability:?}. Leave capability out to see what is offered.");
+        let note =
+            format!("Nobody who is reached now offers {capability:?}. Leave capability out to see what is offered.");
         answer.insert("note".to_owned(), note.into());
     } else if more > 0 {
         answer.insert("note".to_owned(), format!("{more} more are left out: name a capability.").into());
@@ -39,7 +41,9 @@ pub(super) async fn agents(session: &Session, capability: String) -> Result<Valu
 
 fn told(node: Value) -> Value {
     let Value::Object(members) = node else { return node };
-    Value::Object(members.into_iter().filter(|(name, value)| TOLD.contains(&name.as_str()) && !value.is_null()).collect())
+    Value::Object(
+        members.into_iter().filter(|(name, value)| TOLD.contains(&name.as_str()) && !value.is_null()).collect(),
+    )
 }
 
 pub(super) async fn peers(session: &Session, _args: Nothing) -> Result<Box<RawValue>, Refusal> {

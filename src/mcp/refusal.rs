@@ -69,7 +69,9 @@ impl Refusal {
                 "Ask the user to start one with `elo serve` (or to restart this MCP server, which starts one where none runs), \
                  then call this tool again."
             }
-            "NODE_GONE" => "The node was stopped while it worked on this. Try again once; if no node runs, tell the user.",
+            "NODE_GONE" => {
+                "The node was stopped while it worked on this. Try again once; if no node runs, tell the user."
+            }
             "AGENT_AWAY" => {
                 "Call again with wait_for_agent_s (such as 600) to wait for that agent, or find_agents for another one."
             }

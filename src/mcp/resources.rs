@@ -27,7 +27,12 @@ pub(super) fn all() -> Vec<Resource> {
     };
     vec![
         resource(PEERS, "peers", "Connected peers", "The nodes that this one is connected to."),
-        resource(AGENTS, "agents", "Known agents", "Everybody in the mesh who is known or answers, and what each offers."),
+        resource(
+            AGENTS,
+            "agents",
+            "Known agents",
+            "Everybody in the mesh who is known or answers, and what each offers.",
+        ),
         resource(
             RECENT,
             "recent-events",
@@ -42,7 +47,9 @@ pub(super) fn templates() -> Vec<ResourceTemplate> {
     vec![
         ResourceTemplate::new("elo://agents/{node}", "agent")
             .with_title("One agent")
-            .with_description("A node by its name, its id, or the beginning of its id: what it offers, and how it is reached.")
+            .with_description(
+                "A node by its name, its id, or the beginning of its id: what it offers, and how it is reached.",
+            )
             .with_mime_type(JSON),
     ]
 }
@@ -58,7 +65,12 @@ pub(super) async fn read(session: &Session, uri: &str) -> Result<ReadResourceRes
                 let found = agent(session, &node).await.map_err(refused)?;
                 Ok(found.ok_or_else(|| no_such(uri, "nobody who is reached now goes by that name or id"))?)
             }
-            None => return Err(no_such(uri, "there are elo://peers, elo://agents, elo://agents/NODE and elo://events/recent")),
+            None => {
+                return Err(no_such(
+                    uri,
+                    "there are elo://peers, elo://agents, elo://agents/NODE and elo://events/recent",
+                ));
+            }
         },
     };
     let text = content.map_err(refused)?.to_string();

@@ -46,8 +46,7 @@ pub(super) async fn offer(session: &Session, args: OfferTool) -> Result<Box<RawV
 pub(super) async fn next_task(session: &Session, args: NextTask, mut watch: Watch) -> Result<Box<RawValue>, Refusal> {
     let wait = seconds("wait_s", args.wait_s, WAIT_S, MAX_WAIT_S)?;
     let lease = seconds("lease_s", args.lease_s, LEASE_S, MAX_TIME_S)?;
-    let wanted =
-        NextTaskArgs { capabilities: args.capabilities, wait_ms: millis(wait), lease_ms: millis(lease) };
+    let wanted = NextTaskArgs { capabilities: args.capabilities, wait_ms: millis(wait), lease_ms: millis(lease) };
     match next(session, &wanted, &mut watch).await {
         // A node that was started anew doesn't know what this agent offers.
         Err(refusal) if refusal.code() == "NOT_FOUND" => {
@@ -82,7 +81,9 @@ async fn next(session: &Session, wanted: &NextTaskArgs, watch: &mut Watch) -> Re
     }
     match task {
         Some(task) => raw(&BTreeMap::from([("task", task)])),
-        None => raw(&json!({ "task": null, "note": "No task came in this time. Call next_task again to go on waiting." })),
+        None => {
+            raw(&json!({ "task": null, "note": "No task came in this time. Call next_task again to go on waiting." }))
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use rmcp::handler::server::tool::schema_for_type;
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::refusal::Refusal;
@@ -226,7 +226,12 @@ pub(super) fn all() -> Vec<Tool> {
             Touches::Nothing,
             "How far a call is that was made with wait=false: its state, parts of the answer, and the outcome when it is done.",
         ),
-        tool::<CancelCall>("cancel_call", "Cancel a call", Touches::Ends, "Take back a call that was made with wait=false."),
+        tool::<CancelCall>(
+            "cancel_call",
+            "Cancel a call",
+            Touches::Ends,
+            "Take back a call that was made with wait=false.",
+        ),
         tool::<OfferTool>(
             "offer",
             "Offer capabilities",

@@ -39,7 +39,8 @@ fn agent_of(agent: &Value) -> String {
         (_, Some(true)) => "there",
         (_, None) => "not known whether there",
     };
-    let note = reach["note"].as_str().filter(|note| !note.is_empty()).map(|note| format!(": {note}")).unwrap_or_default();
+    let note =
+        reach["note"].as_str().filter(|note| !note.is_empty()).map(|note| format!(": {note}")).unwrap_or_default();
     text::line(&format!("{by}, {there}{note}"))
 }
 
@@ -60,7 +61,10 @@ mod tests {
         for part in ["found and sent", "0.50 ms", "direct", "box", "a program, there", "13 ms"] {
             assert!(shown.contains(part), "{part} is not in {shown}");
         }
-        assert_eq!(agent_of(&json!({"reach": {"by": "webhook", "ok": false, "note": "refused\u{1b}"}})), "a web hook, away: refused\u{fffd}");
+        assert_eq!(
+            agent_of(&json!({"reach": {"by": "webhook", "ok": false, "note": "refused\u{1b}"}})),
+            "a web hook, away: refused\u{fffd}"
+        );
         assert_eq!(agent_of(&json!({"reach": {"by": "nobody"}})), "nobody, away");
         assert_eq!(agent_of(&json!({"reach": {"by": "a2a"}})), "speaks A2A, not known whether there");
     }
