@@ -23,11 +23,14 @@ use crate::node::Node;
 
 #[cfg(feature = "a2a")]
 pub(crate) use calls::Head as CallHead;
+#[allow(unused_imports, reason = "the features decide who asks")]
 pub(crate) use calls::{CallState, Calls, Progress as CallProgress, StartCall, outcome_with_digits};
+#[allow(unused_imports, reason = "the features decide who asks")]
 pub(crate) use desk::{Desk, Leased, Offer, Told, Wanted};
 #[cfg(feature = "webhook")]
 pub(crate) use event_hooks::{EventHooks, event_hooks};
 pub(crate) use fault::Fault;
+#[allow(unused_imports, reason = "the features decide who asks")]
 pub(crate) use feeds::{Batch, Cursor, Feeds, Kept};
 pub(crate) use wake::Woken;
 
