@@ -27,7 +27,7 @@ pub(super) async fn next_events(
     mut watch: Watch,
 ) -> Result<Box<RawValue>, Refusal> {
     let wait = seconds("wait_s", args.wait_s, WAIT_S, MAX_WAIT_S)?;
-    let after = args.after.or_else(|| session.memory().places.get(&args.pattern).cloned());
+    let after = args.after.or_else(|| session.places().get(&args.pattern).cloned());
     let first = after.is_none();
     if first {
         // Its place is kept before anything is waited for: a request that is taken back loses nothing.
@@ -35,7 +35,7 @@ pub(super) async fn next_events(
         let now = ask(session, &now, &mut watch).await?;
         remember(session, &args.pattern, &now)?;
     }
-    let after = after.or_else(|| session.memory().places.get(&args.pattern).cloned());
+    let after = after.or_else(|| session.places().get(&args.pattern).cloned());
     let wanted = NextEventsArgs { pattern: args.pattern.clone(), after, wait_ms: millis(wait) };
     let mut batch = ask(session, &wanted, &mut watch).await?;
     remember(session, &args.pattern, &batch)?;
@@ -47,6 +47,9 @@ pub(super) async fn next_events(
         (_, true) => Some(
             "The node was started anew, or nobody listened for minutes: events in between were not heard.".to_owned(),
         ),
+        (0, false) if first => {
+            Some("Heard from now on. Where sessions are not kept, give `next` as `after`.".to_owned())
+        }
         (0, false) => None,
         (lost, false) => Some(format!("{lost} events in between came too fast, or too long ago, and were lost.")),
     };
@@ -74,12 +77,12 @@ async fn ask(
 fn remember(session: &Session, pattern: &str, batch: &BTreeMap<String, Box<RawValue>>) -> Result<(), Refusal> {
     let next = batch.get("next").ok_or_else(|| Refusal::unreadable("a place is missing"))?;
     let next: String = serde_json::from_str(next.get()).map_err(Refusal::unreadable)?;
-    let mut memory = session.memory();
-    if memory.places.len() >= MAX_PLACES && !memory.places.contains_key(pattern) {
+    let mut places = session.places();
+    if places.len() >= MAX_PLACES && !places.contains_key(pattern) {
         let message =
             format!("this session hears {MAX_PLACES} patterns already: hear several with one, such as build.*");
         return Err(Refusal::new("OVERLOADED", message));
     }
-    memory.places.insert(pattern.to_owned(), next);
+    places.insert(pattern.to_owned(), next);
     Ok(())
 }

@@ -17,7 +17,7 @@ use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, Stream
 use tokio_util::sync::CancellationToken;
 
 use super::link::Link;
-use super::server::Session;
+use super::server::{Offers, Session};
 use crate::http::{Guard, Problem, ServeError, Server, Settings, guarded};
 
 /// Where the server is.
@@ -74,7 +74,8 @@ fn router(link: Link, guard: Guard, stop: CancellationToken) -> Router {
         .with_cancellation_token(stop.clone())
         .with_max_request_body_bytes(MAX_BODY)
         .disable_allowed_hosts();
-    let session = move || Ok::<_, io::Error>(Session::new(link.clone(), stop.child_token()));
+    let offers = Offers::default();
+    let session = move || Ok::<_, io::Error>(Session::new(link.clone(), Arc::clone(&offers), stop.child_token()));
     let service = StreamableHttpService::new(session, Arc::clone(&sessions), config);
     let router = Router::new()
         .route_service(PATH, service)

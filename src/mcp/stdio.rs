@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
 use super::link::Link;
-use super::server::Session;
+use super::server::{Offers, Session};
 
 /// The most bytes of a line: a payload of 1 MiB, escaped, with what is around it.
 const MAX_LINE: usize = 8 * 1024 * 1024;
@@ -22,7 +22,7 @@ pub(crate) async fn serve(link: Link, stop: CancellationToken) -> Result<(), Str
     let (stdin, stdout) = rmcp::transport::io::stdio_pipes();
     let stdin = Ending { inner: stdin, ended: closing.clone() };
     let transport = AsyncRwTransport::new_server(stdin, stdout).with_max_line_length(MAX_LINE);
-    let session = Session::new(link, closing.clone());
+    let session = Session::new(link, Offers::default(), closing.clone());
     let running = match session.serve_with_ct(transport, stop).await {
         Ok(running) => running,
         // It left before it said hello.

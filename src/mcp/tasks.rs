@@ -27,19 +27,19 @@ pub(super) async fn offer(session: &Session, args: OfferTool) -> Result<Box<RawV
         return Err(Refusal::bad_request(format!("more than {MAX_CAPS} at once")));
     }
     for name in args.withdraw {
-        session.memory().offers.remove(&name);
+        session.offers().remove(&name);
         session.link.answer(op::WITHDRAW, &WithdrawArgs { name }).await?;
     }
     if !args.capabilities.is_empty() {
         session.link.answer(op::OFFER, &OfferArgs { offers: args.capabilities.clone() }).await?;
-        let mut memory = session.memory();
+        let mut offers = session.offers();
         for offer in args.capabilities {
-            if memory.offers.len() < MAX_CAPS || memory.offers.contains_key(&offer.name) {
-                memory.offers.insert(offer.name.clone(), offer);
+            if offers.len() < MAX_CAPS || offers.contains_key(&offer.name) {
+                offers.insert(offer.name.clone(), offer);
             }
         }
     }
-    let names: Vec<String> = session.memory().offers.keys().cloned().collect();
+    let names: Vec<String> = session.offers().keys().cloned().collect();
     raw(&json!({ "offered": names, "next": "Call next_task to take the tasks, and reply to answer them." }))
 }
 
@@ -50,7 +50,7 @@ pub(super) async fn next_task(session: &Session, args: NextTask, mut watch: Watc
     match next(session, &wanted, &mut watch).await {
         // A node that was started anew doesn't know what this agent offers.
         Err(refusal) if refusal.code() == "NOT_FOUND" => {
-            let offers: Vec<Offer> = session.memory().offers.values().cloned().collect();
+            let offers: Vec<Offer> = session.offers().values().cloned().collect();
             if offers.is_empty() {
                 return Err(refusal);
             }

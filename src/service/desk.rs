@@ -26,6 +26,9 @@ use queue::{Inner, Look};
 /// After this time without a sign an agent is away. A model takes its time between two tools it uses.
 pub(crate) const AWAY_AFTER: Duration = Duration::from_secs(30);
 
+/// The same of one that hung up while it waited. A program that only begins its wait anew is back sooner.
+const LEFT_AFTER: Duration = Duration::from_secs(2);
+
 /// How long an agent has for a task, unless it says otherwise.
 pub(crate) const LEASE: Duration = Duration::from_secs(60);
 
@@ -129,7 +132,7 @@ pub(crate) struct Leased {
     pub(crate) remaining_ms: u64,
     /// How long the lease is, in milliseconds: answered, or heard of, within this time.
     pub(crate) lease_ms: u64,
-    /// How many agents had it before, and did not answer.
+    /// Which try this is: 1 for the first agent that has it, 2 for the one after an agent that did not answer.
     pub(crate) attempt: u32,
 }
 
@@ -280,10 +283,10 @@ impl Desk {
             }
             let (sender, receiver) = oneshot::channel();
             let key = inner.wait(wanted.capabilities.clone(), lease, sender);
-            Waiting { desk: self, key, receiver, capabilities: wanted.capabilities.clone() }
+            Waiting { desk: self, key, receiver, capabilities: wanted.capabilities.clone(), heard_out: false }
         };
         self.note_all(&wanted.capabilities);
-        tokio::select! {
+        let next = tokio::select! {
             biased;
             leased = &mut waiting.receiver => match leased {
                 Ok(leased) => Ok(Some(leased)),
@@ -291,7 +294,9 @@ impl Desk {
             },
             () = tokio::time::sleep(wanted.wait.min(MAX_WAIT)) => Ok(waiting.receiver.try_recv().ok()),
             () = self.stopped() => Err(Fault::new("STOPPED", "the node is stopped")),
-        }
+        };
+        waiting.heard_out = true;
+        next
     }
 
     /// Completes when the node has stopped, and has no successor.
@@ -452,6 +457,8 @@ struct Waiting<'a> {
     key: u64,
     receiver: oneshot::Receiver<Leased>,
     capabilities: Vec<String>,
+    /// Whether it waited to the end. Who doesn't hung up: its program ended, most likely.
+    heard_out: bool,
 }
 
 impl Drop for Waiting<'_> {
@@ -459,7 +466,10 @@ impl Drop for Waiting<'_> {
         let now = Instant::now();
         let mut inner = self.desk.inner();
         inner.waiters.remove(&self.key);
-        inner.seen(&self.capabilities, now);
+        match self.heard_out {
+            true => inner.seen(&self.capabilities, now),
+            false => inner.left(&self.capabilities, now),
+        }
         // Handed over, and not taken: it goes to the next one.
         if let Ok(leased) = self.receiver.try_recv() {
             inner.give_back(&leased.task_id, now);

@@ -8,7 +8,7 @@ use rand::RngExt as _;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::{AWAY_AFTER, Leased, MAX_TASKS, Offer, Part, Told, away, over};
+use super::{AWAY_AFTER, LEFT_AFTER, Leased, MAX_TASKS, Offer, Part, Told, away, over};
 use crate::error::ErrorCode;
 use crate::node::{Payload, Task, TaskError};
 use crate::service::Fault;
@@ -89,6 +89,22 @@ impl Inner {
         for (name, offered) in &mut self.offers {
             if capabilities.is_empty() || capabilities.contains(name) {
                 offered.seen = Some(now);
+            }
+        }
+    }
+
+    /// Somebody who waited for tasks of these hung up; empty: of all. If it was the only one, nobody is there soon.
+    pub(super) fn left(&mut self, capabilities: &[String], now: Instant) {
+        let seen = now.checked_sub(AWAY_AFTER - LEFT_AFTER);
+        for (name, offered) in &mut self.offers {
+            let meant = capabilities.is_empty() || capabilities.contains(name);
+            if !meant || offered.leased > 0 || self.waiters.values().any(|waiter| waiter.takes(name)) {
+                continue;
+            }
+            offered.seen = seen.or(offered.seen);
+            // Those that wait for it look again.
+            for task in offered.queue.iter().filter_map(|id| self.tasks.get(id)) {
+                task.changed.notify_one();
             }
         }
     }

@@ -159,6 +159,39 @@ async fn nobody_is_there_and_the_caller_hears_so_at_once_unless_it_waits() {
 }
 
 #[tokio::test]
+async fn who_hangs_up_while_it_waits_is_away_soon() {
+    let stage = Stage::offering(&["sum"]).await;
+    let waits = || {
+        let desk = Arc::clone(&stage.desk);
+        tokio::spawn(async move { desk.next(Wanted { wait: LONG, ..Wanted::default() }).await })
+    };
+    let (first, second) = (waits(), waits());
+    while stage.desk.counts().2 < 2 {
+        tokio::task::yield_now().await;
+    }
+    // Another one is there still.
+    first.abort();
+    drop(first.await);
+    let call = stage.call("sum", json!(1), MINUTE, Duration::ZERO);
+    let leased = second.await.unwrap().unwrap().unwrap();
+    stage.desk.reply(&leased.task_id, answer(json!(1))).unwrap();
+    call.await.unwrap().unwrap();
+    // Now there is nobody, and a task that came a moment before does not wait for half a minute.
+    let last = waits();
+    while stage.desk.counts().2 < 1 {
+        tokio::task::yield_now().await;
+    }
+    last.abort();
+    drop(last.await);
+    let soon = std::time::Instant::now() + super::LEFT_AFTER;
+    assert!(!stage.desk.inner().is_there("sum", soon), "it is not expected back for as long as others are");
+    let error = stage.call("sum", json!(2), MINUTE, Duration::ZERO).await.unwrap().unwrap_err();
+    assert_eq!(error.code, ErrorCode::AgentAway, "{error}");
+    stage.desk.look_around();
+    assert_eq!(stage.reaches.of("sum").unwrap().by, By::Nobody);
+}
+
+#[tokio::test]
 async fn a_wait_that_is_over_ends_with_agent_away() {
     let stage = Stage::new().await;
     stage.desk.expect(&[offer("sum")]).unwrap();
