@@ -85,7 +85,11 @@ fn an_agent_may_come_late_and_leave_and_come_back_as_another() {
     assert_eq!(pair.call(&["both", "\"x\""]).ok(), "one\n");
     let cards = agent.count(Asked::is_card);
     let woken = pair.other.run(["wake", &pair.node.id(), "both", "--json"]).json();
-    assert_eq!((&woken["reach"]["by"], &woken["reach"]["ok"]), (&json!("a2a"), &json!(true)), "{woken}");
+    assert_eq!(
+        (&woken["agent"]["reach"]["by"], &woken["agent"]["reach"]["ok"]),
+        (&json!("a2a"), &json!(true)),
+        "{woken}"
+    );
     assert!(agent.count(Asked::is_card) > cards, "a wake asks the agent itself");
     drop(agent);
 
@@ -133,7 +137,8 @@ fn what_the_node_provides_itself_stays_its_own() {
 
 #[test]
 fn what_is_no_agent_is_told_and_provides_nothing() {
-    let cards: [(&str, fn(&Asked, std::net::SocketAddr) -> Says); 8] = [
+    type Answer = fn(&Asked, std::net::SocketAddr) -> Says;
+    let cards: [(&str, Answer); 8] = [
         ("can't be read", |_, _| Says::Json(200, json!({"name": "x"}))),
         ("can't be read", |_, _| Says::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nnonsense".to_vec())),
         ("redirects are not followed", |_, _| {

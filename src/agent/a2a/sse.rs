@@ -131,7 +131,7 @@ mod tests {
         let mut line = b"data: ".to_vec();
         line.extend_from_slice(&piece);
         line.push(b'\n');
-        assert!(read(&[&line; 6]).is_err());
+        assert!(read(&[line.as_slice(); 6]).is_err());
         assert!(read(&[b"data: \xff\n\n"]).is_err());
     }
 }
