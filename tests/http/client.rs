@@ -1,4 +1,5 @@
 //! A client of the API that does no more than it is told.
+#![allow(dead_code, reason = "the tests of the A2A gateway use a part of it")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
