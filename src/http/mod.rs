@@ -37,7 +37,9 @@ use counts::Counts;
 pub(crate) use extract::read as read_body;
 pub(crate) use guard::Guard;
 pub(crate) use problem::Problem;
-pub(crate) use server::{ServeError, Server, Settings};
+#[cfg(feature = "mcp")]
+pub(crate) use server::ServeError;
+pub(crate) use server::{Server, Settings};
 pub(crate) use token::{Token, TokenError};
 
 /// What every endpoint has at hand.
