@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod common;
+#[path = "mcp/mod.rs"]
+mod mcp;
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
@@ -11,7 +13,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use common::{Home, PATIENCE, Serve};
+use mcp::Mcp;
 use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::{Value, json};
 
 /// The piece of README in that language behind these words, in the section about agents.
 fn piece(after: &str, language: &str) -> String {
@@ -165,4 +169,43 @@ fn a_node_program() {
     command.env("ELO_HTTP", http).arg("agent.mjs");
     let _running = Group::spawn(command);
     is_answered(port_of(&node));
+}
+
+/// What starts the server, as a client's settings say it.
+fn server(settings: &Value) -> Vec<String> {
+    let args = settings["args"].as_array().unwrap().iter().filter_map(Value::as_str);
+    std::iter::once(settings["command"].as_str().unwrap()).chain(args).map(str::to_owned).collect()
+}
+
+#[test]
+fn an_mcp_client() {
+    // The three clients start the same.
+    let claude = piece("MCP clients", "sh");
+    let claude: Vec<&str> = claude.trim().split_once(" -- ").unwrap().1.split(' ').collect();
+    assert_eq!(claude, ["elo", "mcp"]);
+    let codex: toml::Table = piece("MCP clients", "toml").parse().unwrap();
+    let codex = serde_json::to_value(&codex["mcp_servers"]["elo"]).unwrap();
+    let cursor: Value = serde_json::from_str(&piece("MCP clients", "json")).unwrap();
+    for settings in [&codex, &cursor["mcpServers"]["elo"]] {
+        assert_eq!(server(settings), claude);
+    }
+    // And what is started so is an agent, once it says so.
+    let home = Home::new();
+    let node = home.serve(&[]);
+    let mut client = Mcp::start(&home, &[]);
+    client.call("offer", json!({ "capabilities": [{ "name": "shout" }] }));
+    let caller = std::thread::spawn({
+        let port = port_of(&node);
+        move || is_answered(port)
+    });
+    // Its first tries may come too early for the offer, and be taken back.
+    while !caller.is_finished() {
+        let next = client.call("next_task", json!({ "wait_s": 1 }));
+        if let Some(task) = next["task"].as_object() {
+            let result = task["payload"].as_str().unwrap().to_uppercase();
+            let reply = client.begin("reply", json!({ "task_id": task["task_id"], "result": result }));
+            client.answer(reply);
+        }
+    }
+    caller.join().unwrap();
 }

@@ -99,7 +99,7 @@ impl Gateway {
         message.context_id = Some(context_id.clone());
         message.task_id = Some(id.clone());
         let about = About { id: id.clone(), context_id, message: Some(message) };
-        self.tasks.keep(&target.to_string(), about.clone(), |id| calls.head(id).is_some());
+        let about = self.tasks.keep(&target.to_string(), about, |id| calls.head(id).is_some());
         if let Some(mut config) = hook {
             config.task_id = id;
             self.add_hook(&config)?;

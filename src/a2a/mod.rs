@@ -14,8 +14,6 @@ mod rpc;
 mod stream;
 mod target;
 mod tasks;
-#[cfg(test)]
-mod tests;
 mod view;
 
 use std::sync::Arc;

@@ -47,15 +47,16 @@ impl Tasks {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a new one. Those whose call is forgotten are forgotten as well.
-    pub(super) fn keep(&self, agent: &str, about: About, is_known: impl Fn(&str) -> bool) {
-        let mut about = about;
+    /// Keeps a new one, and gives what is kept of it. Those whose call is forgotten are forgotten as well.
+    pub(super) fn keep(&self, agent: &str, mut about: About, is_known: impl Fn(&str) -> bool) -> About {
         about.message = about.message.filter(is_short);
         let mut inner = self.inner();
         inner.entries.retain(|id, _| is_known(id));
         inner.last += 1;
-        let entry = Entry { agent: agent.to_owned(), number: inner.last, about, hooks: BTreeMap::new() };
-        inner.entries.insert(entry.about.id.clone(), entry);
+        let number = inner.last;
+        let entry = Entry { agent: agent.to_owned(), number, about: about.clone(), hooks: BTreeMap::new() };
+        inner.entries.insert(about.id.clone(), entry);
+        about
     }
 
     /// A task of an agent.

@@ -1,5 +1,6 @@
 //! What a request carries, read within bounds; what can't be read is refused with a problem that says why.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
@@ -9,14 +10,29 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use super::problem::Problem;
+use crate::service::Fault;
 
 /// The most bytes of a body: a payload at its longest with every character escaped, and its members.
 const MAX_BODY: usize = 2 * 1024 * 1024;
 
 /// How long a body may take to arrive.
 const BODY: Duration = Duration::from_secs(30);
+
+/// The most bytes of bodies that have arrived in part, all together: 64 MiB. Whoever has the token may send many at once, and slowly.
+const MAX_BODIES: usize = 64 * 1024 * 1024;
+
+/// Room for bodies that are arriving; every request carries it.
+#[derive(Clone, Debug)]
+pub(super) struct Room(Arc<Semaphore>);
+
+impl Room {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_BODIES)))
+    }
+}
 
 /// A body of JSON.
 pub(super) struct Input<T>(pub(super) T);
@@ -71,13 +87,18 @@ pub(crate) async fn read(request: Request) -> Result<Vec<u8>, Problem> {
     if said.is_some_and(|length| length > MAX_BODY as u64) {
         return Err(too_large());
     }
+    let room = request.extensions().get::<Room>().cloned();
     let whole = async {
-        let mut body = Vec::new();
+        let (mut body, mut places) = (Vec::new(), Vec::new());
         let mut parts = request.into_body().into_data_stream();
         while let Some(part) = parts.next().await {
             let part = part.map_err(|e| Problem::bad_request(format!("the body ended early: {e}")))?;
             if body.len() + part.len() > MAX_BODY {
                 return Err(too_large());
+            }
+            if let Some(room) = &room {
+                let place = u32::try_from(part.len()).ok().and_then(|n| room.0.try_acquire_many(n).ok());
+                places.push(place.ok_or_else(|| Fault::overloaded("too many large bodies are arriving"))?);
             }
             body.extend_from_slice(&part);
         }

@@ -37,7 +37,7 @@ use counts::Counts;
 pub(crate) use extract::read as read_body;
 pub(crate) use guard::Guard;
 pub(crate) use problem::Problem;
-#[cfg(feature = "mcp")]
+#[allow(unused_imports, reason = "the features decide who serves beside it")]
 pub(crate) use server::ServeError;
 pub(crate) use server::{Server, Settings};
 pub(crate) use token::{Token, TokenError};
@@ -50,12 +50,13 @@ pub(crate) struct Api(Arc<Inner>);
 struct Inner {
     service: Arc<Service>,
     counts: Counts,
+    room: extract::Room,
     stopping: CancellationToken,
 }
 
 impl Api {
     pub(crate) fn new(service: Arc<Service>, stopping: CancellationToken) -> Self {
-        Self(Arc::new(Inner { service, counts: Counts::default(), stopping }))
+        Self(Arc::new(Inner { service, counts: Counts::default(), room: extract::Room::new(), stopping }))
     }
 
     /// What the doors have in common.
@@ -112,7 +113,8 @@ async fn by_name(State(guard): State<Arc<Guard>>, request: Request, next: Next) 
 }
 
 /// Counts a request, and ends it when the node stops. What one node says now is nothing to be kept by whoever is in between.
-async fn counted(State(api): State<Api>, request: Request, next: Next) -> Response {
+async fn counted(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(api.0.room.clone());
     let running = api.counts().begin();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();

@@ -114,6 +114,7 @@ pub(crate) struct Progress {
     pub(crate) error: Option<Fault>,
     /// When it came to its state.
     #[serde(skip)]
+    #[cfg_attr(not(feature = "a2a"), allow(dead_code, reason = "for the A2A gateway"))]
     pub(crate) since: SystemTime,
 }
 

@@ -136,3 +136,34 @@ fn what_is_no_http_ends_the_connection_and_nothing_else() {
     assert_eq!(code, 0);
     assert!(!errors.contains("panicked"), "{errors}");
 }
+
+#[test]
+fn many_large_bodies_at_once_have_their_bound() {
+    let home = Home::new();
+    let (_node, api) = served(&home, &["--agent", "echo"]);
+    let token = &api.token;
+    let head = format!(
+        "POST /v1/calls HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+         Connection: close\r\nContent-Length: 2097152\r\n\r\n"
+    );
+    let almost = " ".repeat(2_000_000);
+    // Each of them lacks its end.
+    let mut slow: Vec<_> = (0..40)
+        .map(|_| {
+            let mut stream = api.connect();
+            drop(stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(almost.as_bytes())));
+            stream
+        })
+        .collect();
+    let large = format!("{{\"capability\": \"echo\", \"payload\": \"{}\"}}", "x".repeat(700_000));
+    let small = "{\"capability\": \"echo\"}";
+    slow.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
+    crate::common::eventually("some of 80 MB are refused", || slow.iter().any(|stream| stream.peek(&mut [0]).is_ok()));
+    let refused = slow.iter().position(|stream| stream.peek(&mut [0]).is_ok()).unwrap();
+    let refused = slow.swap_remove(refused);
+    refused.set_nonblocking(false).unwrap();
+    answer(refused).problem(503, "OVERLOADED");
+    slow.clear();
+    crate::common::eventually("there is room again", || api.post("/v1/calls", large.as_str()).status == 200);
+    api.post("/v1/calls", small).json(200);
+}

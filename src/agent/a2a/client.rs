@@ -184,7 +184,7 @@ fn segment(id: &str) -> String {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' => path.push(char::from(byte)),
             // Two of them would be the folder above.
-            b'.' if id.trim_matches('.') != "" => path.push('.'),
+            b'.' if !id.trim_matches('.').is_empty() => path.push('.'),
             _ => path.push_str(&format!("%{byte:02X}")),
         }
     }

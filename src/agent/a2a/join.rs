@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::Url;
+use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::card::{About, Skill};
@@ -51,6 +52,8 @@ pub(super) struct Outside {
     reaches: Arc<Reaches>,
     owners: Owners,
     about: Mutex<Option<Arc<About>>>,
+    /// Somebody found that it is not there.
+    missed: Notify,
 }
 
 /// Has these agents join the node of a service. The error says which URL is wrong, and why.
@@ -73,6 +76,7 @@ pub(crate) fn join(urls: &[String], tokens: &Tokens, service: &Arc<Service>) -> 
             reaches: Arc::clone(service.reaches()),
             owners: Arc::clone(&owners),
             about: Mutex::new(None),
+            missed: Notify::new(),
         });
     }
     let running = agents.into_iter().map(|agent| AbortOnDropHandle::new(tokio::spawn(Arc::new(agent).run())));
@@ -115,6 +119,11 @@ impl Outside {
         if self.reaches.of(capability).is_some_and(|reach| reach.by == By::A2a) {
             self.reaches.observed(capability, By::A2a, Some(ok), note);
         }
+    }
+
+    /// It was not reached: once it is there again it may be another one, whose card is read then.
+    pub(super) fn was_missed(&self) {
+        self.missed.notify_one();
     }
 
     async fn read_card(&self) -> Result<About, String> {
@@ -166,6 +175,8 @@ impl Outside {
             };
             tokio::select! {
                 () = tokio::time::sleep(next) => {}
+                // One that is looked for already has its own pauses.
+                () = self.missed.notified(), if told.is_empty() => {}
                 _ = self.current.successor(&node) => {}
             }
         }

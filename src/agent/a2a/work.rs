@@ -79,6 +79,7 @@ impl Outside {
             match self.send(&line, task, context, news).await? {
                 Some(Missed::Unreached(why)) => {
                     self.observed(&task.capability, false, &why);
+                    self.was_missed();
                     if began.elapsed() + AWAY_PAUSE >= task.wait {
                         return Err(self.away(task, &why));
                     }
