@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 #[path = "../http/client.rs"]
-#[allow(dead_code, reason = "each test uses a part of it")]
 mod client;
 #[path = "../common/mod.rs"]
 mod common;
