@@ -62,7 +62,7 @@ fn a_new_key_changes_nothing_for_agents() {
     api.offer("work");
     let before = api.get("/v1/status").json(200)["node"]["node_id"].clone();
     let waiting = api.send("POST", "/v1/tasks/next", &[], r#"{"capabilities": ["work"], "wait_s": 60}"#);
-    let stream = api.stream("GET", "/v1/events?pattern=test", &[], "");
+    let mut stream = api.stream("GET", "/v1/events?pattern=test", &[], "");
     eventually("it waits", || api.agents()["agents_waiting"] == 1);
     home.run(["rotate"]).ok();
     let after = api.get("/v1/status").json(200)["node"]["node_id"].clone();
@@ -73,5 +73,5 @@ fn a_new_key_changes_nothing_for_agents() {
     api.reply(&task, r#"{"result": "by the same agent"}"#);
     assert_eq!(answer(call).json(200)["payload"], "by the same agent");
     api.post("/v1/events", r#"{"type": "test", "data": 1}"#).json(200);
-    assert_eq!(stream.skip(1).next().unwrap().data["origin"], after);
+    assert_eq!(stream.nth(1).unwrap().data["origin"], after);
 }
