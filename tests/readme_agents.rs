@@ -209,3 +209,22 @@ fn an_mcp_client() {
     }
     caller.join().unwrap();
 }
+
+/// An agent made with the official SDK, which needs `ELO_INTEROP=1` and `ELO_PYTHON`, as the tests of A2A do.
+#[test]
+fn an_a2a_agent() {
+    if std::env::var_os("ELO_INTEROP").is_none_or(|value| value != "1") {
+        println!("not run: set ELO_INTEROP=1, and ELO_PYTHON to a Python 3 with a2a-sdk and uvicorn");
+        return;
+    }
+    let python = std::env::var("ELO_PYTHON").unwrap_or_else(|_| "python3".into());
+    let (place, agent) = (Place::new(), free_port().to_string());
+    let mut command = place.program(&python, 0);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/a2a/agent.py")).args(["JSONRPC", "true", &agent]);
+    let _agent = Group::spawn(command);
+    let port = free_port();
+    let mut command = place.program("sh", port);
+    command.args(["-e", "-c", &piece("A2A agents", "sh").replace("9000", &agent)]);
+    let _running = Group::spawn(command);
+    is_answered(port);
+}
