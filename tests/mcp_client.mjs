@@ -91,7 +91,11 @@ await call(agent, "reply", { task_id: second.task_id, error: "no such branch" })
 const check = await call(caller, "check_call", { id: started.id, wait_s: 30 });
 assert.deepEqual([check.state, check.error.message], ["failed", "no such branch"]);
 const third = await call(caller, "call_agent", { capability: "review", wait: false });
+// It is at the agent: otherwise it might come while something else is waited for below.
+const taken = (await call(agent, "next_task", { wait_s: 30 })).task;
 assert.equal((await call(caller, "cancel_call", { id: third.id })).state, "failed");
+await until("the agent is told that it is over", async () =>
+  (await raw(agent, "progress", { task_id: taken.task_id, text: "at it" })).isError);
 
 // Requests that are cancelled: nobody waits then, and the agent hears that its task is over.
 const stop = new AbortController();

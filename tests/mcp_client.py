@@ -115,7 +115,14 @@ async def tasks(agent, caller):
     check = await call(caller, "check_call", {"id": started["id"], "wait_s": 30})
     assert check["state"] == "failed" and check["error"]["message"] == "no such branch", check
     started = await call(caller, "call_agent", {"capability": "review", "wait": False})
+    # It is at the agent: otherwise it might come while something else is waited for below.
+    taken = (await call(agent, "next_task", {"wait_s": 30}))["task"]
     assert (await call(caller, "cancel_call", {"id": started["id"]}))["state"] == "failed"
+
+    async def is_over():
+        return (await raw(agent, "progress", {"task_id": taken["task_id"], "text": "at it"})).is_error
+
+    await until("the agent is told that it is over", is_over)
 
 
 async def cancelled(agent, caller):
