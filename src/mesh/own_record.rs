@@ -92,6 +92,11 @@ impl State {
         done
     }
 
+    /// Whether it announces that capability.
+    pub fn announces(&self, capability: &str) -> bool {
+        self.caps.provides(capability)
+    }
+
     /// Answers tasks for that capability, announced or not.
     pub fn handles(&mut self, capability: &str) {
         self.handled.insert(capability.to_owned());

@@ -477,11 +477,6 @@ impl State {
             || self.handled.contains(capability)
     }
 
-    /// Whether it announces that capability.
-    pub fn announces(&self, capability: &str) -> bool {
-        self.caps.provides(capability)
-    }
-
     /// What a peer's bad or unwanted message is answered with, when it was about a task.
     pub fn refuse_task(
         &mut self,

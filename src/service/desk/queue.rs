@@ -58,6 +58,30 @@ pub(super) struct Entry {
     changed: Arc<Notify>,
 }
 
+impl Entry {
+    /// One that nobody has yet.
+    fn new(
+        task: &Task,
+        deadline: Instant,
+        give_up: Instant,
+        chunks: mpsc::Sender<Part>,
+        answer: oneshot::Sender<Result<Payload, TaskError>>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            task: task.clone(),
+            entered: now,
+            deadline,
+            give_up,
+            lease: None,
+            attempts: 0,
+            chunks,
+            answer: Some(answer),
+            changed: Arc::default(),
+        }
+    }
+}
+
 /// When to look at a task again, or its end.
 pub(super) enum Look {
     Later(Instant, Arc<Notify>),
@@ -223,18 +247,7 @@ impl Inner {
             return Err(Box::new(away("it is offered no longer").not_run()));
         };
         offered.queue.push_back(id.clone());
-        let entry = Entry {
-            task: task.clone(),
-            entered: now,
-            deadline,
-            give_up,
-            lease: None,
-            attempts: 0,
-            chunks,
-            answer: Some(answer),
-            changed: Arc::default(),
-        };
-        self.tasks.insert(id.clone(), entry);
+        self.tasks.insert(id.clone(), Entry::new(task, deadline, give_up, chunks, answer, now));
         self.hand_over(&id, now);
         Ok(id)
     }
@@ -261,17 +274,8 @@ impl Inner {
     ) -> Result<(), Box<TaskError>> {
         self.has_room()?;
         let lease = Some(Lease { until: deadline, length: deadline.saturating_duration_since(now) });
-        let entry = Entry {
-            task: task.clone(),
-            entered: now,
-            deadline,
-            give_up,
-            lease,
-            attempts: 1,
-            chunks,
-            answer: Some(answer),
-            changed: Arc::default(),
-        };
+        let mut entry = Entry::new(task, deadline, give_up, chunks, answer, now);
+        (entry.lease, entry.attempts) = (lease, 1);
         if let Some(offered) = self.offers.get_mut(&entry.task.capability) {
             offered.leased += 1;
         }
